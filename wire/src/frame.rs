@@ -1,0 +1,316 @@
+//! From the first byte of a frame to where the payload begins and ends.
+//!
+//! Ethernet with up to two VLAN tags (IEEE 802.1Q, 802.1ad), IPv4 with options (RFC 791), IPv6 with extension
+//! headers (RFC 8200), TCP (RFC 9293), UDP (RFC 768). The payload ends where the IP and UDP lengths say, never
+//! where the frame ends: short frames are padded and some captures carry trailers.
+
+use crate::{Address, window::Window};
+
+const ETHERNET_BYTES: u32 = 14;
+const VLAN_TAG_BYTES: u32 = 4;
+const VLAN_TAGS_MAX: u32 = 2;
+const EXTENSION_HEADERS_MAX: u32 = 8;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+
+const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_UDP: u8 = 17;
+
+const IPV6_HOP_BY_HOP: u8 = 0;
+const IPV6_ROUTING: u8 = 43;
+const IPV6_FRAGMENT: u8 = 44;
+const IPV6_AUTHENTICATION: u8 = 51;
+const IPV6_DESTINATION: u8 = 60;
+
+/// Length of a TCP header without options.
+pub const TCP_HEADER_BYTES: u32 = 20;
+/// Length of a UDP header.
+pub const UDP_HEADER_BYTES: u32 = 8;
+
+/// The transport protocols that carry guarded ports.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Transport {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+/// Which part of its datagram a packet is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fragment {
+    /// Not fragmented.
+    Whole,
+    /// The first of several: it has the ports.
+    First,
+}
+
+/// Why a frame has no [`Headers`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unwalkable {
+    /// Not IPv4 or IPv6, or deeper in VLAN tags than is walked.
+    NotIp,
+    /// IP, but neither TCP nor UDP (or behind more extension headers than are walked).
+    OtherTransport,
+    /// A fragment that is not the first: it carries no port.
+    LaterFragment,
+    /// A header contradicts itself or the frame ends inside one.
+    Malformed,
+}
+
+/// TCP flag bits, as in the 14th byte of the header.
+pub mod tcp_flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement field is valid.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer is valid.
+    pub const URG: u8 = 0x20;
+}
+
+/// What the headers of a TCP or UDP packet say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Headers {
+    /// Sender.
+    pub source: Address,
+    /// Receiver.
+    pub destination: Address,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Whole packet or first fragment.
+    pub fragment: Fragment,
+    /// Port of the sender.
+    pub source_port: u16,
+    /// Port of the receiver.
+    pub destination_port: u16,
+    /// Offset of the IP header in the frame.
+    pub network_offset: u32,
+    /// Offset of the TCP or UDP header in the frame.
+    pub transport_offset: u32,
+    /// Bytes of the IP packet from the transport header on, as the IP header says.
+    pub transport_bytes: u32,
+    /// Length the UDP header states, less the header; what is left of the IP packet for a first fragment may be
+    /// less. 0 for TCP.
+    pub datagram_bytes: u32,
+}
+
+/// The rest of a TCP header, read only where it is needed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TcpHeader {
+    /// Sequence number of the first payload byte (or of the SYN).
+    pub sequence: u32,
+    /// Next sequence number expected, if ACK is set.
+    pub acknowledgement: u32,
+    /// See [`tcp_flags`].
+    pub flags: u8,
+    /// Offset of the payload in the frame.
+    pub payload_offset: u32,
+    /// Payload bytes of this segment.
+    pub payload_bytes: u32,
+}
+
+/// Walks a frame to its TCP or UDP header.
+///
+/// # Errors
+/// Says why the frame has none that can be judged; every such frame passes the gate.
+#[inline(always)]
+pub fn walk<W: Window>(window: &W) -> Result<Headers, Unwalkable> {
+    let mut offset = ETHERNET_BYTES;
+    let Some(mut ethertype) = window.read_u16(offset - 2) else {
+        return Err(Unwalkable::NotIp);
+    };
+    let mut tag = 0;
+    while tag < VLAN_TAGS_MAX {
+        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
+            break;
+        }
+        offset += VLAN_TAG_BYTES;
+        match window.read_u16(offset - 2) {
+            Some(inner) => ethertype = inner,
+            None => return Err(Unwalkable::Malformed),
+        }
+        tag += 1;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => walk_ipv4(window, offset),
+        ETHERTYPE_IPV6 => walk_ipv6(window, offset),
+        _ => Err(Unwalkable::NotIp),
+    }
+}
+
+/// Where the IP header ended and what it said.
+struct Network {
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    fragment: Fragment,
+    network_offset: u32,
+    transport_offset: u32,
+    transport_bytes: u32,
+}
+
+#[inline(always)]
+fn walk_ipv4<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> {
+    let Some(first) = window.read_u32(offset) else { return Err(Unwalkable::Malformed) };
+    let Some(second) = window.read_u64(offset + 4) else { return Err(Unwalkable::Malformed) };
+    let Some(third) = window.read_u64(offset + 12) else { return Err(Unwalkable::Malformed) };
+    let header_bytes = ((first >> 24) & 0x0f) << 2;
+    let total_bytes = first & 0xffff;
+    if first >> 28 != 4 || header_bytes < 20 || total_bytes < header_bytes {
+        return Err(Unwalkable::Malformed);
+    }
+    // Bits 32.. of `second`: identification 16, flags 3, fragment offset 13; then TTL 8, protocol 8, checksum 16.
+    let fragment_field = (second >> 32) as u32 & 0x3fff;
+    if fragment_field & 0x1fff != 0 {
+        return Err(Unwalkable::LaterFragment);
+    }
+    transport(
+        window,
+        Network {
+            source: Address::from_v4((third >> 32) as u32),
+            destination: Address::from_v4(third as u32),
+            protocol: (second >> 16) as u8,
+            fragment: if fragment_field & 0x2000 == 0 { Fragment::Whole } else { Fragment::First },
+            network_offset: offset,
+            transport_offset: offset + header_bytes,
+            transport_bytes: total_bytes - header_bytes,
+        },
+    )
+}
+
+#[inline(always)]
+fn walk_ipv6<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> {
+    const HEADER_BYTES: u32 = 40;
+    let Some(first) = window.read_u64(offset) else { return Err(Unwalkable::Malformed) };
+    let Some(source_high) = window.read_u64(offset + 8) else { return Err(Unwalkable::Malformed) };
+    let Some(source_low) = window.read_u64(offset + 16) else { return Err(Unwalkable::Malformed) };
+    let Some(destination_high) = window.read_u64(offset + 24) else { return Err(Unwalkable::Malformed) };
+    let Some(destination_low) = window.read_u64(offset + 32) else { return Err(Unwalkable::Malformed) };
+    if first >> 60 != 6 {
+        return Err(Unwalkable::Malformed);
+    }
+    let mut left = (first >> 16) as u32 & 0xffff;
+    let mut next = (first >> 8) as u8;
+    let mut at = offset + HEADER_BYTES;
+    let mut fragment = Fragment::Whole;
+    let mut extension = 0;
+    while extension < EXTENSION_HEADERS_MAX {
+        let bytes = match next {
+            IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_DESTINATION => {
+                let Some(pair) = window.read_u16(at) else { return Err(Unwalkable::Malformed) };
+                next = (pair >> 8) as u8;
+                ((pair as u32 & 0xff) + 1) << 3
+            }
+            IPV6_AUTHENTICATION => {
+                let Some(pair) = window.read_u16(at) else { return Err(Unwalkable::Malformed) };
+                next = (pair >> 8) as u8;
+                ((pair as u32 & 0xff) + 2) << 2
+            }
+            IPV6_FRAGMENT => {
+                let Some(word) = window.read_u32(at) else { return Err(Unwalkable::Malformed) };
+                if word & 0xfff8 != 0 {
+                    return Err(Unwalkable::LaterFragment);
+                }
+                if word & 1 != 0 {
+                    fragment = Fragment::First;
+                }
+                next = (word >> 24) as u8;
+                8
+            }
+            _ => break,
+        };
+        if bytes > left {
+            return Err(Unwalkable::Malformed);
+        }
+        left -= bytes;
+        at += bytes;
+        extension += 1;
+    }
+    transport(
+        window,
+        Network {
+            source: Address::from_v6(source_high, source_low),
+            destination: Address::from_v6(destination_high, destination_low),
+            protocol: next,
+            fragment,
+            network_offset: offset,
+            transport_offset: at,
+            transport_bytes: left,
+        },
+    )
+}
+
+#[inline(always)]
+fn transport<W: Window>(window: &W, network: Network) -> Result<Headers, Unwalkable> {
+    let transport = match network.protocol {
+        PROTOCOL_TCP => Transport::Tcp,
+        PROTOCOL_UDP => Transport::Udp,
+        _ => return Err(Unwalkable::OtherTransport),
+    };
+    // Both headers begin with the two ports and are at least eight bytes; a legal first fragment has these.
+    if network.transport_bytes < 8 {
+        return Err(Unwalkable::Malformed);
+    }
+    let Some(ports) = window.read_u32(network.transport_offset) else { return Err(Unwalkable::Malformed) };
+    let datagram_bytes = match transport {
+        Transport::Tcp => 0,
+        Transport::Udp => {
+            let Some(length) = window.read_u16(network.transport_offset + 4) else {
+                return Err(Unwalkable::Malformed);
+            };
+            let length = length as u32;
+            let exceeds = matches!(network.fragment, Fragment::Whole) && length > network.transport_bytes;
+            if length < UDP_HEADER_BYTES || exceeds {
+                return Err(Unwalkable::Malformed);
+            }
+            length - UDP_HEADER_BYTES
+        }
+    };
+    Ok(Headers {
+        source: network.source,
+        destination: network.destination,
+        transport,
+        fragment: network.fragment,
+        source_port: (ports >> 16) as u16,
+        destination_port: ports as u16,
+        network_offset: network.network_offset,
+        transport_offset: network.transport_offset,
+        transport_bytes: network.transport_bytes,
+        datagram_bytes,
+    })
+}
+
+impl Headers {
+    /// Offset of a UDP payload in the frame.
+    #[inline(always)]
+    pub const fn datagram_offset(&self) -> u32 {
+        self.transport_offset + UDP_HEADER_BYTES
+    }
+
+    /// The rest of the TCP header, or `None` if the segment has no complete one.
+    #[inline(always)]
+    pub fn tcp<W: Window>(&self, window: &W) -> Option<TcpHeader> {
+        let numbers = window.read_u64(self.transport_offset + 4)?;
+        let control = window.read_u16(self.transport_offset + 12)?;
+        let header_bytes = ((control >> 12) as u32) << 2;
+        if header_bytes < TCP_HEADER_BYTES || header_bytes > self.transport_bytes {
+            return None;
+        }
+        Some(TcpHeader {
+            sequence: (numbers >> 32) as u32,
+            acknowledgement: numbers as u32,
+            flags: (control & 0x3f) as u8,
+            payload_offset: self.transport_offset + header_bytes,
+            payload_bytes: self.transport_bytes - header_bytes,
+        })
+    }
+}

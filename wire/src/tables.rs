@@ -1,0 +1,461 @@
+//! The contract between the gate and user space: every key, value, capacity and map name.
+//!
+//! | table | map | written by | when full |
+//! |---|---|---|---|
+//! | `Status` | array, 1 | controller | fixed size |
+//! | `ServiceSettings` | array, generations × services | controller | fixed size |
+//! | ports | array, generations × transports × 65,536 | controller | fixed size |
+//! | `LOCALS` | hash | controller | refused, reported |
+//! | `SOURCES` | hash by [`SourceKey`](crate::SourceKey) | controller; gate writes the limit words | insertion refused, reported: nothing is evicted |
+//! | `HOSTS` | hash by [`Address`] | as `SOURCES` | as `SOURCES` |
+//! | `PREFIXES` | LPM trie by [`PrefixKey`] | controller | as `SOURCES` |
+//! | `PROOFS` | LRU hash by [`ProofKey`] | watcher (insert), gate (limit words) | the longest unused goes; its owner is a stranger until the server next answers it |
+//! | `USERS` | array, services × 4,096 | controller | fixed size |
+//! | `SKETCH` | array of words | gate | fixed size: strangers share cells |
+//! | `BUDGETS` | array of words | gate | fixed size |
+//! | `COUNTERS` | per-CPU array | gate, watcher | fixed size |
+//! | `MIRROR` | ring buffer | gate, watcher | record dropped and counted |
+//!
+//! A change of any layout here raises [`LAYOUT_VERSION`].
+
+use crate::{Address, class::CLASSES, limit::Limit, reason::REASONS, word::Word};
+
+/// Version of every layout in this module; a controller adopts pinned maps only of its own version.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Services one wall can guard.
+pub const SERVICES_MAX: usize = 16;
+/// Levels of a service: normal, elevated, attack.
+pub const LEVELS: usize = 3;
+/// Buffers of the rule set: one in force, one being written.
+pub const GENERATIONS: usize = 2;
+/// TeamTalk user ids per service, and one to spare so that the index is a shift.
+pub const USERS_PER_SERVICE: usize = 4096;
+/// Default capacity of `SOURCES`: 100,000 bans and the known beside them.
+pub const SOURCES_MAX: u32 = 131_072;
+/// Default capacity of `HOSTS`, the IPv6 addresses that differ from their /64.
+pub const HOSTS_MAX: u32 = 32_768;
+/// Default capacity of `PREFIXES`.
+pub const PREFIXES_MAX: u32 = 16_384;
+/// Default capacity of `PROOFS`.
+pub const PROOFS_MAX: u32 = 65_536;
+/// Default capacity of `LOCALS`.
+pub const LOCALS_MAX: u32 = 1024;
+/// Cells in one row of the sketch; two rows.
+pub const SKETCH_COLUMNS: u32 = 32_768;
+/// Rows of the sketch.
+pub const SKETCH_ROWS: u32 = 2;
+/// Bytes of the mirror ring.
+pub const MIRROR_BYTES: u32 = 8 * 1024 * 1024;
+
+/// What is limited. UDP is counted in datagrams, TCP in SYNs and payload bytes; never in frames, which
+/// generic mode and GRO merge.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Kind {
+    /// Datagrams that ask for service: HELLO, keepalive, handshake.
+    Greeting = 0,
+    /// All other datagrams.
+    Datagram = 1,
+    /// TCP segments with SYN.
+    Syn = 2,
+    /// TCP payload bytes.
+    Payload = 3,
+}
+
+/// Number of [`Kind`]s.
+pub const KINDS: usize = 4;
+
+impl Kind {
+    /// Every kind, in order of its number.
+    pub const ALL: [Self; KINDS] = [Self::Greeting, Self::Datagram, Self::Syn, Self::Payload];
+
+    /// The name in rule files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Greeting => "greeting",
+            Self::Datagram => "datagram",
+            Self::Syn => "syn",
+            Self::Payload => "payload",
+        }
+    }
+}
+
+/// What the gate knows of a source, and so which limits it has.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Standing {
+    /// Nothing.
+    Stranger = 0,
+    /// The server has answered it.
+    Proven = 1,
+    /// The controller knows it.
+    Known = 2,
+    /// A rule has limited it.
+    Limited = 3,
+    /// In an allow prefix.
+    Allowed = 4,
+}
+
+/// Number of [`Standing`]s.
+pub const STANDINGS: usize = 5;
+
+impl Standing {
+    /// Every standing, in order of its number.
+    pub const ALL: [Self; STANDINGS] =
+        [Self::Stranger, Self::Proven, Self::Known, Self::Limited, Self::Allowed];
+
+    /// The name in rule files and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stranger => "stranger",
+            Self::Proven => "proven",
+            Self::Known => "known",
+            Self::Limited => "limited",
+            Self::Allowed => "allowed",
+        }
+    }
+}
+
+/// What is spoken at a guarded port.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Role {
+    /// TeamTalk, control on TCP and voice on UDP.
+    TeamTalk = 1,
+    /// IRC that may be plain, TLS or WebSocket.
+    Irc = 2,
+    /// IRC that is known to be plain text.
+    IrcPlain = 3,
+    /// TeamSpeak voice on UDP.
+    TeamSpeakVoice = 4,
+    /// TeamSpeak ServerQuery on TCP.
+    TeamSpeakQuery = 5,
+    /// TeamSpeak file transfer on TCP.
+    TeamSpeakFiles = 6,
+}
+
+/// One entry of the port table: 0, or a service and what is spoken there.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct Port(pub u16);
+
+impl Port {
+    /// Not guarded.
+    pub const UNGUARDED: Self = Self(0);
+
+    /// A port of the service with this index.
+    pub const fn guarded(service: u8, role: Role) -> Self {
+        Self((role as u16) << 8 | service as u16 + 1)
+    }
+
+    /// Index of the service, if guarded.
+    #[inline(always)]
+    pub const fn service(self) -> Option<u8> {
+        match self.0 & 0xff {
+            0 => None,
+            number => Some((number - 1) as u8),
+        }
+    }
+
+    /// What is spoken there; `None` for an entry no version of this code writes.
+    #[inline(always)]
+    pub const fn role(self) -> Option<Role> {
+        match self.0 >> 8 {
+            1 => Some(Role::TeamTalk),
+            2 => Some(Role::Irc),
+            3 => Some(Role::IrcPlain),
+            4 => Some(Role::TeamSpeakVoice),
+            5 => Some(Role::TeamSpeakQuery),
+            6 => Some(Role::TeamSpeakFiles),
+            _ => None,
+        }
+    }
+}
+
+/// Ports of one generation: TCP first, then UDP.
+pub const PORTS: usize = 2 * 65_536;
+
+/// What changes while a rule set stays: read once per packet.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Status {
+    /// Rule set in force, 0 or 1.
+    pub generation: u32,
+    /// See [`status_flags`].
+    pub flags: u32,
+    /// Until then nothing is dropped for lack of standing (gate clock, ns).
+    pub learning_until: u64,
+    /// Until then the facts only the controller renews are fresh (gate clock, ns).
+    pub heartbeat_until: u64,
+    /// Seed of the sketch, random per start.
+    pub seed: u64,
+    /// Nanoseconds per tick of the kernel's coarse clock; unused in user space.
+    pub tick: u64,
+    /// Level per service: UDP in the low byte, TCP in the next.
+    pub levels: [u32; SERVICES_MAX],
+}
+
+/// Bits of [`Status::flags`].
+pub mod status_flags {
+    /// Guard the named ports at every address (replay), not only at those in `LOCALS`.
+    pub const ANY_ADDRESS: u32 = 1;
+    /// `PREFIXES` is not empty.
+    pub const PREFIXES: u32 = 2;
+    /// Judge and count, but drop nothing.
+    pub const OBSERVE: u32 = 4;
+}
+
+/// The limits of one service in one rule set, by level.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct ServiceSettings {
+    /// See [`service_flags`].
+    pub flags: u64,
+    /// How long an answer of the server proves an address, ns: twice the service's user time-out.
+    pub proof_for: u64,
+    /// Per source, by standing.
+    pub source: [[[Limit; KINDS]; STANDINGS]; LEVELS],
+    /// Shared by the strangers of one /24 or /48.
+    pub network: [[Limit; KINDS]; LEVELS],
+    /// Shared by all strangers of the service. For SYNs it marks where SYN cookies begin.
+    pub service: [[Limit; KINDS]; LEVELS],
+}
+
+/// Bits of [`ServiceSettings::flags`].
+pub mod service_flags {
+    /// Datagrams are admitted only from addresses that hold a session.
+    pub const REQUIRE_SESSION: u64 = 1;
+    /// A user id bound to another live address is refused.
+    pub const REQUIRE_OWN_ID: u64 = 2;
+}
+
+/// What the controller knows of a source. The gate reads it all and writes only the limit words.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Source {
+    /// Banned until then (gate clock, ns); 0 is not banned, `u64::MAX` without end.
+    pub banned_until: u64,
+    /// Held to the limits of [`Standing::Limited`] until then.
+    pub limited_until: u64,
+    /// Known until then.
+    pub known_until: u64,
+    /// See [`source_flags`].
+    pub flags: u64,
+    /// Budgets, by [`Kind`].
+    pub limits: [Word; KINDS],
+}
+
+/// Bits of [`Source::flags`].
+pub mod source_flags {
+    /// Addresses under this /64 have entries of their own in `HOSTS`.
+    pub const MIXED: u64 = 1;
+    /// In an allow prefix.
+    pub const ALLOWED: u64 = 2;
+    /// The ban is that of a prefix.
+    pub const PREFIX_BAN: u64 = 4;
+}
+
+/// Key of `PREFIXES`: the kernel's LPM trie wants the length first and the address in network order.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct PrefixKey {
+    /// Significant bits, 0 to 128 (IPv4 prefixes are 96 longer than written).
+    pub bits: u32,
+    /// Address, network order.
+    pub address: [u32; 4],
+}
+
+impl PrefixKey {
+    /// The key that looks an address up.
+    #[inline(always)]
+    pub const fn host(address: Address) -> Self {
+        Self::new(address, 128)
+    }
+
+    /// The key of a prefix of `bits` bits (of 128).
+    #[inline(always)]
+    pub const fn new(address: Address, bits: u32) -> Self {
+        Self {
+            bits,
+            address: [
+                ((address.high >> 32) as u32).to_be(),
+                (address.high as u32).to_be(),
+                ((address.low >> 32) as u32).to_be(),
+                (address.low as u32).to_be(),
+            ],
+        }
+    }
+}
+
+/// What the controller decided about a prefix.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Prefix {
+    /// Banned until then; 0 is not banned.
+    pub banned_until: u64,
+    /// Held to the limits of [`Standing::Limited`] until then; 0 is not limited.
+    pub limited_until: u64,
+    /// [`source_flags::ALLOWED`] or 0.
+    pub flags: u64,
+}
+
+/// Key of `PROOFS`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct ProofKey {
+    /// The client.
+    pub address: Address,
+    /// Index of the service that answered it.
+    pub service: u64,
+}
+
+/// That the server has answered an address.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Proof {
+    /// Holds until then (gate clock, ns).
+    pub until: Word,
+    /// Budgets, by [`Kind`].
+    pub limits: [Word; KINDS],
+}
+
+/// The address a TeamTalk user id belongs to; the unspecified address for none.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct User {
+    /// Address of the TCP session with this user id.
+    pub owner: Address,
+}
+
+/// One cell of the counters.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, whole frames.
+    pub bytes: u64,
+}
+
+/// Row of the counters for packets of no guarded service.
+pub const NO_SERVICE: u8 = SERVICES_MAX as u8;
+/// Cells of the counters: (services and none) × classes (rounded up) × reasons.
+pub const COUNTERS: usize = (SERVICES_MAX + 1) * CLASS_COLUMNS * REASONS;
+/// Class columns per service: [`CLASSES`] rounded up, so that the index is a shift.
+pub const CLASS_COLUMNS: usize = CLASSES.next_power_of_two();
+
+/// Index of a counter.
+#[inline(always)]
+pub const fn counter_index(service: u8, class: crate::Class, reason: crate::Reason) -> u32 {
+    (service as u32 * CLASS_COLUMNS as u32 + class as u32) * REASONS as u32 + reason as u32
+}
+
+/// Scopes that share the sketch without sharing budgets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Scope {
+    /// One source.
+    Source = 0,
+    /// The strangers of one network.
+    Network = 1,
+}
+
+/// The two cells of the sketch in which a stranger's budget is held.
+#[inline(always)]
+pub const fn sketch_cells(seed: u64, key: u64, service: u8, kind: Kind, scope: Scope) -> (u32, u32) {
+    // The finaliser of MurmurHash3: full avalanche in five instructions, keyed by a secret seed.
+    let salt = (service as u64) << 16 | (kind as u64) << 8 | scope as u64;
+    let mut mixed = key ^ seed ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    mixed ^= mixed >> 33;
+    let first = mixed as u32 & (SKETCH_COLUMNS - 1);
+    let second = (mixed >> 32) as u32 & (SKETCH_COLUMNS - 1);
+    (first, SKETCH_COLUMNS + second)
+}
+
+/// Index of a service-wide budget.
+#[inline(always)]
+pub const fn budget_index(service: u8, kind: Kind) -> u32 {
+    service as u32 * KINDS as u32 + kind as u32
+}
+
+/// Name of each map in the kernel (at most 15 bytes) and in the bpf file system.
+pub mod names {
+    /// Array of one [`super::Status`].
+    pub const STATUS: &str = "STATUS";
+    /// Array of [`super::ServiceSettings`].
+    pub const SETTINGS: &str = "SETTINGS";
+    /// Array of one block of [`super::Port`]s per generation.
+    pub const PORTS: &str = "PORTS";
+    /// Hash of guarded addresses.
+    pub const LOCALS: &str = "LOCALS";
+    /// Hash of [`super::Source`] by 8-byte key.
+    pub const SOURCES: &str = "SOURCES";
+    /// Hash of [`super::Source`] by full address.
+    pub const HOSTS: &str = "HOSTS";
+    /// LPM trie of [`super::Prefix`].
+    pub const PREFIXES: &str = "PREFIXES";
+    /// LRU hash of [`super::Proof`].
+    pub const PROOFS: &str = "PROOFS";
+    /// Array of [`super::User`].
+    pub const USERS: &str = "USERS";
+    /// Array of budgets.
+    pub const SKETCH: &str = "SKETCH";
+    /// Array of budgets.
+    pub const BUDGETS: &str = "BUDGETS";
+    /// Per-CPU array of [`super::Counter`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Ring buffer of [`crate::mirror::Record`]s.
+    pub const MIRROR: &str = "MIRROR";
+    /// Array of the test clock: one `u64`, read only when the object was loaded for tests.
+    pub const TEST_CLOCK: &str = "TEST_CLOCK";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::size_of;
+
+    #[test]
+    fn layouts_have_no_padding_and_their_documented_size() {
+        assert_eq!(size_of::<Status>(), 40 + 4 * SERVICES_MAX);
+        assert_eq!(size_of::<ServiceSettings>(), 16 + LEVELS * KINDS * (STANDINGS + 2) * 16);
+        assert_eq!(size_of::<Source>(), 64);
+        assert_eq!(size_of::<PrefixKey>(), 20);
+        assert_eq!(size_of::<Prefix>(), 24);
+        assert_eq!(size_of::<ProofKey>(), 24);
+        assert_eq!(size_of::<Proof>(), 40);
+        assert_eq!(size_of::<User>(), 16);
+        assert_eq!(size_of::<Counter>(), 16);
+        assert_eq!(size_of::<Port>(), 2);
+    }
+
+    #[test]
+    fn ports_round_trip() {
+        for service in 0..SERVICES_MAX as u8 {
+            for role in [
+                Role::TeamTalk,
+                Role::Irc,
+                Role::IrcPlain,
+                Role::TeamSpeakVoice,
+                Role::TeamSpeakQuery,
+                Role::TeamSpeakFiles,
+            ] {
+                let port = Port::guarded(service, role);
+                assert_eq!((port.service(), port.role()), (Some(service), Some(role)));
+            }
+        }
+        assert_eq!(Port::UNGUARDED.service(), None);
+    }
+
+    #[test]
+    fn sketch_cells_lie_in_their_rows_and_differ_by_scope() {
+        let (one, other) = sketch_cells(7, 42, 0, Kind::Greeting, Scope::Source);
+        assert!(one < SKETCH_COLUMNS && other >= SKETCH_COLUMNS && other < 2 * SKETCH_COLUMNS);
+        assert_ne!((one, other), sketch_cells(7, 42, 0, Kind::Greeting, Scope::Network));
+        assert_ne!((one, other), sketch_cells(7, 42, 0, Kind::Datagram, Scope::Source));
+        assert_ne!((one, other), sketch_cells(8, 42, 0, Kind::Greeting, Scope::Source));
+    }
+}

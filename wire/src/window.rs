@@ -1,0 +1,111 @@
+//! Checked reads of one frame.
+
+/// Offsets at or above this many bytes read as missing, in every home.
+///
+/// The verifier wants a constant bound on a variable offset; a power of two lets it be one `and`. Nothing the
+/// gate must read lies deeper: the longest datagram it walks is 1,350 bytes.
+pub const WINDOW_BYTES: u32 = 16 * 1024;
+
+/// Read access to one frame, starting at its Ethernet header.
+///
+/// All reads are of network byte order and answer `None` beyond the frame (or beyond [`WINDOW_BYTES`]), never
+/// panic and never read outside it.
+pub trait Window {
+    /// Length of the frame in bytes, all buffers included.
+    fn length(&self) -> u32;
+
+    /// The 16 bits at `offset`.
+    fn read_u16(&self, offset: u32) -> Option<u16>;
+
+    /// The 32 bits at `offset`.
+    fn read_u32(&self, offset: u32) -> Option<u32>;
+
+    /// The 64 bits at `offset`.
+    fn read_u64(&self, offset: u32) -> Option<u64>;
+
+    /// The byte at `offset`, which must not be the first of the frame.
+    ///
+    /// It is read as the low half of the 16 bits before it: LLVM rewrites one-byte loads at a variable offset
+    /// into a form the verifier refuses, and two-byte loads it leaves alone. The Ethernet header in front of
+    /// everything of interest guarantees that there is a byte before.
+    #[inline(always)]
+    fn read_u8(&self, offset: u32) -> Option<u8> {
+        if offset == 0 {
+            return None;
+        }
+        match self.read_u16(offset - 1) {
+            Some(pair) => Some((pair & 0xff) as u8),
+            None => None,
+        }
+    }
+}
+
+/// A frame in ordinary memory.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceWindow<'a> {
+    frame: &'a [u8],
+}
+
+impl<'a> SliceWindow<'a> {
+    /// Wraps the bytes of one frame.
+    pub const fn new(frame: &'a [u8]) -> Self {
+        Self { frame }
+    }
+
+    fn array<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        if offset >= WINDOW_BYTES {
+            return None;
+        }
+        self.frame.get(offset as usize..)?.first_chunk::<N>().copied()
+    }
+}
+
+impl Window for SliceWindow<'_> {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        u32::try_from(self.frame.len()).unwrap_or(u32::MAX)
+    }
+
+    #[inline(always)]
+    fn read_u16(&self, offset: u32) -> Option<u16> {
+        self.array(offset).map(u16::from_be_bytes)
+    }
+
+    #[inline(always)]
+    fn read_u32(&self, offset: u32) -> Option<u32> {
+        self.array(offset).map(u32::from_be_bytes)
+    }
+
+    #[inline(always)]
+    fn read_u64(&self, offset: u32) -> Option<u64> {
+        self.array(offset).map(u64::from_be_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_are_big_endian_and_end_with_the_frame() {
+        let window = SliceWindow::new(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(window.read_u8(0), None);
+        assert_eq!(window.read_u8(1), Some(1));
+        assert_eq!(window.read_u8(8), Some(8));
+        assert_eq!(window.read_u8(9), None);
+        assert_eq!(window.read_u16(7), Some(0x0708));
+        assert_eq!(window.read_u16(8), None);
+        assert_eq!(window.read_u32(5), Some(0x0506_0708));
+        assert_eq!(window.read_u64(1), Some(0x0102_0304_0506_0708));
+        assert_eq!(window.read_u64(2), None);
+    }
+
+    #[test]
+    fn offsets_beyond_the_window_read_as_missing() {
+        let frame = vec![7; WINDOW_BYTES as usize + 64];
+        let window = SliceWindow::new(&frame);
+        assert_eq!(window.read_u16(WINDOW_BYTES - 1), Some(0x0707));
+        assert_eq!(window.read_u16(WINDOW_BYTES), None);
+        assert_eq!(window.read_u32(u32::MAX), None);
+    }
+}
