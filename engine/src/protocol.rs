@@ -1,0 +1,176 @@
+//! Dissectors: bytes of one connection in, signals out.
+//!
+//! A dissector sees each side's bytes in order, at most once, and only such client bytes as the server has
+//! acknowledged. Missed bytes are an input of their own: it forgets the line it was in and goes on at the
+//! next. It holds bounded state, never fails and never panics; what it cannot read is itself a signal.
+//!
+//! A new protocol is a folder here with the shape of `teamtalk`: `message.rs` (bytes to a borrowed structure,
+//! total), `session.rs` (one connection), `server.rs` (what all connections of one service share).
+
+use floodwall_wire::Address;
+
+use crate::{
+    signal::{Detail, FlowId, Signal, SignalKind},
+    time::Timestamp,
+};
+
+//pub mod irc;
+pub mod lines;
+//pub mod teamspeak;
+//pub mod teamtalk;
+
+/// The protocols that are understood.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// IRC, clients.
+    Irc,
+    /// TeamSpeak 3.
+    TeamSpeak,
+    /// TeamTalk 5.
+    TeamTalk,
+}
+
+impl Protocol {
+    /// Every protocol, alphabetically.
+    pub const ALL: [Self; 3] = [Self::Irc, Self::TeamSpeak, Self::TeamTalk];
+
+    /// The name in configuration, rule files and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Irc => "irc",
+            Self::TeamSpeak => "teamspeak",
+            Self::TeamTalk => "teamtalk",
+        }
+    }
+
+    /// The protocol with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.as_str() == name)
+    }
+}
+
+/// Which end of a connection sent something.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Side {
+    /// The end that connected.
+    Client,
+    /// The guarded end.
+    Server,
+}
+
+/// The connection a dissector is called for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Connection {
+    /// Its number.
+    pub id: FlowId,
+    /// Index of the service.
+    pub service: u8,
+    /// The client's address.
+    pub client: Address,
+    /// The client's port.
+    pub client_port: u16,
+    /// When it was first seen.
+    pub opened: Timestamp,
+    /// Whether its beginning was missed.
+    pub midway: bool,
+}
+
+/// What a dissector learns besides signals: facts that others act on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fact {
+    /// A TeamTalk user id belongs to this connection's address, until the connection ends.
+    UserBound {
+        /// The id.
+        user_id: u16,
+    },
+    /// A TeamTalk user id is free again.
+    UserFreed {
+        /// The id.
+        user_id: u16,
+    },
+}
+
+/// What one call of a dissector produced, in order.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// What happened.
+    pub signals: Vec<Signal>,
+    /// What was learnt.
+    pub facts: Vec<(u8, Address, Fact)>,
+}
+
+/// One call's surroundings.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Packet time.
+    pub at: Timestamp,
+    /// The connection.
+    pub connection: &'a Connection,
+    /// Key for content hashes, random per start.
+    pub seed: u64,
+    /// Where signals and facts go.
+    pub output: &'a mut Output,
+}
+
+impl Context<'_> {
+    /// Reports something the client of this connection did.
+    pub fn signal(&mut self, kind: SignalKind, detail: Detail) {
+        self.output.signals.push(Signal {
+            kind,
+            at: self.at,
+            service: self.connection.service,
+            address: self.connection.client,
+            flow: Some(self.connection.id),
+            detail,
+        });
+    }
+
+    /// Passes a fact on.
+    pub fn fact(&mut self, fact: Fact) {
+        self.output.facts.push((self.connection.service, self.connection.client, fact));
+    }
+
+    /// Keyed hash of a message's content.
+    pub fn content_hash(&self, content: &[u8]) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        let mut hasher = foldhash::quality::FixedState::with_seed(self.seed).build_hasher();
+        hasher.write(content);
+        hasher.finish()
+    }
+}
+
+/// Whether a connection is worth following further.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// Go on.
+    Following,
+    /// What comes cannot or need not be read: a file transfer, TLS after the handshake.
+    Opaque,
+}
+
+/// A reader of one connection.
+pub trait Dissector {
+    /// What all connections of one service share.
+    type Server;
+
+    /// Takes the next bytes of one side.
+    fn on_bytes(
+        &mut self,
+        side: Side,
+        bytes: &[u8],
+        server: &mut Self::Server,
+        context: &mut Context<'_>,
+    ) -> Progress;
+
+    /// Takes note that `missed` bytes of one side were not seen.
+    fn on_gap(&mut self, side: Side, missed: u64, server: &mut Self::Server, context: &mut Context<'_>);
+
+    /// The connection is over; called once, last.
+    fn on_close(&mut self, server: &mut Self::Server, context: &mut Context<'_>);
+
+    /// Whether somebody is logged in on it: such connections are the last to be let go when memory is short.
+    fn is_logged_in(&self) -> bool;
+
+    /// Bytes of heap held.
+    fn held_bytes(&self) -> usize;
+}

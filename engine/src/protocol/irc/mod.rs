@@ -1,0 +1,1 @@
+//! IRC as clients speak it.

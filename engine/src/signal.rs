@@ -1,0 +1,242 @@
+//! Signals: what happened, in one closed vocabulary for all services.
+
+use floodwall_wire::Address;
+
+use crate::{text::Text, time::Timestamp};
+
+macro_rules! vocabulary {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $evidence:ident;)*) => {
+        /// What happened.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum SignalKind { $($(#[$doc])* $variant,)* }
+
+        impl SignalKind {
+            /// Every kind, in order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in rule files, reports and metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What the signal proves about the address it names.
+            pub const fn evidence(self) -> EvidenceClass {
+                match self { $(Self::$variant => EvidenceClass::$evidence,)* }
+            }
+        }
+    };
+}
+
+/// Whether a spoofed packet could have produced a signal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EvidenceClass {
+    /// It rests on bytes that the server's TCP has acknowledged, on the server's own answer, or on an echoed
+    /// cookie: the address is real. May lead to a ban.
+    Acknowledged,
+    /// The address may be forged. May be dropped or limited, never banned.
+    Spoofable,
+}
+
+vocabulary! {
+    /// A TCP connection was established.
+    ConnectionOpened = "connection.opened", Acknowledged;
+    /// A TCP connection ended.
+    ConnectionClosed = "connection.closed", Acknowledged;
+    /// The server refused the connection in its own words: throttled, banned, full.
+    ConnectionRefused = "connection.refused", Acknowledged;
+    /// A connection stayed open without registering or logging in.
+    ConnectionHeld = "connection.held", Acknowledged;
+    /// A login was tried.
+    LoginAttempted = "login.attempted", Acknowledged;
+    /// A login succeeded.
+    LoginSucceeded = "login.succeeded", Acknowledged;
+    /// Wrong account, password, key or cookie.
+    LoginFailed = "login.failed", Acknowledged;
+    /// A login was refused whatever the password: banned, full, too fast.
+    LoginRefused = "login.refused", Acknowledged;
+    /// A session ended by logging out.
+    LoginEnded = "login.ended", Acknowledged;
+    /// A client command other than those with a signal of their own.
+    CommandSent = "command.sent", Acknowledged;
+    /// The server refused a command.
+    CommandRejected = "command.rejected", Acknowledged;
+    /// A message to one user.
+    MessagePrivate = "message.private", Acknowledged;
+    /// A message to a channel.
+    MessageChannel = "message.channel", Acknowledged;
+    /// A message to everybody.
+    MessageBroadcast = "message.broadcast", Acknowledged;
+    /// A nickname was changed.
+    NickChanged = "nick.changed", Acknowledged;
+    /// A status was changed.
+    StatusChanged = "status.changed", Acknowledged;
+    /// A channel was joined.
+    ChannelJoined = "channel.joined", Acknowledged;
+    /// A channel was left.
+    ChannelLeft = "channel.left", Acknowledged;
+    /// A channel was created.
+    ChannelCreated = "channel.created", Acknowledged;
+    /// A channel was changed.
+    ChannelChanged = "channel.changed", Acknowledged;
+    /// A channel was removed.
+    ChannelRemoved = "channel.removed", Acknowledged;
+    /// Joining a channel was refused: key, limit, ban, invitation.
+    ChannelRefused = "channel.refused", Acknowledged;
+    /// A user was kicked, by the one whom the signal names.
+    UserKicked = "user.kicked", Acknowledged;
+    /// A user or address was banned by the one whom the signal names.
+    UserBanned = "user.banned", Acknowledged;
+    /// A user was moved.
+    UserMoved = "user.moved", Acknowledged;
+    /// An account was created, changed or deleted.
+    AccountChanged = "account.changed", Acknowledged;
+    /// The server's settings were changed.
+    ServerChanged = "server.changed", Acknowledged;
+    /// A file was sent or received.
+    FileTransferred = "file.transferred", Acknowledged;
+    /// A datagram that is not the protocol's.
+    DatagramMalformed = "datagram.malformed", Spoofable;
+    /// A datagram from an address without a session.
+    DatagramStranger = "datagram.stranger", Spoofable;
+    /// A datagram with a user id that is another's.
+    DatagramForeign = "datagram.foreign", Spoofable;
+    /// A datagram for a user id that nobody has.
+    DatagramAbsent = "datagram.absent", Spoofable;
+    /// The port of a bound user id moved.
+    DatagramRebound = "datagram.rebound", Spoofable;
+    /// Several sessions fell silent together right after one login.
+    ClientStalled = "client.stalled", Acknowledged;
+    /// A nickname that belongs to somebody known appeared from elsewhere.
+    IdentitySpoofed = "identity.spoofed", Acknowledged;
+    /// Somebody is active whom nobody saw join.
+    IdentityUnseen = "identity.unseen", Acknowledged;
+    /// A version or packet protocol that does not fit.
+    VersionMismatch = "version.mismatch", Acknowledged;
+    /// A server link was opened.
+    LinkOpened = "link.opened", Acknowledged;
+    /// A server link ended.
+    LinkClosed = "link.closed", Acknowledged;
+    /// Bytes that are not the protocol's.
+    ProtocolGarbage = "protocol.garbage", Acknowledged;
+    /// Overlapping segments carried different bytes.
+    StreamConflict = "stream.conflict", Acknowledged;
+    /// Bytes of a followed connection were missed.
+    StreamGap = "stream.gap", Acknowledged;
+    /// A TLS handshake was seen; the rest of the flow is opaque.
+    TlsHandshake = "tls.handshake", Acknowledged;
+    /// A TLS handshake failed.
+    TlsFailed = "tls.failed", Acknowledged;
+}
+
+impl SignalKind {
+    /// The kind with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
+    }
+}
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// What was guessed or proven in a login.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum Method { $($(#[$doc])* $variant,)* }
+
+        impl Method {
+            /// Every method, in order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in rule files and reports.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+methods! {
+    /// An account with a password.
+    Account = "account";
+    /// An account without a password.
+    Guest = "guest";
+    /// IRC registration without credentials.
+    Registration = "registration";
+    /// IRC operator.
+    Oper = "oper";
+    /// IRC SASL.
+    Sasl = "sasl";
+    /// IRC services (NickServ).
+    Services = "services";
+    /// A password for the server as a whole.
+    ServerPassword = "server-password";
+    /// A channel password or key.
+    ChannelKey = "channel-key";
+    /// A channel operator password.
+    ChannelOperator = "channel-operator";
+    /// TeamSpeak ServerQuery.
+    Query = "query";
+    /// TeamSpeak privilege key.
+    PrivilegeKey = "privilege-key";
+    /// A server link.
+    Link = "link";
+}
+
+/// Number of one followed connection, unique within a run.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FlowId(pub u64);
+
+/// Something that happened, and to whom. Never carries message text, passwords, keys or tokens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Signal {
+    /// What.
+    pub kind: SignalKind,
+    /// When.
+    pub at: Timestamp,
+    /// Index of the service.
+    pub service: u8,
+    /// Who did it.
+    pub address: Address,
+    /// On which connection.
+    pub flow: Option<FlowId>,
+    /// More about it.
+    pub detail: Detail,
+}
+
+/// The fields a rule can match or count by.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Detail {
+    /// What was guessed or proven.
+    pub method: Option<Method>,
+    /// Account concerned.
+    pub account: Option<Text>,
+    /// Nickname of the one who did it.
+    pub nickname: Option<Text>,
+    /// Identity (TeamSpeak UID).
+    pub identity: Option<Text>,
+    /// Channel concerned.
+    pub channel: Option<Text>,
+    /// Whom it was done to.
+    pub target: Option<Text>,
+    /// Command or event keyword, always one of the protocol's own words.
+    pub command: Option<&'static str>,
+    /// Error or reply number of the protocol.
+    pub number: Option<u32>,
+    /// A reason from a closed list.
+    pub reason: Option<&'static str>,
+    /// Keyed hash of a message's content, so that equal texts can be counted without being kept.
+    pub content: Option<u64>,
+    /// How much: bytes of a message, of a gap, of a transfer.
+    pub weight: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found_again() {
+        for kind in SignalKind::ALL {
+            assert_eq!(SignalKind::from_name(kind.as_str()), Some(*kind));
+        }
+        assert_eq!(SignalKind::from_name("login.fail"), None);
+    }
+}
