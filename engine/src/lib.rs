@@ -2,7 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bounded;
+pub mod limits;
+pub mod packet;
 pub mod protocol;
+pub mod rule;
 pub mod signal;
+pub mod stream;
 pub mod text;
 pub mod time;

@@ -17,7 +17,7 @@ use crate::{
 //pub mod irc;
 pub mod lines;
 //pub mod teamspeak;
-//pub mod teamtalk;
+pub mod teamtalk;
 
 /// The protocols that are understood.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -127,7 +127,9 @@ impl Context<'_> {
 
     /// Passes a fact on.
     pub fn fact(&mut self, fact: Fact) {
-        self.output.facts.push((self.connection.service, self.connection.client, fact));
+        self.output
+            .facts
+            .push((self.connection.service, self.connection.client, fact));
     }
 
     /// Keyed hash of a message's content.

@@ -1,0 +1,37 @@
+//! Every bound of the engine, in one place.
+//!
+//! What happens when each is reached stands with the type that holds it, and is counted.
+
+use crate::time::Span;
+
+/// Connections followed at once. When full, the connection longest silent goes, logged-in ones last.
+pub const FLOWS_MAX: usize = 65_536;
+/// Bytes buffered for one connection: out of order, or sent and not yet acknowledged.
+pub const FLOW_BYTES_MAX: usize = 256 * 1024;
+/// Bytes buffered for all connections together.
+pub const FLOWS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Segments held out of order for one direction.
+pub const SEGMENTS_MAX: usize = 256;
+/// How long missing bytes are waited for, in packet time, before they count as missed.
+pub const GAP_PATIENCE: Span = Span::from_secs(3);
+/// A connection without any packet for this long is forgotten.
+pub const FLOW_IDLE: Span = Span::from_secs(15 * 60);
+/// A connection attempt without an answer for this long is forgotten.
+pub const FLOW_HALF_OPEN: Span = Span::from_secs(30);
+
+/// Counters (rule × subject) held at once. When full, the one longest untouched goes.
+pub const COUNTERS_MAX: usize = 131_072;
+/// Different values one distinct-count remembers.
+pub const DISTINCT_MAX: usize = 4_096;
+/// Addresses one finding names as contributors.
+pub const CONTRIBUTORS_MAX: usize = 1_024;
+/// Subjects with history (addresses, with their logins and decisions). When full, the one longest untouched goes.
+pub const SUBJECTS_MAX: usize = 65_536;
+/// Bans held at once. When full, new ones are refused and counted: none is silently undone.
+pub const BANS_MAX: usize = 100_000;
+/// Lines of evidence kept with a finding.
+pub const EVIDENCE_LINES_MAX: usize = 5;
+/// Notes kept for a report.
+pub const NOTES_MAX: usize = 10_000;
+/// Accounts remembered per address.
+pub const ACCOUNTS_PER_ADDRESS_MAX: usize = 16;

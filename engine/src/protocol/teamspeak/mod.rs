@@ -1,0 +1,1 @@
+//! TeamSpeak 3.

@@ -1,0 +1,218 @@
+//! One line of the TeamTalk control channel: a keyword and `name=value` parameters (`teamtalk.md` a.2).
+//!
+//! Reading never fails: what is not a parameter ends the parameters. Names and keywords are case-sensitive.
+
+use std::borrow::Cow;
+
+/// A line, borrowed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Message<'a> {
+    /// The command or event.
+    pub keyword: &'a [u8],
+    parameters: &'a [u8],
+}
+
+/// The value of one parameter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Value<'a> {
+    /// Between quotes, escapes still in it.
+    Quoted(&'a [u8]),
+    /// Between brackets.
+    List(&'a [u8]),
+    /// Up to the next blank: a number, or a string the server accepts without quotes.
+    Bare(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// Reads a line without its line end. `None` if it has no keyword: empty, or with a blank in front.
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        let end = line.iter().position(|byte| is_blank(*byte)).unwrap_or(line.len());
+        let (keyword, parameters) = line.split_at_checked(end)?;
+        if keyword.is_empty() {
+            None
+        } else {
+            Some(Self { keyword, parameters })
+        }
+    }
+
+    /// The parameters, in order.
+    pub const fn parameters(&self) -> Parameters<'a> {
+        Parameters {
+            rest: self.parameters,
+        }
+    }
+
+    /// The last value of a parameter: the server lets the last one win.
+    pub fn value(&self, name: &str) -> Option<Value<'a>> {
+        self.parameters()
+            .filter(|(found, _)| *found == name.as_bytes())
+            .last()
+            .map(|(_, value)| value)
+    }
+
+    /// A parameter as text, escapes resolved.
+    pub fn text(&self, name: &str) -> Option<Cow<'a, [u8]>> {
+        match self.value(name)? {
+            Value::Quoted(raw) => Some(unescape(raw)),
+            Value::Bare(raw) => Some(Cow::Borrowed(raw)),
+            Value::List(_) => None,
+        }
+    }
+
+    /// Whether a text parameter is there and not empty. For secrets, whose value must not be copied.
+    pub fn has_text(&self, name: &str) -> bool {
+        match self.value(name) {
+            Some(Value::Quoted(raw) | Value::Bare(raw)) => !raw.is_empty(),
+            Some(Value::List(_)) | None => false,
+        }
+    }
+
+    /// A parameter as a number.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        match self.value(name)? {
+            Value::Bare(raw) => std::str::from_utf8(raw).ok()?.parse().ok(),
+            Value::Quoted(_) | Value::List(_) => None,
+        }
+    }
+
+    /// A parameter as a user id of a client: 1 to 4094.
+    pub fn user_id(&self, name: &str) -> Option<u16> {
+        let id = u16::try_from(self.number(name)?).ok()?;
+        (1..=0xffe).contains(&id).then_some(id)
+    }
+}
+
+/// Walks over the parameters of a line; ends at the first thing that is none.
+#[derive(Clone, Debug)]
+pub struct Parameters<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = (&'a [u8], Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest.trim_ascii_start();
+        let equals = rest.iter().position(|byte| *byte == b'=')?;
+        let (name, after) = rest.split_at_checked(equals)?;
+        let name = name.trim_ascii_end();
+        if name.is_empty() || name.iter().copied().any(is_blank) {
+            return self.end();
+        }
+        let after = after.get(1..)?.trim_ascii_start();
+        let (value, rest) = match after.first() {
+            Some(b'"') => quoted(after.get(1..)?),
+            Some(b'[') => list(after.get(1..)?),
+            Some(_) => bare(after),
+            None => None,
+        }?;
+        self.rest = rest;
+        Some((name, value))
+    }
+}
+
+impl Parameters<'_> {
+    const fn end<T>(&mut self) -> Option<T> {
+        self.rest = &[];
+        None
+    }
+}
+
+fn quoted(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
+    let mut escaped = false;
+    let end = text.iter().position(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    })?;
+    Some((Value::Quoted(text.get(..end)?), text.get(end.checked_add(1)?..)?))
+}
+
+fn list(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
+    let end = text.iter().position(|byte| *byte == b']')?;
+    Some((Value::List(text.get(..end)?), text.get(end.checked_add(1)?..)?))
+}
+
+fn bare(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
+    let end = text.iter().position(|byte| is_blank(*byte)).unwrap_or(text.len());
+    let (value, rest) = text.split_at_checked(end)?;
+    Some((Value::Bare(value), rest))
+}
+
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\r' | b'\n')
+}
+
+fn unescape(raw: &[u8]) -> Cow<'_, [u8]> {
+    if !raw.contains(&b'\\') {
+        return Cow::Borrowed(raw);
+    }
+    let mut text = Vec::with_capacity(raw.len());
+    let mut escaped = false;
+    for byte in raw {
+        match (escaped, byte) {
+            (false, b'\\') => escaped = true,
+            (false, other) => text.push(*other),
+            (true, other) => {
+                text.push(match other {
+                    b'r' => b'\r',
+                    b'n' => b'\n',
+                    other => *other,
+                });
+                escaped = false;
+            }
+        }
+    }
+    Cow::Owned(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(line: &str) -> Message<'_> {
+        Message::parse(line.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_login_line_of_a_client() {
+        let login =
+            message(r#"login nickname="Alice" username="alice" password="alice-pw" protocol="5.14" id=1"#);
+        assert_eq!(login.keyword, b"login");
+        assert_eq!(login.text("username").unwrap().as_ref(), b"alice");
+        assert!(login.has_text("password") && !login.has_text("clientname"));
+        assert_eq!(login.number("id"), Some(1));
+        assert_eq!(login.number("username"), None);
+    }
+
+    #[test]
+    fn values_of_every_form() {
+        let line = message(r#"x a="q \"w\" \\ \r\n" b = -7 c=[1,2,3] d=word e=[] f="" "#);
+        assert_eq!(line.text("a").unwrap().as_ref(), b"q \"w\" \\ \r\n");
+        assert_eq!(line.number("b"), Some(-7));
+        assert_eq!(line.value("c"), Some(Value::List(b"1,2,3")));
+        assert_eq!(line.text("d").unwrap().as_ref(), b"word");
+        assert_eq!(line.value("e"), Some(Value::List(b"")));
+        assert_eq!(line.value("f"), Some(Value::Quoted(b"")));
+        assert_eq!(line.value("g"), None);
+    }
+
+    #[test]
+    fn the_last_of_equal_names_wins_and_quotes_cannot_be_broken_out_of() {
+        let line = message(r#"login username="x\" username=\"admin" username="bob""#);
+        assert_eq!(line.text("username").unwrap().as_ref(), b"bob");
+        let line = message(r#"login username="x\\" password="p""#);
+        assert_eq!(line.text("username").unwrap().as_ref(), b"x\\");
+        assert!(line.has_text("password"));
+    }
+
+    #[test]
+    fn what_is_no_parameter_ends_the_parameters() {
+        let line = message(r#"cmd a=1 junk b=2"#);
+        assert_eq!((line.number("a"), line.number("b")), (Some(1), None));
+        let line = message(r#"cmd a="never closed"#);
+        assert_eq!(line.value("a"), None);
+        assert_eq!(Message::parse(b""), None);
+        assert_eq!(Message::parse(b" ping"), None);
+    }
+}

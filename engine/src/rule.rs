@@ -1,0 +1,342 @@
+//! Rules: what operators tune. A rule counts signals by a subject and answers when there are too many.
+//!
+//! [`file`] reads rule files into [`RuleFile`]s and names every mistake, [`counter`] counts in sliding windows,
+//! [`evaluate`] turns signals into [`Finding`](evaluate::Finding)s.
+
+use floodwall_wire::tables::{KINDS, LEVELS, STANDINGS};
+use regex::Regex;
+
+use crate::{
+    protocol::Protocol,
+    signal::{Detail, Method, Signal, SignalKind},
+    time::{Span, Timestamp},
+};
+
+pub mod counter;
+pub mod diagnostic;
+//pub mod evaluate;
+pub mod file;
+mod table;
+
+/// One rule file: how a protocol is guarded.
+#[derive(Clone, Debug)]
+pub struct RuleFile {
+    /// Its path, for messages.
+    pub path: String,
+    /// Which services it is for.
+    pub protocol: Protocol,
+    /// Where such services listen unless the configuration says otherwise.
+    pub ports: DefaultPorts,
+    /// After how much silence the server drops a user.
+    pub user_timeout: Span,
+    /// Datagrams are admitted only from addresses that hold a session.
+    pub require_session: bool,
+    /// A user id bound to another live address is refused.
+    pub require_own_id: bool,
+    /// The gate's limits.
+    pub limits: GateLimits,
+    /// In file order.
+    pub rules: Vec<Rule>,
+}
+
+/// Default ports of a protocol.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DefaultPorts {
+    /// Control on TCP (TeamTalk, IRC) and voice on UDP (TeamTalk, TeamSpeak).
+    pub main: Vec<u16>,
+    /// TeamSpeak ServerQuery.
+    pub query: Vec<u16>,
+    /// TeamSpeak file transfer.
+    pub files: Vec<u16>,
+    /// IRC ports known to be plain text.
+    pub plain: Vec<u16>,
+}
+
+/// A rate and a burst; rate 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Rate {
+    /// Units per `per`.
+    pub units: u64,
+    /// The time in which `units` are earned.
+    pub per: Span,
+    /// Units that may come at once.
+    pub burst: u64,
+}
+
+/// The gate's limits at level *normal*, and by how much strangers' limits shrink at the others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct GateLimits {
+    /// Per source, by standing and kind.
+    pub source: [[Rate; KINDS]; STANDINGS],
+    /// Shared by the strangers of one network.
+    pub network: [Rate; KINDS],
+    /// Shared by all strangers of the service.
+    pub service: [Rate; KINDS],
+    /// Divisors of strangers' limits, by level.
+    pub divisors: [u64; LEVELS],
+}
+
+/// What a rule does when it fires.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Action {
+    /// Say so.
+    Note,
+    /// Hold the address to the gate's tightest limits.
+    Limit,
+    /// Cut the connection.
+    Reset,
+    /// Raise the level of the service.
+    RaiseLevel,
+    /// Ban the address.
+    Ban,
+}
+
+impl Action {
+    /// Every action, mildest first.
+    pub const ALL: [Self; 5] = [Self::Note, Self::Limit, Self::Reset, Self::RaiseLevel, Self::Ban];
+
+    /// The name in rule files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Limit => "limit",
+            Self::Reset => "reset",
+            Self::RaiseLevel => "raise-level",
+            Self::Ban => "ban",
+        }
+    }
+}
+
+/// What signals are counted by, or told apart by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum By {
+    /// One address.
+    Address,
+    /// IPv4 /24, IPv6 /64.
+    Prefix,
+    /// The account concerned.
+    Account,
+    /// A TeamSpeak identity.
+    Identity,
+    /// The nickname.
+    Nickname,
+    /// One connection.
+    Session,
+    /// The channel concerned.
+    Channel,
+    /// The whole service.
+    Service,
+    /// Whom it was done to; only to tell signals apart.
+    Target,
+    /// Equal message texts; only to tell signals apart, or to count one text by.
+    Content,
+}
+
+impl By {
+    /// Every subject.
+    pub const ALL: [Self; 10] = [
+        Self::Address,
+        Self::Prefix,
+        Self::Account,
+        Self::Identity,
+        Self::Nickname,
+        Self::Session,
+        Self::Channel,
+        Self::Service,
+        Self::Target,
+        Self::Content,
+    ];
+
+    /// The name in rule files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Prefix => "prefix",
+            Self::Account => "account",
+            Self::Identity => "identity",
+            Self::Nickname => "nickname",
+            Self::Session => "session",
+            Self::Channel => "channel",
+            Self::Service => "service",
+            Self::Target => "target",
+            Self::Content => "content",
+        }
+    }
+}
+
+/// How alarmed a service is.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Level {
+    /// As always.
+    #[default]
+    Normal,
+    /// After an attack, or before one.
+    Elevated,
+    /// Under attack.
+    Attack,
+}
+
+impl Level {
+    /// Every level, calmest first.
+    pub const ALL: [Self; LEVELS] = [Self::Normal, Self::Elevated, Self::Attack];
+
+    /// The name in rule files and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Elevated => "elevated",
+            Self::Attack => "attack",
+        }
+    }
+}
+
+/// A rule's name, unique in a rule set: `teamtalk/login-storm`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RuleId(pub Box<str>);
+
+impl std::fmt::Display for RuleId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name.
+    pub id: RuleId,
+    /// What it is for, in words that stand in explanations.
+    pub why: Box<str>,
+    /// What it counts.
+    pub signals: Vec<SignalKind>,
+    /// Which of those.
+    pub matches: Vec<Match>,
+    /// By what it counts.
+    pub by: By,
+    /// Counts different values of this instead of signals.
+    pub distinct: Option<By>,
+    /// How many are too many.
+    pub limit: u32,
+    /// In how much time.
+    pub within: Span,
+    /// Only from this level on.
+    pub level: Level,
+    /// What then.
+    pub action: Action,
+    /// For how long, the first time.
+    pub duration: Span,
+    /// For how long at most, doubled on each repeat.
+    pub duration_max: Span,
+    /// Evaluated and counted, without effect.
+    pub shadow: bool,
+    /// Not evaluated from then on.
+    pub expires: Timestamp,
+    /// Where to send word.
+    pub notify: Vec<Box<str>>,
+}
+
+/// A condition on one field of a signal.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// Which field.
+    pub field: Field,
+    /// What it must be.
+    pub pattern: Pattern,
+}
+
+/// The fields a rule can match.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Field {
+    /// [`Detail::method`].
+    Method,
+    /// [`Detail::account`].
+    Account,
+    /// [`Detail::nickname`].
+    Nickname,
+    /// [`Detail::identity`].
+    Identity,
+    /// [`Detail::channel`].
+    Channel,
+    /// [`Detail::target`].
+    Target,
+    /// [`Detail::command`].
+    Command,
+    /// [`Detail::number`].
+    Number,
+    /// [`Detail::reason`].
+    Reason,
+}
+
+impl Field {
+    /// Every field.
+    pub const ALL: [Self; 9] = [
+        Self::Method,
+        Self::Account,
+        Self::Nickname,
+        Self::Identity,
+        Self::Channel,
+        Self::Target,
+        Self::Command,
+        Self::Number,
+        Self::Reason,
+    ];
+
+    /// The name in rule files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Account => "account",
+            Self::Nickname => "nickname",
+            Self::Identity => "identity",
+            Self::Channel => "channel",
+            Self::Target => "target",
+            Self::Command => "command",
+            Self::Number => "number",
+            Self::Reason => "reason",
+        }
+    }
+}
+
+/// What a field must be.
+#[derive(Clone, Debug)]
+pub enum Pattern {
+    /// One of these words.
+    Words(Vec<Box<str>>),
+    /// One of these numbers.
+    Numbers(Vec<u32>),
+    /// Matched by this regular expression, whose cost is linear in the field's length.
+    Regex(Regex),
+}
+
+impl Match {
+    fn holds(&self, detail: &Detail) -> bool {
+        let text = match self.field {
+            Field::Method => detail.method.map(Method::as_str),
+            Field::Account => detail.account.as_ref().map(crate::text::Text::as_str),
+            Field::Nickname => detail.nickname.as_ref().map(crate::text::Text::as_str),
+            Field::Identity => detail.identity.as_ref().map(crate::text::Text::as_str),
+            Field::Channel => detail.channel.as_ref().map(crate::text::Text::as_str),
+            Field::Target => detail.target.as_ref().map(crate::text::Text::as_str),
+            Field::Command => detail.command,
+            Field::Reason => detail.reason,
+            Field::Number => None,
+        };
+        match &self.pattern {
+            Pattern::Words(words) => text.is_some_and(|text| words.iter().any(|word| **word == *text)),
+            Pattern::Regex(regex) => text.is_some_and(|text| regex.is_match(text)),
+            Pattern::Numbers(numbers) => detail.number.is_some_and(|number| numbers.contains(&number)),
+        }
+    }
+}
+
+impl Rule {
+    /// Whether the rule counts this signal, at this level.
+    pub fn concerns(&self, signal: &Signal) -> bool {
+        self.signals.contains(&signal.kind)
+            && signal.at < self.expires
+            && self
+                .matches
+                .iter()
+                .all(|condition| condition.holds(&signal.detail))
+    }
+}

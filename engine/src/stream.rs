@@ -1,0 +1,485 @@
+//! From TCP segments to each side's bytes in order.
+//!
+//! The same bytes give the same result for any segmentation, order or duplication. The first copy of a byte
+//! wins; a different second copy is reported. What a client sent is handed on only once the server's ACK covers
+//! it, so nothing counts that the server may never have accepted; what the server sent is handed on only after
+//! the client bytes it acknowledges, so an answer never overtakes its question. Bytes that stay missing for
+//! [`GAP_PATIENCE`](crate::limits::GAP_PATIENCE) are reported as missed, not guessed.
+//!
+//! Bounds: [`FLOWS_MAX`](crate::limits::FLOWS_MAX) connections and
+//! [`FLOWS_BYTES_MAX`](crate::limits::FLOWS_BYTES_MAX) buffered bytes. Beyond the first, the connection longest
+//! silent goes, logged-in ones last; beyond the second, further segments are not kept and become gaps.
+
+use floodwall_wire::{
+    Address,
+    frame::{TcpHeader, tcp_flags},
+};
+
+use crate::{
+    bounded::BoundedMap,
+    limits::{FLOW_HALF_OPEN, FLOW_IDLE, FLOWS_BYTES_MAX, FLOWS_MAX},
+    packet::Packet,
+    protocol::{Connection, Progress, Side},
+    signal::FlowId,
+    time::{Span, Timestamp},
+};
+
+mod half;
+
+use half::{Due, Half, Stored};
+
+/// How long a closed connection is remembered, so that its last packets do not look like a new one.
+const CLOSED_LINGER: Span = Span::from_secs(10);
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FlowKey {
+    /// The client's address.
+    pub client: Address,
+    /// The server's address.
+    pub server: Address,
+    /// The client's port.
+    pub client_port: u16,
+    /// The server's port.
+    pub server_port: u16,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// Both sides sent FIN.
+    Finished,
+    /// One side sent RST.
+    Reset,
+    /// Nothing came for too long.
+    Idle,
+    /// Forgotten for lack of room.
+    Evicted,
+    /// The input ended while it was open.
+    Unfinished,
+}
+
+impl Ending {
+    /// The name in signals.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Reset => "reset",
+            Self::Idle => "idle",
+            Self::Evicted => "evicted",
+            Self::Unfinished => "unfinished",
+        }
+    }
+}
+
+/// What a connection's reader is told.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The handshake was completed, by both sides.
+    Opened,
+    /// The next bytes of one side.
+    Bytes(Side, &'a [u8]),
+    /// So many bytes of one side were missed.
+    Gap(Side, u64),
+    /// Two segments carried different bytes for the same place.
+    Conflict(Side),
+    /// It is over.
+    Closed(Ending),
+}
+
+/// All followed connections.
+#[derive(Debug)]
+pub struct Streams<S> {
+    flows: BoundedMap<FlowKey, Flow<S>>,
+    buffered: usize,
+    next_id: u64,
+    refused_segments: u64,
+}
+
+/// One followed connection and the session attached to it.
+#[derive(Debug)]
+pub struct Flow<S> {
+    /// Who and since when.
+    pub connection: Connection,
+    /// The dissector's state.
+    pub session: S,
+    server_port: u16,
+    state: State,
+    client: Half,
+    server: Half,
+    /// Sequence number of a SYN seen on an open connection: it counts only if the server answers it.
+    new_syn: Option<u32>,
+}
+
+/// Life of a connection: `Opening` → `Open` → `Closed`; `Opaque` is `Open` without reading.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// From a SYN.
+    Opening,
+    /// From the completed handshake, or from payload in mid-stream.
+    Open,
+    /// From `Open` when the reader has seen enough.
+    Opaque,
+    /// From any, at RST, both FINs, or expiry.
+    Closed,
+}
+
+/// How sessions are made and told.
+pub trait Readers<S> {
+    /// A session for a new connection.
+    fn open(&mut self, connection: &Connection, server_port: u16) -> S;
+
+    /// Tells a session what happened.
+    fn tell(&mut self, connection: &Connection, session: &mut S, at: Timestamp, event: Event<'_>)
+    -> Progress;
+
+    /// Whether a session is among the last to be let go.
+    fn is_protected(&self, session: &S) -> bool;
+}
+
+impl<S> Streams<S> {
+    /// Follows nothing yet.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            flows: BoundedMap::new(FLOWS_MAX, seed),
+            buffered: 0,
+            next_id: 1,
+            refused_segments: 0,
+        }
+    }
+
+    /// Takes one segment.
+    pub fn handle_segment(
+        &mut self,
+        packet: &Packet<'_>,
+        tcp: &TcpHeader,
+        payload: &[u8],
+        readers: &mut impl Readers<S>,
+    ) {
+        let key = FlowKey {
+            client: packet.client,
+            server: packet.server,
+            client_port: packet.client_port,
+            server_port: packet.server_port,
+        };
+        let now = packet.at;
+        if self.flows.get(&key).is_none() && !self.open(&key, packet, tcp, payload, readers) {
+            return;
+        }
+        let Some(flow) = self.flows.touch(&key, now) else {
+            return;
+        };
+        let before = flow.buffered();
+        let room = FLOWS_BYTES_MAX.saturating_sub(self.buffered);
+        let segment = Segment {
+            from: packet.from,
+            tcp,
+            payload,
+            now,
+            room,
+        };
+        if flow.take(&segment, readers) == Stored::NoRoom {
+            self.refused_segments = self.refused_segments.saturating_add(1);
+        }
+        let after = flow.buffered();
+        self.buffered = self.buffered.saturating_sub(before).saturating_add(after);
+    }
+
+    /// Starts following, if the segment is one that a connection can be picked up from.
+    fn open(
+        &mut self,
+        key: &FlowKey,
+        packet: &Packet<'_>,
+        tcp: &TcpHeader,
+        payload: &[u8],
+        readers: &mut impl Readers<S>,
+    ) -> bool {
+        let syn = tcp.flags & tcp_flags::SYN != 0;
+        if !syn && payload.is_empty() {
+            return false;
+        }
+        let connection = Connection {
+            id: FlowId(self.next_id),
+            service: packet.service,
+            client: packet.client,
+            client_port: packet.client_port,
+            opened: packet.at,
+            midway: !syn,
+        };
+        let session = readers.open(&connection, packet.server_port);
+        let mut evicted = None;
+        let inserted = self
+            .flows
+            .touch_or_insert(
+                key,
+                packet.at,
+                || Flow {
+                    connection,
+                    session,
+                    server_port: packet.server_port,
+                    state: if syn { State::Opening } else { State::Open },
+                    client: Half::default(),
+                    server: Half::default(),
+                    new_syn: None,
+                },
+                |flow| flow.state == State::Closed || !readers.is_protected(&flow.session),
+                |_, flow| evicted = Some(flow),
+            )
+            .is_some();
+        if let Some(flow) = evicted {
+            self.finish(flow, packet.at, Ending::Evicted, readers);
+        }
+        if inserted {
+            self.next_id = self.next_id.saturating_add(1);
+        }
+        inserted
+    }
+
+    /// Forgets connections that have been silent too long; call it now and then.
+    pub fn handle_timeout(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
+        while let Some((_, flow)) = self.flows.expire_one(16, |flow, touched| {
+            now.since(touched)
+                > match flow.state {
+                    State::Opening => FLOW_HALF_OPEN,
+                    State::Open | State::Opaque => FLOW_IDLE,
+                    State::Closed => CLOSED_LINGER,
+                }
+        }) {
+            self.finish(flow, now, Ending::Idle, readers);
+        }
+    }
+
+    /// Ends every connection: the input is over.
+    pub fn close_all(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
+        let mut flows: Vec<(FlowKey, Flow<S>)> = self.flows.drain().collect();
+        flows.sort_by_key(|(_, flow)| flow.connection.id);
+        for (_, flow) in flows {
+            self.finish(flow, now, Ending::Unfinished, readers);
+        }
+    }
+
+    fn finish(&mut self, mut flow: Flow<S>, now: Timestamp, ending: Ending, readers: &mut impl Readers<S>) {
+        self.buffered = self.buffered.saturating_sub(flow.buffered());
+        flow.close(now, ending, readers);
+    }
+
+    /// The connection between two ends, if followed.
+    pub fn flow(&self, key: &FlowKey) -> Option<&Flow<S>> {
+        self.flows.get(key)
+    }
+
+    /// Every connection, in no particular order.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow<S>> {
+        self.flows.iter().map(|(_, flow)| flow)
+    }
+
+    /// Connections followed now.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether none is followed.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// Bytes buffered now.
+    pub const fn buffered_bytes(&self) -> usize {
+        self.buffered
+    }
+
+    /// Connections let go for lack of room, and segments not kept for lack of room.
+    pub const fn losses(&self) -> (u64, u64) {
+        (self.flows.evicted(), self.refused_segments)
+    }
+}
+
+/// One segment on its way into a connection.
+struct Segment<'a> {
+    from: Side,
+    tcp: &'a TcpHeader,
+    payload: &'a [u8],
+    now: Timestamp,
+    /// Bytes that may still be buffered for all connections together.
+    room: usize,
+}
+
+impl Segment<'_> {
+    const fn has(&self, flags: u8) -> bool {
+        self.tcp.flags & flags == flags
+    }
+}
+
+impl<S> Flow<S> {
+    fn buffered(&self) -> usize {
+        self.client.buffered().saturating_add(self.server.buffered())
+    }
+
+    /// Whether it is open and its bytes are no longer read.
+    pub fn is_opaque(&self) -> bool {
+        self.state == State::Opaque
+    }
+
+    /// Whether both ends still hold it.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Opaque)
+    }
+
+    fn take(&mut self, segment: &Segment<'_>, readers: &mut impl Readers<S>) -> Stored {
+        if segment.has(tcp_flags::SYN) {
+            self.take_syn(segment, readers);
+            return Stored::Kept;
+        }
+        if self.state == State::Closed {
+            return Stored::Kept;
+        }
+        if segment.has(tcp_flags::RST) {
+            if self.half(segment.from).expects(segment.tcp.sequence) {
+                self.close(segment.now, Ending::Reset, readers);
+            }
+            return Stored::Kept;
+        }
+        self.complete_handshake(segment, readers);
+        let stored = self.take_bytes(segment, readers);
+        self.deliver(segment.now, readers);
+        if self.client.is_finished() && self.server.is_finished() {
+            self.close(segment.now, Ending::Finished, readers);
+        }
+        stored
+    }
+
+    /// A SYN opens; on an open connection it counts only once the server has answered it.
+    fn take_syn(&mut self, segment: &Segment<'_>, readers: &mut impl Readers<S>) {
+        match segment.from {
+            Side::Client => match self.state {
+                State::Opening => self.client.begin(segment.tcp.sequence),
+                State::Open | State::Opaque | State::Closed => self.new_syn = Some(segment.tcp.sequence),
+            },
+            Side::Server => {
+                let answers = self.new_syn.map(|sequence| sequence.wrapping_add(1));
+                if answers == Some(segment.tcp.acknowledgement) {
+                    self.restart(segment, readers);
+                }
+                if self.state == State::Opening {
+                    self.client.begin(segment.tcp.acknowledgement.wrapping_sub(1));
+                    self.server.begin(segment.tcp.sequence);
+                }
+            }
+        }
+    }
+
+    /// The same ports, a new connection.
+    fn restart(&mut self, segment: &Segment<'_>, readers: &mut impl Readers<S>) {
+        self.close(segment.now, Ending::Finished, readers);
+        self.connection.opened = segment.now;
+        self.connection.midway = false;
+        self.session = readers.open(&self.connection, self.server_port);
+        self.client = Half::default();
+        self.server = Half::default();
+        self.new_syn = None;
+        self.state = State::Opening;
+    }
+
+    fn take_bytes(&mut self, segment: &Segment<'_>, readers: &mut impl Readers<S>) -> Stored {
+        let tcp = segment.tcp;
+        let end = tcp.sequence.wrapping_add(tcp.payload_bytes);
+        let (own, other) = match segment.from {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        };
+        own.begin_midway(tcp.sequence);
+        let mut needs = 0;
+        if segment.has(tcp_flags::ACK) {
+            other.begin_midway(tcp.acknowledgement);
+            other.acknowledge(tcp.acknowledgement);
+            needs = if segment.from == Side::Server {
+                other.due_by(tcp.acknowledgement)
+            } else {
+                0
+            };
+        }
+        if segment.has(tcp_flags::FIN) {
+            own.finish_at(end);
+        }
+        if self.state == State::Opaque {
+            own.pass_over(end);
+            return Stored::Kept;
+        }
+        let stored = own.store(tcp.sequence, segment.payload, needs, segment.room);
+        if stored == Stored::Conflict {
+            self.tell(segment.now, Event::Conflict(segment.from), readers);
+        }
+        stored
+    }
+
+    /// The third step of the handshake, or the server speaking, shows that the client's address is real.
+    fn complete_handshake(&mut self, segment: &Segment<'_>, readers: &mut impl Readers<S>) {
+        if self.state != State::Opening {
+            return;
+        }
+        let acknowledged =
+            segment.from == Side::Client && self.server.is_acknowledged(segment.tcp.acknowledgement);
+        let served = segment.from == Side::Server && !segment.payload.is_empty();
+        if acknowledged || served {
+            self.state = State::Open;
+            readers.tell(&self.connection, &mut self.session, segment.now, Event::Opened);
+        }
+    }
+
+    /// Hands on whatever has become due, in an order that does not depend on how it arrived.
+    fn deliver(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
+        while self.state == State::Open {
+            let client = self.client.next_due(self.client.acknowledged(), 0, now);
+            if let Some(due) = client {
+                self.hand_on(Side::Client, due, now, readers);
+                continue;
+            }
+            let question = self.client.delivered();
+            let Some(due) = self.server.next_due(u64::MAX, question, now) else {
+                return;
+            };
+            self.hand_on(Side::Server, due, now, readers);
+        }
+    }
+
+    fn hand_on(&mut self, side: Side, due: Due, now: Timestamp, readers: &mut impl Readers<S>) {
+        match due {
+            Due::Bytes(bytes) => self.tell(now, Event::Bytes(side, &bytes), readers),
+            Due::Missed(missed) => self.tell(now, Event::Gap(side, missed), readers),
+        }
+    }
+
+    fn tell(&mut self, now: Timestamp, event: Event<'_>, readers: &mut impl Readers<S>) {
+        if readers.tell(&self.connection, &mut self.session, now, event) == Progress::Opaque
+            && self.state == State::Open
+        {
+            self.state = State::Opaque;
+            self.client.clear();
+            self.server.clear();
+        }
+    }
+
+    /// Hands on what is due without further patience, then says that it is over; only the first call does.
+    fn close(&mut self, now: Timestamp, ending: Ending, readers: &mut impl Readers<S>) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.client.lose_patience();
+        self.server.lose_patience();
+        self.deliver(now, readers);
+        self.client.clear();
+        self.server.clear();
+        let was_opening = self.state == State::Opening;
+        self.state = State::Closed;
+        if !was_opening {
+            readers.tell(&self.connection, &mut self.session, now, Event::Closed(ending));
+        }
+    }
+
+    const fn half(&self, side: Side) -> &Half {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+}

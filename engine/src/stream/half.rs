@@ -1,0 +1,270 @@
+//! One direction of a connection: segments in any order in, bytes in order out.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    limits::{FLOW_BYTES_MAX, GAP_PATIENCE, SEGMENTS_MAX},
+    time::Timestamp,
+};
+
+/// Offsets begin here, so that segments from before the first one seen have an offset too.
+const ORIGIN: u64 = 1 << 32;
+/// A segment that begins further ahead than any window reaches was never accepted.
+const AHEAD_MAX: u64 = 4 << 20;
+
+/// What became of a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stored {
+    /// Kept, or not needed.
+    Kept,
+    /// Kept as far as new, but it differs from an earlier copy.
+    Conflict,
+    /// Not kept: a bound is reached. What is missing will be a gap.
+    NoRoom,
+}
+
+/// The next thing to hand on.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Due {
+    /// Bytes in order.
+    Bytes(Vec<u8>),
+    /// So many bytes will not come any more.
+    Missed(u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Half {
+    begun: bool,
+    /// Everything before this offset has been handed on or given up.
+    delivered: u64,
+    /// The other side has acknowledged everything before this offset.
+    acknowledged: u64,
+    /// Where the FIN stands.
+    finish: Option<u64>,
+    /// Not overlapping, none before `delivered`.
+    segments: BTreeMap<u64, Held>,
+    buffered: usize,
+    stuck_since: Option<Timestamp>,
+    impatient: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    bytes: Vec<u8>,
+    /// Offset of the other direction that must have been handed on before.
+    needs: u64,
+}
+
+impl Half {
+    /// Takes a SYN's sequence number.
+    pub(super) fn begin(&mut self, sequence: u32) {
+        if self.segments.is_empty() {
+            self.start_at(sequence.wrapping_add(1));
+        }
+    }
+
+    /// Takes the first sequence number of a connection whose SYN was missed.
+    pub(super) fn begin_midway(&mut self, sequence: u32) {
+        if !self.begun {
+            self.start_at(sequence);
+        }
+    }
+
+    fn start_at(&mut self, sequence: u32) {
+        self.begun = true;
+        self.delivered = ORIGIN.saturating_add(u64::from(sequence));
+        self.acknowledged = self.delivered;
+    }
+
+    /// The 64-bit offset of a sequence number, near what was delivered last.
+    fn unwrap(&self, sequence: u32) -> u64 {
+        let low = (self.delivered & 0xffff_ffff) as u32;
+        let distance = sequence.wrapping_sub(low).cast_signed();
+        self.delivered.saturating_add_signed(i64::from(distance))
+    }
+
+    /// The other side has everything before this sequence number.
+    pub(super) fn acknowledge(&mut self, sequence: u32) {
+        self.acknowledged = self.acknowledged.max(self.unwrap(sequence));
+    }
+
+    /// Offset up to which bytes are covered by an acknowledgement; the FIN has none.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged.min(self.finish.unwrap_or(u64::MAX))
+    }
+
+    /// Offset up to which bytes must have been handed on before an answer that carries this acknowledgement.
+    pub(super) fn due_by(&self, sequence: u32) -> u64 {
+        self.unwrap(sequence).min(self.finish.unwrap_or(u64::MAX))
+    }
+
+    /// Offset before which everything was handed on.
+    pub(super) const fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether the acknowledgement covers this side's SYN.
+    pub(super) fn is_acknowledged(&self, sequence: u32) -> bool {
+        self.begun && self.unwrap(sequence) >= self.delivered
+    }
+
+    /// Takes the place of the FIN.
+    pub(super) fn finish_at(&mut self, sequence: u32) {
+        if self.finish.is_none() {
+            self.finish = Some(self.unwrap(sequence));
+        }
+    }
+
+    /// Whether everything up to the FIN was handed on.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finish.is_some_and(|finish| self.delivered >= finish)
+    }
+
+    /// Whether a reset with this sequence number would be believed (RFC 5961 section 3, with the window
+    /// unknown).
+    pub(super) fn expects(&self, sequence: u32) -> bool {
+        let offset = self.unwrap(sequence);
+        let slack = self.delivered.saturating_sub(1);
+        !self.begun || (offset >= slack && offset <= self.delivered.saturating_add(AHEAD_MAX))
+    }
+
+    /// Bytes held.
+    pub(super) const fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    /// Keeps what is new of a segment.
+    pub(super) fn store(&mut self, sequence: u32, payload: &[u8], needs: u64, room: usize) -> Stored {
+        let start = self.unwrap(sequence);
+        let old = self.delivered.saturating_sub(start);
+        let Ok(old) = usize::try_from(old) else {
+            return Stored::Kept;
+        };
+        let Some(payload) = payload.get(old..) else {
+            return Stored::Kept;
+        };
+        let start = start.max(self.delivered);
+        if payload.is_empty() || start.saturating_sub(self.delivered) > AHEAD_MAX {
+            return Stored::Kept;
+        }
+        let room = room.min(FLOW_BYTES_MAX.saturating_sub(self.buffered));
+        let makes_progress = start == self.delivered;
+        if payload.len() > room || (self.segments.len() >= SEGMENTS_MAX && !makes_progress) {
+            return Stored::NoRoom;
+        }
+        self.insert(start, payload, needs)
+    }
+
+    /// Fills the holes that the segment covers; the first copy of every byte stays.
+    fn insert(&mut self, start: u64, payload: &[u8], needs: u64) -> Stored {
+        let end = start.saturating_add(payload.len() as u64);
+        let slice = |from: u64, to: u64| {
+            let from = from.saturating_sub(start) as usize;
+            let to = to.saturating_sub(start) as usize;
+            payload.get(from..to).unwrap_or_default()
+        };
+        let mut holes = Vec::new();
+        let mut conflict = false;
+        let mut at = start;
+        let first = self
+            .segments
+            .range(..=start)
+            .next_back()
+            .map_or(start, |(begin, _)| *begin);
+        for (begin, held) in self.segments.range(first..end) {
+            let finish = begin.saturating_add(held.bytes.len() as u64);
+            let (from, to) = (at.max(*begin), end.min(finish));
+            if *begin > at {
+                holes.push((at, *begin));
+            }
+            if from < to {
+                let theirs = held.bytes.get((from - begin) as usize..(to - begin) as usize);
+                conflict |= theirs.is_some_and(|theirs| theirs != slice(from, to));
+            }
+            at = at.max(finish);
+        }
+        if at < end {
+            holes.push((at, end));
+        }
+        for (from, to) in holes {
+            let bytes = slice(from, to).to_vec();
+            self.buffered = self.buffered.saturating_add(bytes.len());
+            self.segments.insert(from, Held { bytes, needs });
+        }
+        if conflict { Stored::Conflict } else { Stored::Kept }
+    }
+
+    /// The next bytes before `limit` whose question was handed on before `question`; or, when patience has run
+    /// out, how many are missing.
+    pub(super) fn next_due(&mut self, limit: u64, question: u64, now: Timestamp) -> Option<Due> {
+        let first = self
+            .segments
+            .first_key_value()
+            .map(|(start, held)| (*start, held.needs));
+        match first {
+            Some((start, needs)) if start == self.delivered => {
+                if start >= limit || (needs > question && !self.impatient) {
+                    return None;
+                }
+                self.stuck_since = None;
+                Some(Due::Bytes(self.take_first(limit)))
+            }
+            Some((start, _)) => self.give_up(start.min(limit), now),
+            None if limit != u64::MAX => self.give_up(limit, now),
+            None => None,
+        }
+    }
+
+    fn take_first(&mut self, limit: u64) -> Vec<u8> {
+        let Some((start, mut held)) = self.segments.pop_first() else {
+            return Vec::new();
+        };
+        let allowed = usize::try_from(limit.saturating_sub(start)).unwrap_or(usize::MAX);
+        if held.bytes.len() > allowed {
+            let rest = held.bytes.split_off(allowed);
+            self.segments.insert(
+                limit,
+                Held {
+                    bytes: rest,
+                    needs: held.needs,
+                },
+            );
+        }
+        self.delivered = start.saturating_add(held.bytes.len() as u64);
+        self.buffered = self.buffered.saturating_sub(held.bytes.len());
+        held.bytes
+    }
+
+    /// Bytes before `target` are missing although later ones, or their acknowledgement, are there.
+    fn give_up(&mut self, target: u64, now: Timestamp) -> Option<Due> {
+        let missed = target.saturating_sub(self.delivered);
+        if missed == 0 {
+            self.stuck_since = None;
+            return None;
+        }
+        let since = *self.stuck_since.get_or_insert(now);
+        let crowded = self.buffered > FLOW_BYTES_MAX / 2 || self.segments.len() > SEGMENTS_MAX / 2;
+        if !self.impatient && !crowded && now.since(since) < GAP_PATIENCE {
+            return None;
+        }
+        self.stuck_since = None;
+        self.delivered = target;
+        Some(Due::Missed(missed))
+    }
+
+    /// From now on nothing is waited for.
+    pub(super) const fn lose_patience(&mut self) {
+        self.impatient = true;
+    }
+
+    /// Moves on to a sequence number without reading.
+    pub(super) fn pass_over(&mut self, sequence: u32) {
+        self.delivered = self.delivered.max(self.unwrap(sequence));
+    }
+
+    /// Drops what is held.
+    pub(super) fn clear(&mut self) {
+        self.segments.clear();
+        self.buffered = 0;
+    }
+}
