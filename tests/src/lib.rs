@@ -1,1 +1,6 @@
-//! x
+//! What the kernel-side tests share.
+
+pub mod bpf;
+pub mod kernel;
+
+pub use kernel::{KernelGate, prebuilt_object};

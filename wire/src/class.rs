@@ -59,6 +59,29 @@ impl Class {
         Self::UdpOther,
     ];
 
+    /// The class with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::TcpSyn,
+            1 => Self::TcpReset,
+            2 => Self::TcpFin,
+            3 => Self::TcpPayload,
+            4 => Self::TcpAck,
+            5 => Self::Fragment,
+            6 => Self::UdpHello,
+            7 => Self::UdpKeepalive,
+            8 => Self::UdpVoice,
+            9 => Self::UdpVideo,
+            10 => Self::UdpMedia,
+            11 => Self::UdpDesktop,
+            12 => Self::UdpHandshake,
+            13 => Self::UdpCommand,
+            14 => Self::UdpOther,
+            _ => return None,
+        })
+    }
+
     /// The name in reports and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -84,5 +107,19 @@ impl Class {
     #[inline(always)]
     pub const fn is_greeting(self) -> bool {
         matches!(self, Self::UdpHello | Self::UdpKeepalive | Self::UdpHandshake)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_numbered_in_order() {
+        for (number, class) in Class::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, number);
+            assert_eq!(Class::from_number(number as u8), Some(class));
+        }
+        assert_eq!(Class::from_number(CLASSES as u8), None);
     }
 }

@@ -16,6 +16,8 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
+const IPV6_HEADER_BYTES: u32 = 40;
+
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 
@@ -118,12 +120,40 @@ pub struct TcpHeader {
     pub payload_bytes: u32,
 }
 
+impl TcpHeader {
+    /// No header at all.
+    pub const ABSENT: Self =
+        Self { sequence: 0, acknowledgement: 0, flags: 0, payload_offset: 0, payload_bytes: 0 };
+}
+
 /// Walks a frame to its TCP or UDP header.
 ///
 /// # Errors
 /// Says why the frame has none that can be judged; every such frame passes the gate.
 #[inline(always)]
 pub fn walk<W: Window>(window: &W) -> Result<Headers, Unwalkable> {
+    let (ethertype, offset) = walk_link(window)?;
+    match ethertype {
+        ETHERTYPE_IPV4 => walk_ipv4(window, offset),
+        ETHERTYPE_IPV6 => walk_ipv6(window, offset),
+        _ => Err(Unwalkable::NotIp),
+    }
+}
+
+/// Where the IP packet begins in the frame, and its length as its header says.
+#[inline(always)]
+pub fn ip_packet<W: Window>(window: &W) -> Option<(u32, u32)> {
+    let Ok((ethertype, offset)) = walk_link(window) else { return None };
+    match ethertype {
+        ETHERTYPE_IPV4 => Some((offset, window.read_u16(offset + 2)? as u32)),
+        ETHERTYPE_IPV6 => Some((offset, window.read_u16(offset + 4)? as u32 + IPV6_HEADER_BYTES)),
+        _ => None,
+    }
+}
+
+/// The innermost ethertype and where what it names begins.
+#[inline(always)]
+fn walk_link<W: Window>(window: &W) -> Result<(u16, u32), Unwalkable> {
     let mut offset = ETHERNET_BYTES;
     let Some(mut ethertype) = window.read_u16(offset - 2) else {
         return Err(Unwalkable::NotIp);
@@ -140,11 +170,7 @@ pub fn walk<W: Window>(window: &W) -> Result<Headers, Unwalkable> {
         }
         tag += 1;
     }
-    match ethertype {
-        ETHERTYPE_IPV4 => walk_ipv4(window, offset),
-        ETHERTYPE_IPV6 => walk_ipv6(window, offset),
-        _ => Err(Unwalkable::NotIp),
-    }
+    Ok((ethertype, window.blur(offset)))
 }
 
 /// Where the IP header ended and what it said.
@@ -189,7 +215,6 @@ fn walk_ipv4<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> 
 
 #[inline(always)]
 fn walk_ipv6<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> {
-    const HEADER_BYTES: u32 = 40;
     let Some(first) = window.read_u64(offset) else { return Err(Unwalkable::Malformed) };
     let Some(source_high) = window.read_u64(offset + 8) else { return Err(Unwalkable::Malformed) };
     let Some(source_low) = window.read_u64(offset + 16) else { return Err(Unwalkable::Malformed) };
@@ -200,7 +225,7 @@ fn walk_ipv6<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> 
     }
     let mut left = (first >> 16) as u32 & 0xffff;
     let mut next = (first >> 8) as u8;
-    let mut at = offset + HEADER_BYTES;
+    let mut at = offset + IPV6_HEADER_BYTES;
     let mut fragment = Fragment::Whole;
     let mut extension = 0;
     while extension < EXTENSION_HEADERS_MAX {
@@ -256,15 +281,16 @@ fn transport<W: Window>(window: &W, network: Network) -> Result<Headers, Unwalka
         PROTOCOL_UDP => Transport::Udp,
         _ => return Err(Unwalkable::OtherTransport),
     };
+    let transport_offset = window.blur(network.transport_offset);
     // Both headers begin with the two ports and are at least eight bytes; a legal first fragment has these.
     if network.transport_bytes < 8 {
         return Err(Unwalkable::Malformed);
     }
-    let Some(ports) = window.read_u32(network.transport_offset) else { return Err(Unwalkable::Malformed) };
+    let Some(ports) = window.read_u32(transport_offset) else { return Err(Unwalkable::Malformed) };
     let datagram_bytes = match transport {
         Transport::Tcp => 0,
         Transport::Udp => {
-            let Some(length) = window.read_u16(network.transport_offset + 4) else {
+            let Some(length) = window.read_u16(transport_offset + 4) else {
                 return Err(Unwalkable::Malformed);
             };
             let length = length as u32;
@@ -283,9 +309,9 @@ fn transport<W: Window>(window: &W, network: Network) -> Result<Headers, Unwalka
         source_port: (ports >> 16) as u16,
         destination_port: ports as u16,
         network_offset: network.network_offset,
-        transport_offset: network.transport_offset,
-        transport_bytes: network.transport_bytes,
-        datagram_bytes,
+        transport_offset,
+        transport_bytes: window.blur(network.transport_bytes),
+        datagram_bytes: window.blur(datagram_bytes),
     })
 }
 

@@ -2,11 +2,11 @@
 
 use crate::{
     Class, Reason, SourceKey, State, Verdict, Window,
-    frame::{self, Headers, Transport, Unwalkable},
-    limit::{Admission, Limit, take, take_either},
-    shape::{self, Payload, Shape},
+    frame::{self, Headers, TcpHeader, Transport, Unwalkable},
+    limit::{Admission, Limit},
+    shape::{self, Datagram, Payload, Shape},
     tables::{
-        KINDS, Kind, LEVELS, NO_SERVICE, ProofKey, Role, Scope, ServiceSettings, Source, Standing, Status,
+        KINDS, Kind, LEVELS, NO_SERVICE, ProofKey, Role, SERVICES_MAX, STANDINGS, Scope, ServiceSettings, Source, Standing, Status,
         budget_index, service_flags, sketch_cells, source_flags, status_flags,
     },
     word::Word,
@@ -67,7 +67,7 @@ pub fn judge<W: Window, S: State>(window: &W, state: &S) -> Judgement {
     if status.flags & status_flags::ANY_ADDRESS == 0 && !state.is_local(&headers.destination) {
         return Judgement::unguarded(Reason::Unguarded);
     }
-    let packet = Packet::read(window, &headers, service, role);
+    let packet = Packet::read(window, &headers, service, role).blurred(window);
     let now = state.now();
     let level = level_of(status, &packet, headers.transport, now);
     let case = Case { window, state, status, settings, headers: &headers, packet: &packet, level, now };
@@ -81,40 +81,48 @@ struct Packet {
     role: Role,
     class: Class,
     user_id: u16,
-    /// What it is charged for, if anything.
-    charge: Option<(Kind, u64)>,
-    tcp: Option<frame::TcpHeader>,
+    /// What it is charged for.
+    kind: Kind,
+    /// How much of it; 0 is free.
+    units: u64,
+    /// Zeros for UDP and for a segment without a complete header ([`Class::Fragment`]). No `Option`: LLVM would
+    /// leave its payload undefined on one path, and the verifier refuses to move what was never written.
+    tcp: TcpHeader,
 }
 
 impl Packet {
     #[inline(always)]
     fn read<W: Window>(window: &W, headers: &Headers, service: u8, role: Role) -> Self {
         match headers.transport {
-            Transport::Tcp => {
-                let tcp = headers.tcp(window);
-                let (class, charge) = match &tcp {
-                    None => (Class::Fragment, None),
-                    Some(tcp) => {
-                        let class = shape::classify_segment(tcp);
-                        let charge = if matches!(class, Class::TcpSyn) {
-                            Some((Kind::Syn, 1))
-                        } else if tcp.payload_bytes != 0 {
-                            Some((Kind::Payload, tcp.payload_bytes as u64))
-                        } else {
-                            None
-                        };
-                        (class, charge)
-                    }
-                };
-                Self { service, role, class, user_id: 0, charge, tcp }
-            }
+            Transport::Tcp => Self::of_segment(headers.tcp(window), service, role),
             Transport::Udp => {
                 let datagram = shape::classify_datagram(window, role, Payload::of(headers));
                 let kind = if datagram.class.is_greeting() { Kind::Greeting } else { Kind::Datagram };
-                let charge = Some((kind, 1));
-                Self { service, role, class: datagram.class, user_id: datagram.user_id, charge, tcp: None }
+                let Datagram { class, user_id } = datagram;
+                Self { service, role, class, user_id, kind, units: 1, tcp: TcpHeader::ABSENT }
             }
         }
+    }
+
+    /// The same packet; see [`Window::blur`].
+    #[inline(always)]
+    fn blurred<W: Window>(self, window: &W) -> Self {
+        let class = Class::from_number(window.blur(self.class as u32) as u8).unwrap_or(Class::UdpOther);
+        let kind = Kind::from_number(window.blur(self.kind as u32) as u8).unwrap_or(Kind::Datagram);
+        Self { class, kind, ..self }
+    }
+
+    #[inline(always)]
+    fn of_segment(tcp: Option<TcpHeader>, service: u8, role: Role) -> Self {
+        let (class, tcp) = match tcp {
+            Some(tcp) => (shape::classify_segment(&tcp), tcp),
+            None => (Class::Fragment, TcpHeader::ABSENT),
+        };
+        let (kind, units) = match class {
+            Class::TcpSyn => (Kind::Syn, 1),
+            _ => (Kind::Payload, tcp.payload_bytes as u64),
+        };
+        Self { service, role, class, user_id: 0, kind, units, tcp }
     }
 }
 
@@ -124,10 +132,8 @@ fn level_of(status: &Status, packet: &Packet, transport: Transport, now: u64) ->
     if status.heartbeat_until <= now {
         return 0;
     }
-    let levels = match status.levels.get(packet.service as usize) {
-        Some(levels) => *levels,
-        None => 0,
-    };
+    // The mask changes nothing, a service is below 16; `get` would be a comparison that the verifier forgets.
+    let levels = status.levels[packet.service as usize & (SERVICES_MAX - 1)];
     let level = match transport {
         Transport::Udp => levels & 0xff,
         Transport::Tcp => (levels >> 8) & 0xff,
@@ -147,6 +153,30 @@ struct Case<'a, W, S> {
     now: u64,
 }
 
+/// What is known of a source, and whose budgets it draws on.
+struct Account<'a> {
+    standing: Standing,
+    /// Its own; a source without any shares cells of the sketch.
+    budgets: Option<&'a [Word; KINDS]>,
+}
+
+impl Account<'_> {
+    /// The same account; see [`Window::blur`].
+    #[inline(always)]
+    fn blurred<W: Window>(self, window: &W) -> Self {
+        let standing = Standing::from_number(window.blur(self.standing as u32) as u8);
+        Self { standing: standing.unwrap_or(Standing::Stranger), ..self }
+    }
+
+    /// Whether it is nobody the tables tell of: such sources also draw on budgets that all of them share.
+    #[inline(always)]
+    const fn is_strange(&self) -> bool {
+        self.budgets.is_none() && !matches!(self.standing, Standing::Allowed)
+    }
+}
+
+/// There is one path through these steps and each is written once, for all standings: in the kernel every step is
+/// inlined wherever it is called.
 impl<W: Window, S: State> Case<'_, W, S> {
     /// Steps 2 to 6.
     #[inline(always)]
@@ -154,10 +184,19 @@ impl<W: Window, S: State> Case<'_, W, S> {
         if self.headers.source.is_impossible_source() {
             return (Standing::Stranger, Reason::ShapeAddress);
         }
-        match self.find_source() {
-            Some(entry) => self.settle_entry(entry),
-            None => self.settle_prefix(),
-        }
+        let account = match self.find_account() {
+            Ok(account) => account.blurred(self.window),
+            Err(banned) => return (Standing::Stranger, banned),
+        };
+        let content = match account.standing {
+            Standing::Allowed => Ok(Reason::Allowed),
+            Standing::Stranger | Standing::Proven | Standing::Known | Standing::Limited => self.check_content(),
+        };
+        let reason = match content {
+            Ok(passing) => self.charge(&account, blurred(self.window, passing)),
+            Err(dropped) => dropped,
+        };
+        (account.standing, reason)
     }
 
     /// One look-up by 8-byte key; a second by full address only where the entry says that addresses differ.
@@ -172,138 +211,116 @@ impl<W: Window, S: State> Case<'_, W, S> {
         Some(entry)
     }
 
-    /// Allow and ban were settled when the entry was written; prefixes are not asked again.
+    /// Who the source is; `Err` with the reason to drop for if it is banned.
+    ///
+    /// Allow and ban were settled when a source's entry was written, so prefixes are asked only without one, and
+    /// only if there are any.
     #[inline(always)]
-    fn settle_entry(&self, entry: &Source) -> (Standing, Reason) {
-        if entry.flags & source_flags::ALLOWED != 0 {
-            return (Standing::Allowed, self.allow_under_ceiling(Some(entry)));
-        }
-        if entry.banned_until > self.now {
-            let by_prefix = entry.flags & source_flags::PREFIX_BAN != 0;
-            return (Standing::Stranger, if by_prefix { Reason::BanPrefix } else { Reason::BanAddress });
-        }
-        let limited = entry.limited_until > self.now;
-        if entry.known_until > self.now && !limited {
-            return (Standing::Known, self.judge_known(entry));
-        }
-        self.judge_unknown(limited)
-    }
-
-    /// No entry: the prefix tables are asked, if there are any prefixes.
-    #[inline(always)]
-    fn settle_prefix(&self) -> (Standing, Reason) {
-        if self.status.flags & status_flags::PREFIXES == 0 {
-            return self.judge_unknown(false);
-        }
-        let Some(prefix) = self.state.prefix(&self.headers.source) else { return self.judge_unknown(false) };
-        if prefix.flags & source_flags::ALLOWED != 0 {
-            return (Standing::Allowed, self.allow_under_ceiling(None));
-        }
-        if prefix.banned_until > self.now {
-            return (Standing::Stranger, Reason::BanPrefix);
-        }
-        self.judge_unknown(prefix.limited_until > self.now)
-    }
-
-    /// An allowed source passes; its datagrams under a ceiling, because addresses can be forged.
-    #[inline(always)]
-    fn allow_under_ceiling(&self, entry: Option<&Source>) -> Reason {
-        let Some((kind @ (Kind::Greeting | Kind::Datagram), units)) = self.packet.charge else {
-            return Reason::Allowed;
-        };
-        let limit = self.source_limit(Standing::Allowed, kind);
-        let admission = match entry {
-            Some(entry) => take(budget_of(&entry.limits, kind), &limit, self.now, units),
-            None => {
-                let key = SourceKey::of(self.headers.source);
-                self.take_sketched(key, Scope::Source, &limit, kind, units)
+    fn find_account(&self) -> Result<Account<'_>, Reason> {
+        if let Some(entry) = self.find_source() {
+            let own = |standing| Ok(Account { standing, budgets: Some(&entry.limits) });
+            if entry.flags & source_flags::ALLOWED != 0 {
+                return own(Standing::Allowed);
             }
-        };
-        match admission {
-            Admission::Over => Reason::LimitSource,
-            Admission::Admitted | Admission::Contended => Reason::Allowed,
+            if entry.banned_until > self.now {
+                let by_prefix = entry.flags & source_flags::PREFIX_BAN != 0;
+                return Err(if by_prefix { Reason::BanPrefix } else { Reason::BanAddress });
+            }
+            let limited = entry.limited_until > self.now;
+            if entry.known_until > self.now && !limited {
+                return own(Standing::Known);
+            }
+            return Ok(self.find_unknown(limited));
         }
-    }
-
-    /// A known source draws only on its own budget and is never squeezed to make room for strangers.
-    #[inline(always)]
-    fn judge_known(&self, entry: &Source) -> Reason {
-        let passing = match self.check_content(Reason::Admitted) {
-            Ok(passing) => passing,
-            Err(dropped) => return dropped,
-        };
-        let Some((kind, units)) = self.packet.charge else { return passing };
-        let limit = self.source_limit(Standing::Known, kind);
-        match take(budget_of(&entry.limits, kind), &limit, self.now, units) {
-            Admission::Admitted => passing,
-            Admission::Contended => Reason::Contended,
-            Admission::Over => Reason::LimitSource,
+        if self.status.flags & status_flags::PREFIXES == 0 {
+            return Ok(self.find_unknown(false));
+        }
+        match self.state.prefix(&self.headers.source) {
+            None => Ok(self.find_unknown(false)),
+            Some(prefix) if prefix.flags & source_flags::ALLOWED != 0 => {
+                Ok(Account { standing: Standing::Allowed, budgets: None })
+            }
+            Some(prefix) if prefix.banned_until > self.now => Err(Reason::BanPrefix),
+            Some(prefix) => Ok(self.find_unknown(prefix.limited_until > self.now)),
         }
     }
 
     /// Everybody else: proven by the server's answers, or a stranger.
     #[inline(always)]
-    fn judge_unknown(&self, limited: bool) -> (Standing, Reason) {
+    fn find_unknown(&self, limited: bool) -> Account<'_> {
         let key = ProofKey { address: self.headers.source, service: self.packet.service as u64 };
-        let proof = match self.state.proof(&key) {
-            Some(proof) if proof.until.load() > self.now => Some(proof),
+        let budgets = match self.state.proof(&key) {
+            Some(proof) if proof.until.load() > self.now => Some(&proof.limits),
             _ => None,
         };
-        let standing = match (limited, proof.is_some()) {
+        let standing = match (limited, budgets.is_some()) {
             (true, _) => Standing::Limited,
             (false, true) => Standing::Proven,
             (false, false) => Standing::Stranger,
         };
-        let passing = match self.check_content(Reason::Admitted) {
-            Ok(passing) => passing,
-            Err(dropped) => return (standing, dropped),
-        };
-        let Some(proof) = proof else { return (standing, self.judge_stranger(standing, passing)) };
-        let Some((kind, units)) = self.packet.charge else { return (standing, passing) };
-        let limit = self.source_limit(standing, kind);
-        let reason = match take(budget_of(&proof.limits, kind), &limit, self.now, units) {
-            Admission::Admitted => passing,
-            Admission::Contended => Reason::LimitContended,
-            Admission::Over => Reason::LimitSource,
-        };
-        (standing, reason)
+        Account { standing, budgets }
     }
 
-    /// Strangers: own cells of the sketch, then their network's, then what all of them share.
+    /// Step 6. A known or proven source draws on its own budget alone; strangers on their cells of the sketch, then
+    /// their network's, then what all of them share; an allowed source pays for its datagrams only, because
+    /// addresses can be forged.
     #[inline(always)]
-    fn judge_stranger(&self, standing: Standing, passing: Reason) -> Reason {
+    fn charge(&self, account: &Account<'_>, passing: Reason) -> Reason {
+        let strange = account.is_strange();
         let learning = self.status.learning_until > self.now;
-        let lacks_session = self.needs_session();
+        let lacks_session = strange && self.needs_session();
         if lacks_session && !learning {
             return Reason::StandingStranger;
         }
         let passing = if lacks_session { Reason::Learning } else { passing };
-        let Some((kind, units)) = self.packet.charge else { return passing };
+        let Packet { kind, units, .. } = *self.packet;
+        let exempt = matches!(account.standing, Standing::Allowed) && matches!(kind, Kind::Syn | Kind::Payload);
+        if units == 0 || exempt {
+            return passing;
+        }
         // While the gate learns who holds a session, a stranger's media may be a regular's: it is held to the
         // limits of the proven, and to no shared budget.
-        let benefit_of_doubt =
-            learning && matches!(kind, Kind::Datagram) && matches!(standing, Standing::Stranger);
-        let own = if benefit_of_doubt { Standing::Proven } else { standing };
-        let key = SourceKey::of(self.headers.source);
-        match self.take_sketched(key, Scope::Source, &self.source_limit(own, kind), kind, units) {
-            Admission::Admitted if benefit_of_doubt => return passing,
-            Admission::Admitted => {}
-            Admission::Contended => return Reason::LimitContended,
-            Admission::Over => return Reason::LimitSource,
+        let stranger = matches!(account.standing, Standing::Stranger);
+        let benefit_of_doubt = learning && stranger && matches!(kind, Kind::Datagram);
+        let standing = if benefit_of_doubt { Standing::Proven } else { account.standing };
+        match self.take_own(account, standing) {
+            Admission::Admitted if strange && !benefit_of_doubt => self.charge_shared(passing),
+            Admission::Admitted => passing,
+            Admission::Over => Reason::LimitSource,
+            Admission::Contended => match account.standing {
+                Standing::Allowed => passing,
+                Standing::Known => Reason::Contended,
+                Standing::Stranger | Standing::Proven | Standing::Limited => Reason::LimitContended,
+            },
         }
+    }
+
+    /// The source's own budget, or its cells of the sketch.
+    #[inline(always)]
+    fn take_own(&self, account: &Account<'_>, standing: Standing) -> Admission {
+        let standings = self.level * STANDINGS + standing as usize;
+        let limit = self.pick(self.settings.source.as_flattened().as_flattened(), standings);
+        match account.budgets {
+            Some(budgets) => self.take(self.pick(budgets, 0), limit),
+            None => self.take_sketched(SourceKey::of(self.headers.source), Scope::Source, limit),
+        }
+    }
+
+    /// What a stranger shares with its network, and then with all strangers.
+    #[inline(always)]
+    fn charge_shared(&self, passing: Reason) -> Reason {
         let network = SourceKey::network_of(self.headers.source);
-        let limit = limit_of(&self.settings.network, self.level, kind);
-        match self.take_sketched(network, Scope::Network, &limit, kind, units) {
+        let limit = self.pick(self.settings.network.as_flattened(), self.level);
+        match self.take_sketched(network, Scope::Network, limit) {
             Admission::Admitted => {}
             Admission::Contended => return Reason::LimitContended,
             Admission::Over => return Reason::LimitPrefix,
         }
-        let limit = limit_of(&self.settings.service, self.level, kind);
-        let Some(word) = self.state.budget(budget_index(self.packet.service, kind)) else { return passing };
-        match take(word, &limit, self.now, units) {
+        let word = self.state.budget(budget_index(self.packet.service, self.packet.kind));
+        match self.take(word, self.pick(self.settings.service.as_flattened(), self.level)) {
             Admission::Admitted => passing,
             // Above the budget a SYN meets the kernel's SYN cookies, not a lottery.
-            Admission::Contended | Admission::Over if matches!(kind, Kind::Syn) => Reason::SynCookie,
+            Admission::Contended | Admission::Over if matches!(self.packet.kind, Kind::Syn) => Reason::SynCookie,
             Admission::Contended => Reason::LimitContended,
             Admission::Over => Reason::LimitService,
         }
@@ -311,16 +328,15 @@ impl<W: Window, S: State> Case<'_, W, S> {
 
     /// Shape and user id: `Ok` with the reason to pass for, `Err` with the reason to drop for.
     #[inline(always)]
-    fn check_content(&self, passing: Reason) -> Result<Reason, Reason> {
-        let shape = match (self.headers.transport, &self.packet.tcp) {
-            (Transport::Udp, _) => {
-                shape::check_datagram(self.window, self.packet.role, Payload::of(self.headers))
-            }
-            (Transport::Tcp, Some(tcp)) => shape::check_segment(self.window, self.packet.role, tcp),
-            (Transport::Tcp, None) => Shape::Breaks(Reason::ShapeHeader),
+    fn check_content(&self) -> Result<Reason, Reason> {
+        let Packet { role, class, tcp, .. } = self.packet;
+        let shape = match (self.headers.transport, class) {
+            (Transport::Udp, _) => self.window.check_datagram(*role, Payload::of(self.headers)),
+            (Transport::Tcp, Class::Fragment) => Shape::Breaks(Reason::ShapeHeader),
+            (Transport::Tcp, _) => shape::check_segment(self.window, *role, tcp),
         };
         let passing = match shape {
-            Shape::Fits => passing,
+            Shape::Fits => Reason::Admitted,
             Shape::Unreadable => Reason::Unreadable,
             Shape::Breaks(reason) => return Err(reason),
         };
@@ -360,50 +376,34 @@ impl<W: Window, S: State> Case<'_, W, S> {
     }
 
     #[inline(always)]
-    fn take_sketched(&self, key: SourceKey, scope: Scope, limit: &Limit, kind: Kind, units: u64) -> Admission {
-        let (first, second) = sketch_cells(self.status.seed, key.0, self.packet.service, kind, scope);
-        match (self.state.sketch(first), self.state.sketch(second)) {
-            (Some(first), Some(second)) => take_either(first, second, limit, self.now, units),
+    fn take_sketched(&self, key: SourceKey, scope: Scope, limit: Option<&Limit>) -> Admission {
+        let Packet { service, kind, .. } = *self.packet;
+        let (first, second) = sketch_cells(self.status.seed, key.0, service, kind, scope);
+        self.take(self.state.sketch(first), limit).either(self.take(self.state.sketch(second), limit))
+    }
+
+    #[inline(always)]
+    fn take(&self, word: Option<&Word>, limit: Option<&Limit>) -> Admission {
+        match (word, limit) {
+            (Some(word), Some(limit)) => self.state.take(word, limit, self.now, self.packet.units),
+            // Both tables are as large as their indices.
             _ => Admission::Admitted,
         }
     }
 
+    /// This packet's kind in one row of a table that has a column for each.
+    ///
+    /// The index is in range. Blurred, LLVM does not know it, and clamps the very register it then adds to the address:
+    /// the one form of a bound that the verifier follows wherever LLVM moves it.
     #[inline(always)]
-    fn source_limit(&self, standing: Standing, kind: Kind) -> Limit {
-        match self.settings.source.get(self.level) {
-            Some(standings) => match standings.get(standing as usize) {
-                Some(kinds) => limit_at(kinds, kind),
-                None => Limit::OFF,
-            },
-            None => Limit::OFF,
-        }
+    fn pick<'t, T>(&self, table: &'t [T], row: usize) -> Option<&'t T> {
+        let index = row * KINDS + self.packet.kind as usize;
+        table.get((self.window.blur(index as u32) as usize).min(table.len() - 1))
     }
 }
 
+/// The same reason; see [`Window::blur`].
 #[inline(always)]
-const fn budget_of(limits: &[Word; KINDS], kind: Kind) -> &Word {
-    match kind {
-        Kind::Greeting => &limits[0],
-        Kind::Datagram => &limits[1],
-        Kind::Syn => &limits[2],
-        Kind::Payload => &limits[3],
-    }
-}
-
-#[inline(always)]
-fn limit_of(limits: &[[Limit; KINDS]; LEVELS], level: usize, kind: Kind) -> Limit {
-    match limits.get(level) {
-        Some(kinds) => limit_at(kinds, kind),
-        None => Limit::OFF,
-    }
-}
-
-#[inline(always)]
-const fn limit_at(kinds: &[Limit; KINDS], kind: Kind) -> Limit {
-    match kind {
-        Kind::Greeting => kinds[0],
-        Kind::Datagram => kinds[1],
-        Kind::Syn => kinds[2],
-        Kind::Payload => kinds[3],
-    }
+fn blurred<W: Window>(window: &W, reason: Reason) -> Reason {
+    Reason::from_number(window.blur(reason as u32) as u8).unwrap_or(Reason::Admitted)
 }

@@ -69,20 +69,37 @@ pub fn take(word: &Word, limit: &Limit, now: u64, units: u64) -> Admission {
     Admission::Contended
 }
 
-/// Takes one unit from a budget that is held in two cells, of which each may be shared with other subjects.
-///
-/// Over only when both cells are: a subject that shares one cell with a flood still has the other. Only cells
-/// that are not over are charged.
-#[inline(always)]
-pub fn take_either(first: &Word, second: &Word, limit: &Limit, now: u64, units: u64) -> Admission {
-    let one = take(first, limit, now, units);
-    let other = take(second, limit, now, units);
-    match (one, other) {
-        (Admission::Admitted, _) | (_, Admission::Admitted) => Admission::Admitted,
-        (Admission::Contended, _) | (_, Admission::Contended) => Admission::Contended,
-        (Admission::Over, Admission::Over) => Admission::Over,
+impl Admission {
+    /// As a number, the form in which it crosses a call in the kernel.
+    #[inline(always)]
+    pub const fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// Back from its number.
+    #[inline(always)]
+    pub const fn from_code(code: u32) -> Self {
+        match code {
+            ADMITTED => Self::Admitted,
+            OVER => Self::Over,
+            _ => Self::Contended,
+        }
+    }
+
+    /// The answer of a budget that is held in two cells, of which each may be shared with other subjects: over only
+    /// when both are. A subject that shares one cell with a flood still has the other.
+    #[inline(always)]
+    pub const fn either(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Admitted, _) | (_, Self::Admitted) => Self::Admitted,
+            (Self::Contended, _) | (_, Self::Contended) => Self::Contended,
+            (Self::Over, Self::Over) => Self::Over,
+        }
     }
 }
+
+const ADMITTED: u32 = Admission::Admitted as u32;
+const OVER: u32 = Admission::Over as u32;
 
 #[cfg(test)]
 mod tests {
@@ -132,6 +149,13 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_survives_its_number() {
+        for admission in [Admission::Admitted, Admission::Contended, Admission::Over] {
+            assert_eq!(Admission::from_code(admission.code()), admission);
+        }
+    }
+
+    #[test]
     fn over_limit_does_not_charge() {
         let limit = Limit::per_second(1, 1);
         let word = Word::new(0);
@@ -160,10 +184,13 @@ mod tests {
     fn sharing_one_cell_with_a_flood_leaves_the_other() {
         let limit = Limit::per_second(1, 1);
         let (shared, own, flood_only) = (Word::new(0), Word::new(0), Word::new(0));
+        let both = |one: &Word, other: &Word| {
+            take(one, &limit, SECOND, 1).either(take(other, &limit, SECOND, 1))
+        };
         for _ in 0..10 {
-            take_either(&shared, &flood_only, &limit, SECOND, 1);
+            both(&shared, &flood_only);
         }
-        assert_eq!(take_either(&shared, &own, &limit, SECOND, 1), Admission::Admitted);
-        assert_eq!(take_either(&shared, &own, &limit, SECOND, 1), Admission::Over);
+        assert_eq!(both(&shared, &own), Admission::Admitted);
+        assert_eq!(both(&shared, &own), Admission::Over);
     }
 }

@@ -25,6 +25,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $name,)* }
             }
 
+            /// The reason with this number.
+            #[inline(always)]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+
             /// What the reason leads to. Written as one shift, not as a table: the kernel home evaluates it
             /// per packet.
             #[inline(always)]
@@ -100,11 +106,6 @@ reasons! {
 pub const REASONS: usize = 40;
 
 impl Reason {
-    /// The reason with this number.
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.iter().copied().find(|reason| *reason as u8 == number)
-    }
-
     /// Whether it says that the packet cannot be the service's traffic.
     pub const fn is_shape(self) -> bool {
         matches!(

@@ -24,6 +24,41 @@ pub enum Shape {
     Breaks(Reason),
 }
 
+impl Shape {
+    /// As a number, the form in which it crosses a call in the kernel.
+    #[inline(always)]
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::Fits => FITS,
+            Self::Unreadable => UNREADABLE,
+            Self::Breaks(reason) => reason as u32,
+        }
+    }
+
+    /// Back from the number of a datagram's shape; what no datagram's shape has reads as unreadable, which passes.
+    #[inline(always)]
+    pub const fn from_code(code: u32) -> Self {
+        match code {
+            FITS => Self::Fits,
+            LENGTH => Self::Breaks(Reason::ShapeLength),
+            KIND => Self::Breaks(Reason::ShapeKind),
+            ID => Self::Breaks(Reason::ShapeId),
+            TLV => Self::Breaks(Reason::ShapeTlv),
+            HANDSHAKE => Self::Breaks(Reason::ShapeHandshake),
+            _ => Self::Unreadable,
+        }
+    }
+}
+
+// Numbers no shape reason has.
+const FITS: u32 = 0;
+const UNREADABLE: u32 = 1;
+const LENGTH: u32 = Reason::ShapeLength as u32;
+const KIND: u32 = Reason::ShapeKind as u32;
+const ID: u32 = Reason::ShapeId as u32;
+const TLV: u32 = Reason::ShapeTlv as u32;
+const HANDSHAKE: u32 = Reason::ShapeHandshake as u32;
+
 /// Class and user id of a datagram, from its first four bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Datagram {
@@ -114,5 +149,20 @@ pub fn check_segment<W: Window>(window: &W, role: Role, tcp: &TcpHeader) -> Shap
         Role::Irc | Role::TeamTalk | Role::TeamSpeakVoice | Role::TeamSpeakQuery | Role::TeamSpeakFiles => {
             Shape::Fits
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_survives_its_number() {
+        let reasons =
+            [Reason::ShapeLength, Reason::ShapeKind, Reason::ShapeId, Reason::ShapeTlv, Reason::ShapeHandshake];
+        for shape in reasons.map(Shape::Breaks).into_iter().chain([Shape::Fits, Shape::Unreadable]) {
+            assert_eq!(Shape::from_code(shape.code()), shape);
+        }
+        assert_eq!(Shape::from_code(u32::MAX), Shape::Unreadable);
     }
 }

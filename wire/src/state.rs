@@ -3,6 +3,7 @@
 use crate::{
     Address, SourceKey,
     frame::Transport,
+    limit::{self, Admission, Limit},
     tables::{Port, Prefix, Proof, ProofKey, ServiceSettings, Source, Status, User},
     word::Word,
 };
@@ -49,4 +50,11 @@ pub trait State {
 
     /// A service-wide budget of strangers.
     fn budget(&self, index: u32) -> Option<&Word>;
+
+    /// Takes `units` from a budget. The kernel's home makes a function of this, which the verifier walks once and not
+    /// once per way that leads to it.
+    #[inline(always)]
+    fn take(&self, word: &Word, limit: &Limit, now: u64, units: u64) -> Admission {
+        limit::take(word, limit, now, units)
+    }
 }

@@ -14,7 +14,10 @@
 //! | `SKETCH` | array of words | gate | fixed size: strangers share cells |
 //! | `BUDGETS` | array of words | gate | fixed size |
 //! | `COUNTERS` | per-CPU array | gate, watcher | fixed size |
-//! | `MIRROR` | ring buffer | gate, watcher | record dropped and counted |
+//! | `DEPARTED` | per-CPU array | watcher | fixed size |
+//! | `FAULTS` | per-CPU array | both programs | fixed size |
+//! | `MIRROR` | ring buffer | gate, watcher | record lost and counted in `FAULTS` |
+//! | `CLOCK` | array, 1 | clock program | fixed size |
 //!
 //! A change of any layout here raises [`LAYOUT_VERSION`].
 
@@ -70,6 +73,18 @@ impl Kind {
     /// Every kind, in order of its number.
     pub const ALL: [Self; KINDS] = [Self::Greeting, Self::Datagram, Self::Syn, Self::Payload];
 
+    /// The kind with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Greeting,
+            1 => Self::Datagram,
+            2 => Self::Syn,
+            3 => Self::Payload,
+            _ => return None,
+        })
+    }
+
     /// The name in rule files.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -104,6 +119,19 @@ impl Standing {
     /// Every standing, in order of its number.
     pub const ALL: [Self; STANDINGS] =
         [Self::Stranger, Self::Proven, Self::Known, Self::Limited, Self::Allowed];
+
+    /// The standing with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Stranger,
+            1 => Self::Proven,
+            2 => Self::Known,
+            3 => Self::Limited,
+            4 => Self::Allowed,
+            _ => return None,
+        })
+    }
 
     /// The name in rule files and reports.
     pub const fn as_str(self) -> &'static str {
@@ -351,6 +379,59 @@ pub const fn counter_index(service: u8, class: crate::Class, reason: crate::Reas
     (service as u32 * CLASS_COLUMNS as u32 + class as u32) * REASONS as u32 + reason as u32
 }
 
+/// Cells of the counters of what departs: services × classes (rounded up).
+pub const DEPARTED: usize = SERVICES_MAX * CLASS_COLUMNS;
+
+/// Index of a counter of what departs.
+#[inline(always)]
+pub const fn departed_index(service: u8, class: crate::Class) -> u32 {
+    service as u32 * CLASS_COLUMNS as u32 + class as u32
+}
+
+/// What can go wrong in the kernel home without touching a packet; the number is an index into `FAULTS`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Fault {
+    /// A chunk of an arriving packet found no room in the mirror.
+    MirrorArriving = 0,
+    /// A chunk of a departing packet found no room in the mirror.
+    MirrorDeparting = 1,
+    /// A packet to be mirrored could not be read back.
+    MirrorUnreadable = 2,
+    /// A proof could not be stored.
+    ProofRefused = 3,
+}
+
+/// Number of [`Fault`]s.
+pub const FAULTS: usize = 4;
+
+impl Fault {
+    /// Every fault, in order of its number.
+    pub const ALL: [Self; FAULTS] =
+        [Self::MirrorArriving, Self::MirrorDeparting, Self::MirrorUnreadable, Self::ProofRefused];
+
+    /// The name in reports and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MirrorArriving => "mirror.arriving",
+            Self::MirrorDeparting => "mirror.departing",
+            Self::MirrorUnreadable => "mirror.unreadable",
+            Self::ProofRefused => "proof.refused",
+        }
+    }
+}
+
+/// Both kernel clocks at one instant: from two readings user space learns how long a tick is, and from one what
+/// the gate clock says now.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct ClockReading {
+    /// Ticks of the coarse clock; times [`Status::tick`] this is the gate clock.
+    pub ticks: u64,
+    /// Monotonic clock, ns.
+    pub nanoseconds: u64,
+}
+
 /// Scopes that share the sketch without sharing budgets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
@@ -407,8 +488,21 @@ pub mod names {
     pub const BUDGETS: &str = "BUDGETS";
     /// Per-CPU array of [`super::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
+    /// Per-CPU array of [`super::Counter`] for what departs.
+    pub const DEPARTED: &str = "DEPARTED";
+    /// Per-CPU array of one `u64` per [`super::Fault`].
+    pub const FAULTS: &str = "FAULTS";
     /// Ring buffer of [`crate::mirror::Record`]s.
     pub const MIRROR: &str = "MIRROR";
+    /// Per-CPU array in which a record of the mirror is put together; nobody else's.
+    pub const CHUNKS: &str = "CHUNKS";
+    /// Array of one [`super::ClockReading`], written when the clock program is run.
+    pub const CLOCK: &str = "CLOCK";
+    /// Read-only global of the object, a `u32`: 1 for an object loaded for tests.
+    pub const TEST_CLOCK_ENABLED: &str = "TEST_CLOCK_ENABLED";
+    /// Array of one `u64`, written only by an object loaded for tests: service, class, reason and standing of the
+    /// last packet from the lowest byte on (0, 0, whether it proves and 1 for what departs).
+    pub const LAST_JUDGEMENT: &str = "LAST_JUDGEMENT";
     /// Array of the test clock: one `u64`, read only when the object was loaded for tests.
     pub const TEST_CLOCK: &str = "TEST_CLOCK";
 }
@@ -430,6 +524,20 @@ mod tests {
         assert_eq!(size_of::<User>(), 16);
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<Port>(), 2);
+        assert_eq!(size_of::<ClockReading>(), 16);
+    }
+
+    #[test]
+    fn standings_and_kinds_are_numbered_in_order() {
+        for (number, standing) in Standing::ALL.into_iter().enumerate() {
+            assert_eq!(standing as usize, number);
+            assert_eq!(Standing::from_number(number as u8), Some(standing));
+        }
+        assert_eq!(Standing::from_number(STANDINGS as u8), None);
+        for (number, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+            assert_eq!(Kind::from_number(number as u8), Some(kind));
+        }
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! Checked reads of one frame.
 
+use crate::{
+    shape::{self, Payload, Shape},
+    tables::Role,
+};
+
 /// Offsets at or above this many bytes read as missing, in every home.
 ///
 /// The verifier wants a constant bound on a variable offset; a power of two lets it be one `and`. Nothing the
@@ -22,6 +27,23 @@ pub trait Window {
 
     /// The 64 bits at `offset`.
     fn read_u64(&self, offset: u32) -> Option<u64>;
+
+    /// The number itself. The kernel's home hides where it comes from: the verifier walks separately whatever it can
+    /// tell apart, so that three lengths of a link header times two of an IP header would make six gates.
+    #[inline(always)]
+    fn blur(&self, number: u32) -> u32 {
+        number
+    }
+
+    /// Checks a datagram against its protocol's grammar. The kernel's home makes a function of this, which the verifier
+    /// walks once and not once per way that leads to it.
+    #[inline(always)]
+    fn check_datagram(&self, role: Role, payload: Payload) -> Shape
+    where
+        Self: Sized,
+    {
+        shape::check_datagram(self, role, payload)
+    }
 
     /// The byte at `offset`, which must not be the first of the frame.
     ///

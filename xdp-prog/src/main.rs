@@ -1,0 +1,116 @@
+//! The gate's kernel home: entry points and nothing else.
+//!
+//! Every judgement is made in `floodwall-wire`; here it is turned into an action, counted and mirrored. What
+//! cannot be judged passes. Built by `cargo xtask ebpf`; a host build is an empty program that serves
+//! `cargo check` and clippy.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(unsafe_code, reason = "contexts, map values and helpers are raw pointers in the kernel")]
+
+mod clock;
+mod maps;
+mod mirror;
+mod window;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use floodwall_wire::{
+    State, Verdict, judge,
+    mirror::{ARRIVING, DEPARTING},
+    observe,
+    tables::status_flags,
+};
+
+use crate::{maps::Tables, mirror::Mirrored, window::PacketWindow};
+
+/// Judges what arrives.
+#[xdp(frags)]
+fn floodwall_ingress(context: XdpContext) -> u32 {
+    match judge_arriving(&context) {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+/// Watches what departs; decides nothing, so whatever else is attached goes on deciding.
+#[classifier]
+fn floodwall_egress(context: TcContext) -> i32 {
+    observe_departing(&context);
+    TC_ACT_UNSPEC
+}
+
+/// Reads the gate clock for user space, which has no other way to see jiffies. Never attached: run by
+/// `BPF_PROG_TEST_RUN`.
+#[xdp]
+fn floodwall_clock(_context: XdpContext) -> u32 {
+    maps::record_clock(clock::reading());
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn judge_arriving(context: &XdpContext) -> Verdict {
+    let Some(state) = Tables::open() else { return Verdict::Pass };
+    let window = PacketWindow::new(context);
+    let judgement = judge(&window, &state);
+    maps::count_arrival(&judgement, window.bytes());
+    maps::record_judgement(&judgement);
+    let observing = state.status().flags & status_flags::OBSERVE != 0;
+    if matches!(judgement.verdict(), Verdict::Drop) && !observing {
+        return Verdict::Drop;
+    }
+    if judgement.is_guarded() {
+        mirror::mirror(
+            context,
+            Mirrored {
+                direction: ARRIVING,
+                service: judgement.service,
+                class: judgement.class,
+                reason: judgement.reason as u8,
+                standing: judgement.standing as u8,
+            },
+            state.now(),
+        );
+    }
+    Verdict::Pass
+}
+
+#[inline(always)]
+fn observe_departing(context: &TcContext) {
+    let Some(mut state) = Tables::open() else { return };
+    let window = PacketWindow::new(context);
+    let observation = observe(&window, &mut state);
+    maps::record_observation(&observation);
+    if !observation.is_guarded() {
+        return;
+    }
+    maps::count_departure(&observation, window.bytes());
+    mirror::mirror(
+        context,
+        Mirrored {
+            direction: DEPARTING,
+            service: observation.service,
+            class: observation.class,
+            reason: 0,
+            standing: 0,
+        },
+        state.now(),
+    );
+}
+
+/// Some helpers exist for GPL-compatible programs only.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never runs: the verifier refuses a program that can reach it.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

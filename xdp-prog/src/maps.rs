@@ -1,0 +1,291 @@
+//! The maps. Their statics are private to this file; everybody else calls a function.
+//!
+//! Names, keys, values and capacities are those of `floodwall_wire::tables`. Hash tables are allocated whole
+//! when the object is loaded: what a ban needs is there when memory is short, and the total is known at load
+//! time (`tests/tests/map_memory.rs` adds it up).
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE},
+    helpers::bpf_ringbuf_output,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+};
+use floodwall_wire::{
+    Address, Judgement, Observation, SourceKey, State,
+    frame::Transport,
+    limit::{self, Admission, Limit},
+    mirror::{CHUNK_BYTES, Chunk, Record},
+    tables::{self, ClockReading, Counter, Fault, Port, Prefix, PrefixKey, Proof, ProofKey, Source},
+    tables::{ServiceSettings, Status, User},
+    word::Word,
+};
+
+use crate::clock;
+
+/// Ports of one generation as one map value, so that choosing the generation and the port is one look-up that
+/// the kernel inlines.
+type PortBlock = [Port; tables::PORTS];
+
+#[map]
+static STATUS: Array<Status> = Array::with_max_entries(1, 0);
+#[map]
+static SETTINGS: Array<ServiceSettings> = Array::with_max_entries(SETTINGS_MAX, 0);
+#[map]
+static PORTS: Array<PortBlock> = Array::with_max_entries(tables::GENERATIONS as u32, 0);
+#[map]
+static LOCALS: HashMap<Address, u8> = HashMap::with_max_entries(tables::LOCALS_MAX, 0);
+#[map]
+static SOURCES: HashMap<SourceKey, Source> = HashMap::with_max_entries(tables::SOURCES_MAX, 0);
+#[map]
+static HOSTS: HashMap<Address, Source> = HashMap::with_max_entries(tables::HOSTS_MAX, 0);
+#[map]
+static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::with_max_entries(tables::PREFIXES_MAX, 0);
+#[map]
+static PROOFS: LruHashMap<ProofKey, Proof> = LruHashMap::with_max_entries(tables::PROOFS_MAX, 0);
+#[map]
+static USERS: Array<User> = Array::with_max_entries(USERS_MAX, 0);
+#[map]
+static SKETCH: Array<Word> = Array::with_max_entries(SKETCH_MAX, 0);
+#[map]
+static BUDGETS: Array<Word> = Array::with_max_entries(BUDGETS_MAX, 0);
+#[map]
+static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(tables::COUNTERS as u32, 0);
+#[map]
+static DEPARTED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(tables::DEPARTED as u32, 0);
+#[map]
+static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(tables::FAULTS as u32, 0);
+#[map]
+static MIRROR: RingBuf = RingBuf::with_byte_size(tables::MIRROR_BYTES, 0);
+#[map]
+static CHUNKS: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+#[map]
+static CLOCK: Array<ClockReading> = Array::with_max_entries(1, 0);
+#[map]
+static TEST_CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+static LAST_JUDGEMENT: Array<u64> = Array::with_max_entries(1, 0);
+
+const SETTINGS_MAX: u32 = (tables::GENERATIONS * tables::SERVICES_MAX) as u32;
+const USERS_MAX: u32 = (tables::SERVICES_MAX * tables::USERS_PER_SERVICE) as u32;
+const SKETCH_MAX: u32 = tables::SKETCH_ROWS * tables::SKETCH_COLUMNS;
+const BUDGETS_MAX: u32 = (tables::SERVICES_MAX * tables::KINDS) as u32;
+
+/// A chunk and, behind it, room for every length the verifier can imagine: it follows masks, not minima.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) chunk: Chunk,
+    slack: [u8; SCRATCH_BYTES - size_of::<Chunk>()],
+}
+
+/// Header and the next power of two above [`CHUNK_BYTES`].
+const SCRATCH_BYTES: usize = size_of::<Record>() + CHUNK_BYTES.next_power_of_two();
+
+/// The tables over the maps.
+pub(crate) struct Tables {
+    status: &'static Status,
+}
+
+impl Tables {
+    /// Looks the status up once per packet.
+    #[inline(always)]
+    pub(crate) fn open() -> Option<Self> {
+        STATUS.get(0).map(|status| Self { status })
+    }
+}
+
+impl State for Tables {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        clock::now(self.status)
+    }
+
+    #[inline(always)]
+    fn status(&self) -> &Status {
+        self.status
+    }
+
+    #[inline(always)]
+    fn port(&self, generation: u32, transport: Transport, port: u16) -> Port {
+        let Some(ports) = PORTS.get(generation % tables::GENERATIONS as u32) else { return Port::UNGUARDED };
+        let row = match transport {
+            Transport::Tcp => 0,
+            Transport::Udp => 65_536,
+        };
+        // The sum is below the length of the block; the mask lets the verifier see it.
+        let index = (row + port as usize) & (tables::PORTS - 1);
+        ports.get(index).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn settings(&self, generation: u32, service: u8) -> Option<&ServiceSettings> {
+        let generation = generation % tables::GENERATIONS as u32;
+        SETTINGS.get(generation * tables::SERVICES_MAX as u32 + service as u32 % tables::SERVICES_MAX as u32)
+    }
+
+    #[inline(always)]
+    fn is_local(&self, address: &Address) -> bool {
+        LOCALS.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn source(&self, key: SourceKey) -> Option<&Source> {
+        // SAFETY: only the limit words change under the reference, and they are read atomically; a deleted
+        // entry's memory stays readable until the program ends (RCU).
+        unsafe { SOURCES.get(key) }
+    }
+
+    #[inline(always)]
+    fn host(&self, address: &Address) -> Option<&Source> {
+        // SAFETY: as for `source`.
+        unsafe { HOSTS.get(address) }
+    }
+
+    #[inline(always)]
+    fn prefix(&self, address: &Address) -> Option<&Prefix> {
+        let PrefixKey { bits, address } = PrefixKey::host(*address);
+        PREFIXES.get(Key::new(bits, address))
+    }
+
+    #[inline(always)]
+    fn proof(&self, key: &ProofKey) -> Option<&Proof> {
+        // SAFETY: all fields are words, read and written atomically.
+        unsafe { PROOFS.get(key) }
+    }
+
+    #[inline(always)]
+    fn prove(&mut self, key: &ProofKey, until: u64) {
+        let proof = Proof { until: Word::new(until), ..Proof::default() };
+        if PROOFS.insert(key, proof, u64::from(BPF_ANY)).is_err() {
+            count_fault(Fault::ProofRefused);
+        }
+    }
+
+    #[inline(always)]
+    fn user(&self, service: u8, user_id: u16) -> Option<&User> {
+        let row = service as u32 % tables::SERVICES_MAX as u32 * tables::USERS_PER_SERVICE as u32;
+        USERS.get(row + user_id as u32 % tables::USERS_PER_SERVICE as u32)
+    }
+
+    #[inline(always)]
+    fn sketch(&self, cell: u32) -> Option<&Word> {
+        SKETCH.get(cell)
+    }
+
+    #[inline(always)]
+    fn budget(&self, index: u32) -> Option<&Word> {
+        BUDGETS.get(index)
+    }
+
+    #[inline(always)]
+    fn take(&self, word: &Word, limit: &Limit, now: u64, units: u64) -> Admission {
+        let word = core::ptr::from_ref(word);
+        Admission::from_code(floodwall_take(word, limit.interval, limit.tolerance, now, units))
+    }
+}
+
+/// Takes from a budget. An exported symbol makes it a global function in the kernel's sense: verified once, on its
+/// own, for any arguments.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn floodwall_take(word: *const Word, interval: u64, tolerance: u64, now: u64, units: u64) -> u32 {
+    // SAFETY: the verifier admits only null, which is refused here, and memory of a word's size.
+    match unsafe { word.as_ref() } {
+        Some(word) => limit::take(word, &Limit { interval, tolerance }, now, units).code(),
+        None => Admission::Contended.code(),
+    }
+}
+
+/// Counts an arriving packet by service, class and reason.
+#[inline(always)]
+pub(crate) fn count_arrival(judgement: &Judgement, bytes: u32) {
+    let index = tables::counter_index(judgement.service, judgement.class, judgement.reason);
+    add(COUNTERS.get_ptr_mut(index), bytes);
+}
+
+/// Counts a departing packet by service and class.
+#[inline(always)]
+pub(crate) fn count_departure(observation: &Observation, bytes: u32) {
+    add(DEPARTED.get_ptr_mut(tables::departed_index(observation.service, observation.class)), bytes);
+}
+
+#[inline(always)]
+fn add(counter: Option<*mut Counter>, bytes: u32) {
+    let Some(counter) = counter else { return };
+    // SAFETY: a valid map value of this CPU; programs of one kind do not interrupt each other on a CPU.
+    unsafe {
+        (*counter).packets += 1;
+        (*counter).bytes += u64::from(bytes);
+    }
+}
+
+/// Counts what went wrong without touching a packet.
+#[inline(always)]
+pub(crate) fn count_fault(fault: Fault) {
+    let Some(count) = FAULTS.get_ptr_mut(fault as u32) else { return };
+    // SAFETY: a valid map value of this CPU. Both programs count here; should one ever interrupt the other
+    // between load and store, a fault is lost from the count.
+    unsafe { *count += 1 };
+}
+
+/// This CPU's place to put a record together, one per direction so that the two programs never share it.
+#[inline(always)]
+pub(crate) fn scratch(direction: u8) -> Option<*mut Scratch> {
+    CHUNKS.get_ptr_mut(u32::from(direction & 1))
+}
+
+/// Whether the ring is too full for what arrives: the last quarter is kept for the server's answers.
+#[inline(always)]
+pub(crate) fn is_mirror_reserved() -> bool {
+    let ring_bytes = MIRROR.query(u64::from(BPF_RB_RING_SIZE));
+    MIRROR.query(u64::from(BPF_RB_AVAIL_DATA)) > ring_bytes - ring_bytes / 4
+}
+
+/// Puts the first `bytes` bytes of a record into the ring; answers whether there was room. The kernel wakes the
+/// reader only when it had caught up.
+///
+/// # Safety
+/// `scratch` must be a value of the map `CHUNKS`, and `bytes` at most its size.
+#[inline(always)]
+pub(crate) unsafe fn emit(scratch: *mut Scratch, bytes: u64) -> bool {
+    let ring = (&raw const MIRROR).cast_mut().cast::<c_void>();
+    // SAFETY: the ring is a map; the caller vouches for the record.
+    unsafe { bpf_ringbuf_output(ring, scratch.cast(), bytes, 0) == 0 }
+}
+
+/// Publishes both clocks.
+#[inline(always)]
+pub(crate) fn record_clock(reading: ClockReading) {
+    let Some(entry) = CLOCK.get_ptr_mut(0) else { return };
+    // SAFETY: a valid map value; only the run that asks writes it.
+    unsafe { *entry = reading };
+}
+
+/// The injected clock.
+#[inline(always)]
+pub(crate) fn test_clock() -> u64 {
+    TEST_CLOCK.get(0).copied().unwrap_or_default()
+}
+
+/// Leaves a judgement for the test that asked for it.
+#[inline(always)]
+pub(crate) fn record_judgement(judgement: &Judgement) {
+    leave([judgement.service, judgement.class as u8, judgement.reason as u8, judgement.standing as u8]);
+}
+
+/// Leaves an observation for the test that asked for it.
+#[inline(always)]
+pub(crate) fn record_observation(observation: &Observation) {
+    leave([observation.service, observation.class as u8, observation.proves as u8, 1]);
+}
+
+#[inline(always)]
+fn leave(parts: [u8; 4]) {
+    if !clock::is_test() {
+        return;
+    }
+    let Some(entry) = LAST_JUDGEMENT.get_ptr_mut(0) else { return };
+    // SAFETY: a valid map value; tests run one packet at a time.
+    unsafe { *entry = u64::from(u32::from_le_bytes(parts)) };
+}
