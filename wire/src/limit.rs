@@ -22,13 +22,14 @@ pub struct Limit {
 
 /// The answer of [`take`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
 pub enum Admission {
     /// Within the limit; the budget was charged.
-    Admitted,
+    Admitted = 0,
     /// Other CPUs kept changing the word; the budget was not charged.
-    Contended,
+    Contended = 1,
     /// Over the limit; the budget was not charged.
-    Over,
+    Over = 2,
 }
 
 impl Limit {
@@ -90,11 +91,8 @@ impl Admission {
     /// when both are. A subject that shares one cell with a flood still has the other.
     #[inline(always)]
     pub const fn either(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Admitted, _) | (_, Self::Admitted) => Self::Admitted,
-            (Self::Contended, _) | (_, Self::Contended) => Self::Contended,
-            (Self::Over, Self::Over) => Self::Over,
-        }
+        // The better answer has the smaller number.
+        if self.code() <= other.code() { self } else { other }
     }
 }
 

@@ -19,7 +19,6 @@ use aya_ebpf::{
 };
 use floodwall_wire::{
     State, Verdict, judge,
-    mirror::{ARRIVING, DEPARTING},
     observe,
     tables::status_flags,
 };
@@ -62,10 +61,9 @@ fn judge_arriving(context: &XdpContext) -> Verdict {
         return Verdict::Drop;
     }
     if judgement.is_guarded() {
-        mirror::mirror(
+        mirror::mirror_arriving(
             context,
             Mirrored {
-                direction: ARRIVING,
                 service: judgement.service,
                 class: judgement.class,
                 reason: judgement.reason as u8,
@@ -87,10 +85,9 @@ fn observe_departing(context: &TcContext) {
         return;
     }
     maps::count_departure(&observation, window.bytes());
-    mirror::mirror(
+    mirror::mirror_departing(
         context,
         Mirrored {
-            direction: DEPARTING,
             service: observation.service,
             class: observation.class,
             reason: 0,

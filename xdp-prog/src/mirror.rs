@@ -2,11 +2,15 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_loop;
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    helpers::bpf_loop,
+    programs::{TcContext, XdpContext},
+};
 use floodwall_wire::{
     Class,
     frame,
-    mirror::{ARRIVING, CHUNK_BYTES, CHUNKS_MAX, Record, START_BYTES, Share, share},
+    mirror::{ARRIVING, DEPARTING, CHUNK_BYTES, CHUNKS_MAX, Record, START_BYTES, Share, share},
     tables::Fault,
 };
 
@@ -18,17 +22,62 @@ use crate::{
 /// A packet that passed, as far as the mirror needs to know it.
 #[derive(Clone, Copy)]
 pub(crate) struct Mirrored {
-    pub(crate) direction: u8,
     pub(crate) service: u8,
     pub(crate) class: Class,
     pub(crate) reason: u8,
     pub(crate) standing: u8,
 }
 
-/// Shows the controller as much of a packet as its class deserves.
+impl Mirrored {
+    /// As one number, the form in which it crosses a call.
+    #[inline(always)]
+    fn packed(self) -> u32 {
+        u32::from_le_bytes([self.service, self.class as u8, self.reason, self.standing])
+    }
+
+    #[inline(always)]
+    fn unpacked(packed: u32) -> Self {
+        let [service, class, reason, standing] = packed.to_le_bytes();
+        Self { service, class: Class::from_number(class).unwrap_or(Class::UdpOther), reason, standing }
+    }
+}
+
+/// Shows the controller an arriving packet that passed.
 #[inline(always)]
-pub(crate) fn mirror<P: Packet>(packet: &P, mirrored: Mirrored, now: u64) {
-    let bytes_max = match share(mirrored.class, mirrored.direction) {
+pub(crate) fn mirror_arriving(packet: &XdpContext, mirrored: Mirrored, now: u64) {
+    if share(mirrored.class, ARRIVING) != Share::Nothing {
+        floodwall_mirror_arriving(packet.ctx, mirrored.packed(), now);
+    }
+}
+
+/// Shows the controller a departing packet.
+#[inline(always)]
+pub(crate) fn mirror_departing(packet: &TcContext, mirrored: Mirrored, now: u64) {
+    if share(mirrored.class, DEPARTING) != Share::Nothing {
+        floodwall_mirror_departing(packet.skb.skb, mirrored.packed(), now);
+    }
+}
+
+// Exported symbols make these global functions in the kernel's sense: verified once, on their own, and not once per
+// way that leads to them. Such functions must answer a number.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn floodwall_mirror_arriving(context: *mut xdp_md, packed: u32, now: u64) -> u32 {
+    mirror(&XdpContext::new(context), ARRIVING, Mirrored::unpacked(packed), now);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn floodwall_mirror_departing(context: *mut __sk_buff, packed: u32, now: u64) -> u32 {
+    mirror(&TcContext::new(context), DEPARTING, Mirrored::unpacked(packed), now);
+    0
+}
+
+#[inline(always)]
+fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) {
+    let bytes_max = match share(mirrored.class, direction) {
         Share::Nothing => return,
         Share::Start => START_BYTES,
         Share::Whole => u32::MAX,
@@ -40,7 +89,7 @@ pub(crate) fn mirror<P: Packet>(packet: &P, mirrored: Mirrored, now: u64) {
         chunk_offset: 0,
         chunk_bytes: 0,
         service: mirrored.service,
-        direction: mirrored.direction,
+        direction,
         reason: mirrored.reason,
         standing: mirrored.standing,
     };

@@ -1,0 +1,155 @@
+//! `cargo xtask kernels`: loads and runs the kernel object on other kernels, in virtual machines.
+//!
+//! A Debian kernel is downloaded and unpacked, not installed. It boots with an initial file system of three files:
+//! busybox, the kernel object, and the prober linked statically.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{process, root, say, sources};
+
+/// Debian's packages that depend on the newest image of their series.
+const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.1-cloud-amd64"];
+/// What the machine prints when the prober ended well.
+const SUCCESS: &str = "floodwall-probe: ok";
+const BUSYBOX: &str = "/usr/bin/busybox";
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Boots every kernel that can be had.
+///
+/// # Errors
+/// When the object fails on one of them; with `require` also when one cannot be had.
+pub fn run(images: &[PathBuf], require: bool) -> Result<()> {
+    let folder = root().join("target/kernels");
+    fs::create_dir_all(&folder)?;
+    let mut images = images.to_vec();
+    for package in PACKAGES {
+        match fetch(&folder, package) {
+            Ok(image) => images.push(image),
+            Err(error) if require => return Err(error.context(format!("package {package}"))),
+            Err(error) => say(&format!("SKIPPED {package}: {error:#}")),
+        }
+    }
+    if !process::is_there(QEMU, "--version") {
+        if require {
+            bail!("{QEMU} is not installed");
+        }
+        say(&format!("SKIPPED every kernel: {QEMU} is not installed"));
+        return Ok(());
+    }
+    images.sort();
+    images.dedup();
+    let initrd = pack(&folder)?;
+    let failed = images.iter().filter(|image| !boots(image, &initrd)).count();
+    if failed != 0 {
+        bail!("the object failed on {failed} of {} kernels", images.len());
+    }
+    say(&format!("The object loads and runs on {} other kernels.", images.len()));
+    Ok(())
+}
+
+/// Downloads the kernel that a package depends on; answers its image.
+fn fetch(folder: &Path, package: &str) -> Result<PathBuf> {
+    let depends = process::output(Command::new("apt-cache").args(["depends", "--important", package]))?;
+    let name = depends
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|name| name.starts_with("linux-image-"))
+        .context("no kernel of this name in the package lists")?
+        .to_owned();
+    let unpacked = folder.join(&name);
+    if let Ok(image) = find_image(&unpacked) {
+        return Ok(image);
+    }
+    process::run(Command::new("apt-get").current_dir(folder).args(["--quiet", "--quiet", "download", &name]))?;
+    let archive = fs::read_dir(folder)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.to_string_lossy().contains(&format!("/{name}_")))
+        .context("apt-get left no package")?;
+    process::run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
+    fs::remove_file(&archive)?;
+    find_image(&unpacked)
+}
+
+fn find_image(unpacked: &Path) -> Result<PathBuf> {
+    fs::read_dir(unpacked.join("boot"))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
+        .context("the package has no kernel image")
+}
+
+/// Builds the prober and packs it with what it needs.
+fn pack(folder: &Path) -> Result<PathBuf> {
+    const INIT: &str = "#!/bin/busybox sh\n\
+        /bin/busybox mkdir -p /proc /sys /dev\n\
+        /bin/busybox mount -t proc proc /proc\n\
+        /bin/busybox mount -t sysfs sys /sys\n\
+        /bin/busybox mount -t bpf bpf /sys/fs/bpf\n\
+        /bin/kernel-probe /floodwall.bpf.o && echo 'floodwall-probe: ok'\n\
+        /bin/busybox poweroff -f\n";
+    let tree = folder.join("initrd");
+    fs::create_dir_all(tree.join("bin"))?;
+    fs::copy(BUSYBOX, tree.join("bin/busybox")).context("busybox-static is not installed")?;
+    fs::copy(build_prober()?, tree.join("bin/kernel-probe"))?;
+    fs::copy(sources::object(&root()), tree.join("floodwall.bpf.o"))?;
+    fs::write(tree.join("init"), INIT)?;
+    fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
+    let initrd = folder.join("initrd.cpio");
+    let script = format!("find . | cpio --quiet -o -H newc > {}", initrd.display());
+    process::run(Command::new("sh").current_dir(&tree).args(["-c", &script]))?;
+    Ok(initrd)
+}
+
+fn build_prober() -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    process::run(
+        Command::new("cargo")
+            .current_dir(root())
+            .args(["build", "--quiet", "--release", "--package", "floodwall-tests", "--bin", "kernel-probe"])
+            // With a target named, the flag does not reach build scripts and macros, which cannot be static.
+            .args(["--target", TARGET, "--target-dir", "target/static"])
+            .env("RUSTFLAGS", "-C target-feature=+crt-static"),
+    )?;
+    Ok(root().join("target/static").join(TARGET).join("release/kernel-probe"))
+}
+
+/// Boots one kernel and reports what the prober said.
+fn boots(image: &Path, initrd: &Path) -> bool {
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_start_matches("vmlinuz-");
+    let console = match boot(image, initrd) {
+        Ok(console) => console,
+        Err(error) => {
+            say(&format!("FAILED {name}: {error:#}"));
+            return false;
+        }
+    };
+    let succeeded = console.contains(SUCCESS);
+    say(&format!("{} {name}", if succeeded { "PASSED" } else { "FAILED" }));
+    let lines: Vec<&str> = console.lines().collect();
+    let shown = if succeeded { lines.as_slice() } else { &lines[lines.len().saturating_sub(40)..] };
+    for line in shown.iter().filter(|line| !succeeded || line.starts_with("floodwall")) {
+        say(&format!("    {line}"));
+    }
+    succeeded
+}
+
+fn boot(image: &Path, initrd: &Path) -> Result<String> {
+    let output = Command::new("timeout")
+        .args(["240", QEMU, "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "2", "-nographic", "-no-reboot"])
+        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+        .arg("-kernel")
+        .arg(image)
+        .arg("-initrd")
+        .arg(initrd)
+        .stdin(Stdio::null())
+        .output()
+        .context("failed to start the emulator")?;
+    Ok(String::from_utf8_lossy(&output.stdout).replace('\r', ""))
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask COMMAND`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use floodwall_xtask::{bench, check, ebpf, kernels};
+
+/// The developer's one entry.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything that must be green before a change is pushed.
+    Check,
+    /// Build the kernel object into xdp-prog/prebuilt.
+    Ebpf {
+        /// Change nothing; fail if the object is not that of the sources.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Load and run the kernel object on other kernels, in virtual machines.
+    Kernels {
+        /// A kernel image to boot in addition to those of the distribution.
+        #[arg(long)]
+        image: Vec<PathBuf>,
+        /// Fail when a kernel or the emulator cannot be had.
+        #[arg(long)]
+        require: bool,
+    },
+    /// Measure: `gate` prints ns per packet beside an empty program and xdp-filter.
+    Bench {
+        /// What to measure, and its options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Check => check::run(),
+        Command::Ebpf { check: false } => ebpf::build(),
+        Command::Ebpf { check: true } => ebpf::check(),
+        Command::Kernels { image, require } => kernels::run(&image, require),
+        Command::Bench { arguments } => bench::run(&arguments),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "errors are printed once, here")]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
