@@ -1,8 +1,17 @@
 //! From bytes to bans, without a socket, file, thread, clock or random number.
+//!
+//! [`engine`] holds the order of the stages; each stage imports only those before it:
+//! [`stream`] → [`protocol`] → [`signal`] → [`rule`] → [`decision`] → [`ledger`].
+//! [`packet`] is what goes in, [`command`] what comes out; [`time`], [`text`], [`bounded`] and [`limits`] serve
+//! all of them.
 
 #![forbid(unsafe_code)]
 
 pub mod bounded;
+pub mod command;
+pub mod decision;
+pub mod engine;
+pub mod ledger;
 pub mod limits;
 pub mod packet;
 pub mod protocol;
@@ -11,3 +20,9 @@ pub mod signal;
 pub mod stream;
 pub mod text;
 pub mod time;
+
+pub use command::Command;
+pub use engine::{Configuration, Engine, Service};
+pub use packet::Packet;
+pub use protocol::{Protocol, Side};
+pub use time::{Span, Timestamp};

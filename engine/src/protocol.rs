@@ -14,9 +14,9 @@ use crate::{
     time::Timestamp,
 };
 
-//pub mod irc;
+pub mod irc;
 pub mod lines;
-//pub mod teamspeak;
+pub mod teamspeak;
 pub mod teamtalk;
 
 /// The protocols that are understood.

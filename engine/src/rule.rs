@@ -14,9 +14,9 @@ use crate::{
 
 pub mod counter;
 pub mod diagnostic;
-//pub mod evaluate;
+pub mod evaluate;
 pub mod file;
-mod table;
+pub mod table;
 
 /// One rule file: how a protocol is guarded.
 #[derive(Clone, Debug)]
@@ -50,6 +50,13 @@ pub struct DefaultPorts {
     pub files: Vec<u16>,
     /// IRC ports known to be plain text.
     pub plain: Vec<u16>,
+}
+
+impl DefaultPorts {
+    /// Every list, to be changed in place.
+    pub fn lists_mut(&mut self) -> [&mut Vec<u16>; 4] {
+        [&mut self.main, &mut self.query, &mut self.files, &mut self.plain]
+    }
 }
 
 /// A rate and a burst; rate 0 is no limit.

@@ -201,6 +201,40 @@ pub struct Signal {
     pub detail: Detail,
 }
 
+/// One line for evidence: kind, address and the fields that are set. Never message text or secrets, which a
+/// signal does not hold.
+impl std::fmt::Display for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let detail = &self.detail;
+        write!(f, "{} from {}", self.kind.as_str(), self.address)?;
+        if let Some(method) = detail.method {
+            write!(f, " method {}", method.as_str())?;
+        }
+        let texts = [
+            ("account", &detail.account),
+            ("nickname", &detail.nickname),
+            ("identity", &detail.identity),
+            ("channel", &detail.channel),
+            ("target", &detail.target),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                write!(f, " {name} {text}")?;
+            }
+        }
+        if let Some(command) = detail.command {
+            write!(f, " command {command}")?;
+        }
+        if let Some(number) = detail.number {
+            write!(f, " number {number}")?;
+        }
+        if let Some(reason) = detail.reason {
+            write!(f, " reason {reason}")?;
+        }
+        Ok(())
+    }
+}
+
 /// The fields a rule can match or count by.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Detail {

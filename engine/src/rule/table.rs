@@ -11,7 +11,7 @@ use super::diagnostic::{Diagnostics, suggest};
 use crate::time::Span;
 
 /// A table of which every key must be asked for.
-pub(super) struct Table<'a, 'i> {
+pub struct Table<'a, 'i> {
     table: &'a DeTable<'i>,
     span: Range<usize>,
     /// How messages call it: `[service]`.
@@ -20,7 +20,7 @@ pub(super) struct Table<'a, 'i> {
 
 impl<'a, 'i> Table<'a, 'i> {
     /// A table as the parser gave it; keys other than `valid` are mistakes.
-    pub(super) fn new(
+    pub fn new(
         table: &'a DeTable<'i>,
         span: Range<usize>,
         name: &'a str,
@@ -41,17 +41,17 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// Where it begins.
-    pub(super) const fn start(&self) -> usize {
+    pub const fn start(&self) -> usize {
         self.span.start
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'i>>> {
+    pub fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'i>>> {
         self.table.get(key)
     }
 
     /// A key that must be there.
-    pub(super) fn require(
+    pub fn require(
         &self,
         key: &str,
         example: &str,
@@ -69,7 +69,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A key that is a duration.
-    pub(super) fn span_of(&self, key: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Span> {
+    pub fn span_of(&self, key: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Span> {
         let value = self.get(key)?;
         let text = text(value, key, diagnostics)?;
         match Span::parse(text) {
@@ -95,7 +95,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A key that is a word from a closed list.
-    pub(super) fn word_of<T: Copy>(
+    pub fn word_of<T: Copy>(
         &self,
         key: &str,
         valid: &[T],
@@ -108,7 +108,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A key that is true or false.
-    pub(super) fn flag(&self, key: &str, default: bool, diagnostics: &mut Diagnostics<'_>) -> bool {
+    pub fn flag(&self, key: &str, default: bool, diagnostics: &mut Diagnostics<'_>) -> bool {
         let Some(value) = self.get(key) else {
             return default;
         };
@@ -122,7 +122,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A key that is a whole number within a range.
-    pub(super) fn number_of(
+    pub fn number_of(
         &self,
         key: &str,
         range: std::ops::RangeInclusive<u64>,
@@ -133,7 +133,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A key that is a list, or one element standing for a list.
-    pub(super) fn list_of(&self, key: &str) -> Vec<&'a Spanned<DeValue<'i>>> {
+    pub fn list_of(&self, key: &str) -> Vec<&'a Spanned<DeValue<'i>>> {
         match self.get(key) {
             None => Vec::new(),
             Some(value) => match value.get_ref().as_array() {
@@ -144,7 +144,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A key that is a table.
-    pub(super) fn table_of<'n>(
+    pub fn table_of<'n>(
         &self,
         key: &str,
         name: &'n str,
@@ -165,7 +165,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// Every key and value.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'i>>)> {
+    pub fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'i>>)> {
         self.table
             .iter()
             .map(|(key, value)| (key.get_ref().as_ref(), value))
@@ -173,7 +173,7 @@ impl<'a, 'i> Table<'a, 'i> {
 }
 
 /// A value that must be a string.
-pub(super) fn text<'a>(
+pub fn text<'a>(
     value: &'a Spanned<DeValue<'_>>,
     key: &str,
     diagnostics: &mut Diagnostics<'_>,
@@ -186,7 +186,7 @@ pub(super) fn text<'a>(
 }
 
 /// A value that must be a whole number within a range.
-pub(super) fn number(
+pub fn number(
     value: &Spanned<DeValue<'_>>,
     key: &str,
     range: std::ops::RangeInclusive<u64>,
@@ -215,7 +215,7 @@ pub(super) fn number(
 }
 
 /// A string that must be one of a closed list.
-pub(super) fn word<T: Copy>(
+pub fn word<T: Copy>(
     text: &str,
     offset: usize,
     key: &str,
@@ -231,7 +231,7 @@ pub(super) fn word<T: Copy>(
     found
 }
 
-pub(super) fn wrong_type(
+pub fn wrong_type(
     value: &Spanned<DeValue<'_>>,
     key: &str,
     expected: &str,

@@ -1,0 +1,276 @@
+//! Packets from capture files: pcap and pcapng through libpcap, `.gz` and `.zst` through a pipe.
+//!
+//! Every frame is handed on as Ethernet: raw IP and loopback captures get a header in front, so that there is
+//! one gate and not one per link type.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use floodwall_engine::Timestamp;
+use pcap::{Capture, Linktype, Offline, Precision};
+
+const ETHERNET_BYTES: usize = 14;
+
+/// One frame of a capture, Ethernet header first.
+#[derive(Debug)]
+pub(crate) struct Frame<'a> {
+    pub(crate) at: Timestamp,
+    pub(crate) bytes: &'a [u8],
+    /// Length on the wire, which a snapped capture cuts.
+    pub(crate) wire_bytes: u32,
+}
+
+/// A capture file being read.
+pub(crate) struct CaptureFile {
+    path: PathBuf,
+    capture: Capture<Offline>,
+    link: Link,
+    buffer: Vec<u8>,
+    packets: u64,
+    consumed: Arc<AtomicU64>,
+    counts_own_bytes: bool,
+    decompressor: Option<JoinHandle<io::Result<()>>>,
+    /// Keeps the pipe's reading end open while libpcap opens its own.
+    _pipe: Option<io::PipeReader>,
+}
+
+/// What stands in front of the IP header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Link {
+    Ethernet,
+    /// Nothing.
+    RawIp,
+    /// Four bytes of address family, in either byte order.
+    Loopback,
+    /// Linux "any" device: the EtherType at this offset, the payload at the next.
+    Cooked {
+        ethertype: usize,
+        payload: usize,
+    },
+}
+
+impl Link {
+    fn of(linktype: Linktype) -> Option<Self> {
+        match linktype.0 {
+            1 => Some(Self::Ethernet),
+            0 | 108 => Some(Self::Loopback),
+            12 | 14 | 101 | 228 | 229 => Some(Self::RawIp),
+            113 => Some(Self::Cooked {
+                ethertype: 14,
+                payload: 16,
+            }),
+            276 => Some(Self::Cooked {
+                ethertype: 0,
+                payload: 20,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The EtherType and the offset of what it announces; `None` for a frame too short.
+    fn network(self, bytes: &[u8]) -> Option<(u16, usize)> {
+        match self {
+            Self::Ethernet => None,
+            Self::RawIp => Some((ip_ethertype(*bytes.first()?), 0)),
+            Self::Loopback => Some((ip_ethertype(*bytes.get(4)?), 4)),
+            Self::Cooked { ethertype, payload } => {
+                let high = *bytes.get(ethertype)?;
+                let low = *bytes.get(ethertype + 1)?;
+                Some((u16::from_be_bytes([high, low]), payload))
+            }
+        }
+    }
+}
+
+const fn ip_ethertype(first: u8) -> u16 {
+    match first >> 4 {
+        4 => 0x0800,
+        6 => 0x86dd,
+        _ => 0,
+    }
+}
+
+impl CaptureFile {
+    /// Opens a capture.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no capture, or has a link type that is not understood.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let consumed = Arc::new(AtomicU64::new(0));
+        let mut file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            bail!("{shown} is a folder, not a capture");
+        }
+        let mut magic = [0; 4];
+        let got = file
+            .read(&mut magic)
+            .with_context(|| format!("cannot read {shown}"))?;
+        if got == 0 {
+            bail!("{shown} is empty: not a capture");
+        }
+        let compression = Compression::of(magic.get(..got).unwrap_or_default());
+        let (capture, decompressor, pipe) = match compression {
+            Compression::None => (open_path(path, path)?, None, None),
+            Compression::Gzip | Compression::Zstandard => {
+                let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+                let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+                let counted = CountedFile {
+                    file,
+                    consumed: Arc::clone(&consumed),
+                };
+                let thread = std::thread::spawn(move || compression.unpack(counted, writer));
+                let descriptor = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+                (open_path(&descriptor, path)?, Some(thread), Some(reader))
+            }
+        };
+        let linktype = capture.get_datalink();
+        let Some(link) = Link::of(linktype) else {
+            let name = linktype.get_name().unwrap_or_else(|_| linktype.0.to_string());
+            bail!("{shown}: link type {name} is not understood; capture on an Ethernet interface");
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            capture,
+            link,
+            buffer: Vec::new(),
+            packets: 0,
+            consumed,
+            counts_own_bytes: compression == Compression::None,
+            decompressor,
+            _pipe: pipe,
+        })
+    }
+
+    /// The next frame; `None` at the end.
+    ///
+    /// # Errors
+    /// Names file and packet number when the capture is truncated or corrupt.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame<'_>>> {
+        let Self {
+            capture,
+            packets,
+            path,
+            decompressor,
+            ..
+        } = self;
+        let number = *packets + 1;
+        let packet = match capture.next_packet() {
+            Ok(packet) => packet,
+            Err(pcap::Error::NoMorePackets) => {
+                return finish(decompressor.take())
+                    .map(|()| None)
+                    .with_context(|| format!("{}: packet {number}", path.display()));
+            }
+            Err(error) => return Err(anyhow!("{}: packet {number}: {error}", path.display())),
+        };
+        *packets = number;
+        if self.counts_own_bytes {
+            self.consumed
+                .fetch_add(16 + u64::from(packet.header.caplen), Ordering::Relaxed);
+        }
+        let at = timestamp(packet.header);
+        let wire_bytes = packet.header.len;
+        if self.link == Link::Ethernet {
+            return Ok(Some(Frame {
+                at,
+                bytes: packet.data,
+                wire_bytes,
+            }));
+        }
+        // An unreadable link header leaves an empty frame: counted as undecoded, like any frame without IP.
+        let (ethertype, offset) = self.link.network(packet.data).unwrap_or((0, packet.data.len()));
+        self.buffer.clear();
+        self.buffer.resize(ETHERNET_BYTES - 2, 0);
+        self.buffer.extend_from_slice(&ethertype.to_be_bytes());
+        self.buffer
+            .extend_from_slice(packet.data.get(offset..).unwrap_or_default());
+        Ok(Some(Frame {
+            at,
+            bytes: &self.buffer,
+            wire_bytes,
+        }))
+    }
+
+    /// Bytes of the file read so far; may be asked from another thread.
+    pub(crate) fn consumed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.consumed)
+    }
+}
+
+/// The end of a compressed capture is only the end if it unpacked to it.
+fn finish(decompressor: Option<JoinHandle<io::Result<()>>>) -> Result<()> {
+    let Some(thread) = decompressor else { return Ok(()) };
+    match thread.join() {
+        Ok(outcome) => outcome.context("cannot unpack"),
+        Err(_) => bail!("the unpacking thread died"),
+    }
+}
+
+fn open_path(path: &Path, shown: &Path) -> Result<Capture<Offline>> {
+    Capture::from_file_with_precision(path, Precision::Nano)
+        .map_err(|error| anyhow!("{}: {error}", shown.display()))
+}
+
+#[expect(clippy::cast_sign_loss, reason = "clamped to what is not negative")]
+fn timestamp(header: &pcap::PacketHeader) -> Timestamp {
+    let seconds = header.ts.tv_sec.max(0) as u64;
+    // With nanosecond precision the field that is called microseconds holds nanoseconds.
+    let nanos = header.ts.tv_usec.max(0) as u64;
+    Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Compression {
+    None,
+    Gzip,
+    Zstandard,
+}
+
+impl Compression {
+    const fn of(magic: &[u8]) -> Self {
+        match magic {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstandard,
+            _ => Self::None,
+        }
+    }
+
+    fn unpack(self, from: CountedFile, mut to: io::PipeWriter) -> io::Result<()> {
+        let copied = match self {
+            Self::None => Ok(0),
+            Self::Gzip => io::copy(&mut flate2::read::MultiGzDecoder::new(from), &mut to),
+            Self::Zstandard => io::copy(&mut zstd::stream::Decoder::new(from)?, &mut to),
+        };
+        match copied {
+            Ok(_) => to.flush(),
+            // The reader stopped early, for a reason it reports itself.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A file that counts what is read of it.
+struct CountedFile {
+    file: File,
+    consumed: Arc<AtomicU64>,
+}
+
+impl Read for CountedFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read(buffer)?;
+        self.consumed.fetch_add(got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+}

@@ -1,0 +1,199 @@
+//! The configuration file: which services are guarded where, and who is always let in.
+
+use std::{net::IpAddr, path::Path};
+
+use floodwall_engine::{
+    Protocol,
+    rule::{
+        DefaultPorts,
+        diagnostic::{Diagnostic, Diagnostics},
+        table::{Table, number, text, wrong_type},
+    },
+};
+use floodwall_wire::Address;
+use toml::de::DeTable;
+
+use crate::rules;
+
+/// What the file says; empty without one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Configuration {
+    pub(crate) services: Vec<ServiceEntry>,
+    pub(crate) allow: Vec<(Address, u32)>,
+}
+
+/// One `[[service]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceEntry {
+    pub(crate) protocol: Protocol,
+    pub(crate) ports: DefaultPorts,
+    /// Addresses it is guarded at; empty for all.
+    pub(crate) addresses: Vec<Address>,
+}
+
+/// Why a configuration could not be used.
+#[derive(Debug)]
+pub(crate) enum ConfigurationError {
+    Unreadable(String),
+    Mistakes(Vec<Diagnostic>),
+}
+
+/// Reads a configuration file.
+pub(crate) fn load(path: &Path) -> Result<Configuration, ConfigurationError> {
+    let source = rules::read_text(path).map_err(ConfigurationError::Unreadable)?;
+    parse(&path.display().to_string(), &source).map_err(ConfigurationError::Mistakes)
+}
+
+fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
+    let mut diagnostics = Diagnostics::new(path, source);
+    let (document, errors) = DeTable::parse_recoverable(source);
+    for error in &errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        diagnostics.report(offset, format!("not TOML: {}", error.message()), None);
+    }
+    let valid = ["service", "allow"];
+    let top = Table::new(
+        document.get_ref(),
+        document.span(),
+        "the configuration",
+        &valid,
+        &mut diagnostics,
+    );
+    let services = read_services(&top, &mut diagnostics);
+    let allow = top
+        .list_of("allow")
+        .into_iter()
+        .filter_map(|value| {
+            let written = text(value, "allow", &mut diagnostics)?;
+            let prefix = parse_prefix(written);
+            if prefix.is_none() {
+                let remedy = Some("write for example \"192.0.2.7\" or \"2001:db8::/32\"".to_owned());
+                diagnostics.report(
+                    value.span().start,
+                    format!("{written:?} is no address or prefix"),
+                    remedy,
+                );
+            }
+            prefix
+        })
+        .collect();
+    if diagnostics.is_empty() {
+        Ok(Configuration { services, allow })
+    } else {
+        Err(diagnostics.into_sorted())
+    }
+}
+
+fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<ServiceEntry> {
+    let keys = [
+        "protocol",
+        "ports",
+        "query-ports",
+        "file-ports",
+        "plain-ports",
+        "addresses",
+    ];
+    let mut services = Vec::new();
+    for value in top.list_of("service") {
+        let Some(table) = value.get_ref().as_table() else {
+            wrong_type(value, "service", "[[service]]", diagnostics);
+            continue;
+        };
+        let table = Table::new(table, value.span(), "[[service]]", &keys, diagnostics);
+        table.require("protocol", "\"teamtalk\"", diagnostics);
+        let protocol = table.word_of("protocol", &Protocol::ALL, Protocol::as_str, diagnostics);
+        let ports = DefaultPorts {
+            main: read_ports(&table, "ports", diagnostics),
+            query: read_ports(&table, "query-ports", diagnostics),
+            files: read_ports(&table, "file-ports", diagnostics),
+            plain: read_ports(&table, "plain-ports", diagnostics),
+        };
+        let addresses = read_addresses(&table, diagnostics);
+        if let Some(protocol) = protocol {
+            services.push(ServiceEntry {
+                protocol,
+                ports,
+                addresses,
+            });
+        }
+    }
+    services
+}
+
+fn read_ports(table: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<'_>) -> Vec<u16> {
+    let ports = table
+        .list_of(key)
+        .into_iter()
+        .filter_map(|value| number(value, key, 1..=65_535, diagnostics));
+    ports.filter_map(|port| u16::try_from(port).ok()).collect()
+}
+
+fn read_addresses(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Address> {
+    let mut addresses = Vec::new();
+    for value in table.list_of("addresses") {
+        let Some(written) = text(value, "addresses", diagnostics) else {
+            continue;
+        };
+        match written.parse::<IpAddr>() {
+            Ok(address) => addresses.push(Address::from(address)),
+            Err(_) => diagnostics.report(value.span().start, format!("{written:?} is no address"), None),
+        }
+    }
+    addresses
+}
+
+/// An address, or an address and a prefix length; the length is of 128.
+pub(crate) fn parse_prefix(written: &str) -> Option<(Address, u32)> {
+    let (address, bits) = match written.split_once('/') {
+        Some((address, bits)) => (address, Some(bits.parse::<u32>().ok()?)),
+        None => (written, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let whole = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(whole);
+    (bits <= whole).then(|| (Address::from(address), bits + 128 - whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_and_allowed_prefixes_are_read() {
+        let source = "allow = [\"192.0.2.0/24\", \"2001:db8::1\"]\n[[service]]\nprotocol = \"teamtalk\"\n\
+                      ports = [10335]\naddresses = [\"203.0.113.5\"]\n";
+        let configuration = parse("f.toml", source).unwrap();
+        assert_eq!(
+            configuration
+                .allow
+                .iter()
+                .map(|(_, bits)| *bits)
+                .collect::<Vec<_>>(),
+            [120, 128]
+        );
+        let service = configuration.services.first().unwrap();
+        assert_eq!(
+            (service.ports.main.as_slice(), service.addresses.len()),
+            (&[10_335][..], 1)
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let source = "alow = []\nallow = [\"192.0.2.0/33\"]\n[[service]]\nprotocol = \"irc\"\nports = [0]\n";
+        let found: Vec<String> = parse("f.toml", source)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "f.toml:1:1: unknown key \"alow\" in the configuration; did you mean \"allow\"?",
+                "f.toml:2:10: \"192.0.2.0/33\" is no address or prefix; write for example \"192.0.2.7\" or \
+                 \"2001:db8::/32\"",
+                "f.toml:5:10: \"ports\" is 0, outside 1 to 65535",
+            ]
+        );
+    }
+}

@@ -1,0 +1,359 @@
+//! From rule files and configuration to what the gate and the engine are set up with.
+
+use floodwall_engine::{
+    Configuration as EngineConfiguration, Protocol, Service, Span,
+    rule::{DefaultPorts, GateLimits, Rate, RuleFile},
+};
+use floodwall_wire::{
+    Address,
+    frame::Transport,
+    limit::Limit,
+    memory::{TableFull, Tables},
+    tables::{
+        KINDS, LEVELS, Port, Prefix, Role, SERVICES_MAX, STANDINGS, ServiceSettings, Standing, service_flags,
+        source_flags, status_flags,
+    },
+};
+
+use crate::{cli::ServicePorts, configuration::Configuration};
+
+/// One service to be guarded.
+#[derive(Clone, Debug)]
+pub(crate) struct GuardedService {
+    pub(crate) name: &'static str,
+    pub(crate) file: RuleFile,
+    ports: DefaultPorts,
+    addresses: Vec<Address>,
+}
+
+/// Everything that is guarded.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    pub(crate) services: Vec<GuardedService>,
+    allow: Vec<(Address, u32)>,
+}
+
+impl Guard {
+    /// The services of a configuration, or else every protocol that has rules, at its default ports; ports
+    /// given on the command line replace those of their protocol and win over everybody else's.
+    ///
+    /// # Errors
+    /// When a service has no rules or there are too many services.
+    pub(crate) fn new(
+        rules: Vec<RuleFile>,
+        configuration: &Configuration,
+        overrides: &[ServicePorts],
+    ) -> Result<Self, String> {
+        let mut services = Vec::new();
+        if configuration.services.is_empty() {
+            for file in rules {
+                let ports = file.ports.clone();
+                services.push(GuardedService::new(file, ports, Vec::new()));
+            }
+        } else {
+            for entry in &configuration.services {
+                let name = entry.protocol.as_str();
+                let file = rules
+                    .iter()
+                    .find(|file| file.protocol == entry.protocol)
+                    .ok_or_else(|| {
+                        format!("there are no rules for {name}: add a file with protocol = \"{name}\"")
+                    })?;
+                let ports = if has_ports(&entry.ports) {
+                    entry.ports.clone()
+                } else {
+                    file.ports.clone()
+                };
+                services.push(GuardedService::new(file.clone(), ports, entry.addresses.clone()));
+            }
+        }
+        if services.len() > SERVICES_MAX {
+            return Err(format!("more than {SERVICES_MAX} services"));
+        }
+        for given in overrides {
+            apply_override(&mut services, given, overrides)?;
+        }
+        Ok(Self {
+            services,
+            allow: configuration.allow.clone(),
+        })
+    }
+
+    /// How long the gate learns before anything is dropped for lack of standing: twice the longest time-out of
+    /// a service that asks for standing.
+    pub(crate) fn learning_time(&self) -> Span {
+        let timeouts = self
+            .services
+            .iter()
+            .filter(|service| service.file.require_session);
+        timeouts
+            .map(|service| service.file.user_timeout)
+            .max()
+            .unwrap_or(Span::ZERO)
+            .saturating_mul(2)
+    }
+
+    /// What the engine is built from.
+    pub(crate) fn engine(&self, seed: u64) -> EngineConfiguration {
+        let services = self.services.iter().map(|service| Service {
+            protocol: service.file.protocol,
+            query_ports: service.ports.query.clone(),
+            rules: service.file.rules.clone(),
+        });
+        EngineConfiguration {
+            services: services.collect(),
+            seed,
+        }
+    }
+
+    /// Gate tables for a capture: the named ports at every address, unless the configuration lists addresses.
+    ///
+    /// # Errors
+    /// When the allow list does not fit.
+    pub(crate) fn tables(&self, seed: u64) -> Result<Tables, TableFull> {
+        let mut tables = Tables::new(seed);
+        let mut everywhere = true;
+        for (index, service) in self.services.iter().enumerate() {
+            let number = u8::try_from(index).unwrap_or(u8::MAX);
+            for (transport, port, role) in service.guarded_ports() {
+                tables.set_port(0, transport, port, Port::guarded(number, role));
+            }
+            tables.set_settings(0, number, service.settings());
+            for address in &service.addresses {
+                everywhere = false;
+                tables.insert_local(*address);
+            }
+        }
+        if everywhere {
+            tables.status_mut().flags |= status_flags::ANY_ADDRESS;
+        }
+        // In a capture there is no controller to lose: what it knows is fresh.
+        tables.status_mut().heartbeat_until = u64::MAX;
+        for (address, bits) in &self.allow {
+            let prefix = Prefix {
+                flags: source_flags::ALLOWED,
+                ..Prefix::default()
+            };
+            tables.insert_prefix(*address, *bits, prefix)?;
+        }
+        Ok(tables)
+    }
+}
+
+/// Ports given for a protocol belong to it alone.
+fn apply_override(
+    services: &mut [GuardedService],
+    given: &ServicePorts,
+    overrides: &[ServicePorts],
+) -> Result<(), String> {
+    let name = given.protocol.as_str();
+    if !services
+        .iter()
+        .any(|service| service.file.protocol == given.protocol)
+    {
+        return Err(format!(
+            "there are no rules for {name}: add a file with protocol = \"{name}\""
+        ));
+    }
+    for service in services {
+        if service.file.protocol == given.protocol {
+            let mut all = overrides.iter().filter(|other| other.protocol == given.protocol);
+            let ports: Vec<u16> = all
+                .by_ref()
+                .flat_map(|other| other.ports.iter().copied())
+                .collect();
+            service.ports = sort_by_role(&service.file.ports, &ports);
+        } else {
+            for ports in service.ports.lists_mut() {
+                ports.retain(|port| !given.ports.contains(port));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A port that is one of the protocol's usual ones for something else keeps that meaning.
+fn sort_by_role(usual: &DefaultPorts, given: &[u16]) -> DefaultPorts {
+    let mut ports = DefaultPorts::default();
+    for port in given {
+        if usual.query.contains(port) {
+            ports.query.push(*port);
+        } else if usual.files.contains(port) {
+            ports.files.push(*port);
+        } else if usual.plain.contains(port) {
+            ports.plain.push(*port);
+        } else {
+            ports.main.push(*port);
+        }
+    }
+    ports
+}
+
+const fn has_ports(ports: &DefaultPorts) -> bool {
+    !(ports.main.is_empty() && ports.query.is_empty() && ports.files.is_empty() && ports.plain.is_empty())
+}
+
+impl GuardedService {
+    const fn new(file: RuleFile, ports: DefaultPorts, addresses: Vec<Address>) -> Self {
+        Self {
+            name: file.protocol.as_str(),
+            file,
+            ports,
+            addresses,
+        }
+    }
+
+    fn guarded_ports(&self) -> Vec<(Transport, u16, Role)> {
+        let ports = &self.ports;
+        let entries = |list: &[u16], transport, role| -> Vec<(Transport, u16, Role)> {
+            list.iter().map(|port| (transport, *port, role)).collect()
+        };
+        match self.file.protocol {
+            Protocol::TeamTalk => {
+                let mut all = entries(&ports.main, Transport::Tcp, Role::TeamTalk);
+                all.extend(entries(&ports.main, Transport::Udp, Role::TeamTalk));
+                all
+            }
+            Protocol::Irc => {
+                let mut all = entries(&ports.main, Transport::Tcp, Role::Irc);
+                all.extend(entries(&ports.plain, Transport::Tcp, Role::IrcPlain));
+                all
+            }
+            Protocol::TeamSpeak => {
+                let mut all = entries(&ports.main, Transport::Udp, Role::TeamSpeakVoice);
+                all.extend(entries(&ports.query, Transport::Tcp, Role::TeamSpeakQuery));
+                all.extend(entries(&ports.files, Transport::Tcp, Role::TeamSpeakFiles));
+                all
+            }
+        }
+    }
+
+    fn settings(&self) -> ServiceSettings {
+        let mut flags = 0;
+        if self.file.require_session {
+            flags |= service_flags::REQUIRE_SESSION;
+        }
+        if self.file.require_own_id {
+            flags |= service_flags::REQUIRE_OWN_ID;
+        }
+        let limits = &self.file.limits;
+        ServiceSettings {
+            flags,
+            proof_for: self.file.user_timeout.saturating_mul(2).as_nanos(),
+            source: source_limits(limits),
+            network: shared_limits(&limits.network, limits),
+            service: shared_limits(&limits.service, limits),
+        }
+    }
+}
+
+/// A level tightens strangers' limits; the known and the proven feel nothing.
+fn source_limits(limits: &GateLimits) -> [[[Limit; KINDS]; STANDINGS]; LEVELS] {
+    let mut all = [[[Limit::OFF; KINDS]; STANDINGS]; LEVELS];
+    for (by_standing, divisor) in all.iter_mut().zip(limits.divisors) {
+        for ((by_kind, rates), standing) in by_standing.iter_mut().zip(&limits.source).zip(Standing::ALL) {
+            let divisor = if standing == Standing::Stranger {
+                divisor
+            } else {
+                1
+            };
+            fill(by_kind, rates, divisor);
+        }
+    }
+    all
+}
+
+fn shared_limits(rates: &[Rate; KINDS], limits: &GateLimits) -> [[Limit; KINDS]; LEVELS] {
+    let mut all = [[Limit::OFF; KINDS]; LEVELS];
+    for (by_kind, divisor) in all.iter_mut().zip(limits.divisors) {
+        fill(by_kind, rates, divisor);
+    }
+    all
+}
+
+fn fill(limits: &mut [Limit; KINDS], rates: &[Rate; KINDS], divisor: u64) {
+    for (limit, rate) in limits.iter_mut().zip(rates) {
+        *limit = to_limit(*rate, divisor);
+    }
+}
+
+fn to_limit(rate: Rate, divisor: u64) -> Limit {
+    let Some(interval) = rate
+        .per
+        .as_nanos()
+        .saturating_mul(divisor)
+        .checked_div(rate.units)
+    else {
+        return Limit::OFF;
+    };
+    let interval = interval.max(1);
+    Limit {
+        interval,
+        tolerance: interval.saturating_mul((rate.burst / divisor).max(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules;
+
+    fn guard(overrides: &[&str]) -> Guard {
+        let overrides: Vec<ServicePorts> = overrides.iter().map(|text| text.parse().unwrap()).collect();
+        Guard::new(rules::load(None).unwrap(), &Configuration::default(), &overrides).unwrap()
+    }
+
+    fn ports_of(guard: &Guard, name: &str) -> Vec<(Transport, u16, Role)> {
+        guard
+            .services
+            .iter()
+            .find(|service| service.name == name)
+            .unwrap()
+            .guarded_ports()
+    }
+
+    #[test]
+    fn ports_given_replace_the_default_ones_and_win() {
+        let guard = guard(&["teamtalk=6667,10335", "teamspeak=9988,10011"]);
+        assert_eq!(
+            ports_of(&guard, "teamtalk")
+                .iter()
+                .map(|(_, port, _)| *port)
+                .collect::<Vec<_>>(),
+            [6667, 10_335, 6667, 10_335]
+        );
+        assert!(!ports_of(&guard, "irc").iter().any(|(_, port, _)| *port == 6667));
+        assert_eq!(
+            ports_of(&guard, "teamspeak"),
+            [
+                (Transport::Udp, 9988, Role::TeamSpeakVoice),
+                (Transport::Tcp, 10_011, Role::TeamSpeakQuery)
+            ]
+        );
+    }
+
+    #[test]
+    fn levels_tighten_strangers_and_nobody_else() {
+        let guard = guard(&[]);
+        let settings = guard
+            .services
+            .iter()
+            .find(|service| service.name == "teamtalk")
+            .unwrap()
+            .settings();
+        let interval =
+            |level: usize, standing: Standing| settings.source[level][standing as usize][0].interval;
+        assert_eq!(
+            interval(2, Standing::Stranger),
+            4 * interval(0, Standing::Stranger)
+        );
+        for standing in [
+            Standing::Proven,
+            Standing::Known,
+            Standing::Limited,
+            Standing::Allowed,
+        ] {
+            assert_eq!(interval(2, standing), interval(0, standing));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! `floodwall`: the shell around gate and engine.
+//!
+//! Reading order: [`cli`] (what was typed) → one module per command ([`replay`], [`check`]). Beneath them:
+//! [`capture`] reads packets from files, [`guard`] turns rule files and configuration into gate tables and
+//! engine services, [`enforce`] carries out the engine's commands.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+mod capture;
+mod check;
+mod cli;
+mod configuration;
+mod enforce;
+mod guard;
+mod output;
+mod replay;
+mod rules;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -1,0 +1,42 @@
+//! How a command ends, and how it prints.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// How a command ended; the number is the exit code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Exit {
+    /// Everything that was asked for was done.
+    Done = 0,
+    /// Something failed; what could be done was.
+    Failed = 1,
+    /// The input or the command line is wrong; nothing was done.
+    BadInput = 2,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Prints to standard output. A closed pipe ends quietly: whoever read it has seen enough.
+pub(crate) fn print(text: impl fmt::Display) -> Exit {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Exit::Done,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            complain(format_args!("cannot write to standard output: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// Prints one line to standard error. If even that fails there is nobody left to tell.
+pub(crate) fn complain(text: impl fmt::Display) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}

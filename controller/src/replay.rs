@@ -1,0 +1,262 @@
+//! `floodwall replay`: captures in, the verdicts of gate and rules out.
+//!
+//! The gate is the kernel's gate over tables in memory; the engine is the daemon's engine; the clock of both is
+//! the capture's. So what is reported is what would have happened.
+
+use std::{
+    io::{IsTerminal, stderr},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use floodwall_engine::{Engine, Packet, Span, Timestamp};
+use floodwall_wire::{State, frame, judge, observe, window::SliceWindow};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{
+    capture::{CaptureFile, Frame},
+    cli::{Format, ReplayArguments},
+    configuration::{self, Configuration, ConfigurationError},
+    enforce::{Enforcer, tables::TablesEnforcer},
+    guard::Guard,
+    output::{Exit, complain, print},
+    rules::{self, RulesError},
+};
+
+mod compare;
+mod json;
+mod tally;
+mod text;
+
+use tally::Tally;
+
+/// Key of every table: the same capture gives the same report, whoever replays it.
+const SEED: u64 = 0x0066_6c6f_6f64_7761;
+/// Packets between two looks at the progress bar.
+const PROGRESS_PACKETS: u64 = 4_096;
+
+/// Runs the command.
+pub(crate) fn run(arguments: &ReplayArguments) -> Exit {
+    let mut walls = match set_up(arguments) {
+        Ok(walls) => walls,
+        Err(mistakes) => {
+            complain(mistakes);
+            return Exit::BadInput;
+        }
+    };
+    let failures = read_all(arguments, &mut walls);
+    for wall in &mut walls {
+        wall.finish();
+    }
+    let report = match (walls.as_slice(), arguments.format) {
+        ([wall], Format::Text) => text::report(wall.tally(), arguments.sources),
+        ([wall], Format::Json) => json::report(wall.tally(), arguments.sources, None),
+        ([wall, other, ..], Format::Text) => {
+            let mut report = text::report(wall.tally(), arguments.sources);
+            report.push_str(&compare::text(wall.tally(), other.tally()));
+            report
+        }
+        ([wall, other, ..], Format::Json) => {
+            json::report(wall.tally(), arguments.sources, Some(other.tally()))
+        }
+        ([], _) => String::new(),
+    };
+    let printed = print(report);
+    for failure in &failures {
+        complain(failure);
+    }
+    if failures.is_empty() {
+        printed
+    } else {
+        Exit::Failed
+    }
+}
+
+/// One wall, or two to compare: `--rules` and `--against`.
+fn set_up(arguments: &ReplayArguments) -> Result<Vec<Wall>, String> {
+    let configuration = match arguments.config.as_deref().map(configuration::load) {
+        None => Configuration::default(),
+        Some(Ok(configuration)) => configuration,
+        Some(Err(ConfigurationError::Unreadable(reason))) => return Err(reason),
+        Some(Err(ConfigurationError::Mistakes(found))) => return Err(lines(&found)),
+    };
+    let mut walls = Vec::new();
+    let folders = [
+        Some(arguments.rules.as_deref()),
+        arguments.against.as_deref().map(Some),
+    ];
+    for folder in folders.into_iter().flatten() {
+        let rules = match rules::load(folder) {
+            Ok(rules) => rules,
+            Err(RulesError::Unreadable(reason)) => return Err(reason),
+            Err(RulesError::Mistakes(found)) => return Err(lines(&found)),
+        };
+        let guard = Guard::new(rules, &configuration, &arguments.services)?;
+        walls.push(Wall::new(&guard, &arguments.files)?);
+    }
+    Ok(walls)
+}
+
+fn lines(items: &[impl ToString]) -> String {
+    items
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Reads every capture in turn; answers what went wrong. What was read before counts.
+fn read_all(arguments: &ReplayArguments, walls: &mut [Wall]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for path in &arguments.files {
+        let outcome = CaptureFile::open(path).and_then(|mut capture| {
+            let progress = progress_bar(arguments, path);
+            let outcome = read_one(&mut capture, walls, &progress);
+            progress.finish_and_clear();
+            outcome
+        });
+        if let Err(error) = outcome {
+            failures.push(format!("{error:#}"));
+        }
+    }
+    failures
+}
+
+fn read_one(capture: &mut CaptureFile, walls: &mut [Wall], progress: &ProgressBar) -> anyhow::Result<()> {
+    let consumed: Arc<AtomicU64> = capture.consumed();
+    let mut packets = 0u64;
+    while let Some(frame) = capture.next_frame()? {
+        for wall in walls.iter_mut() {
+            wall.handle_frame(&frame);
+        }
+        packets += 1;
+        if packets.is_multiple_of(PROGRESS_PACKETS) {
+            progress.set_position(consumed.load(Ordering::Relaxed));
+        }
+    }
+    Ok(())
+}
+
+/// A bar with rate and remaining time on a terminal; nothing when piped.
+fn progress_bar(arguments: &ReplayArguments, path: &PathBuf) -> ProgressBar {
+    let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let target = if arguments.plain || !stderr().is_terminal() {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr_with_hz(4)
+    };
+    let style =
+        ProgressStyle::with_template("{msg} {percent}% of {total_bytes}, {bytes_per_sec}, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(bytes), target)
+        .with_style(style)
+        .with_message(path.display().to_string())
+}
+
+/// Gate, engine and report of one rule set.
+struct Wall {
+    enforcer: TablesEnforcer,
+    engine: Engine,
+    tally: Tally,
+    learning: Span,
+    last: Option<Timestamp>,
+}
+
+impl Wall {
+    fn new(guard: &Guard, files: &[PathBuf]) -> Result<Self, String> {
+        let tables = guard.tables(SEED).map_err(|error| error.to_string())?;
+        Ok(Self {
+            enforcer: TablesEnforcer::new(tables),
+            engine: Engine::new(guard.engine(SEED)),
+            tally: Tally::new(guard, files),
+            learning: guard.learning_time(),
+            last: None,
+        })
+    }
+
+    /// One packet from the card to the ban: gate, engine, enforcer.
+    fn handle_frame(&mut self, frame: &Frame<'_>) {
+        let tables = &mut self.enforcer.tables;
+        tables.set_now(frame.at.as_nanos());
+        if self.last.is_none_or(|last| is_break(last, frame.at)) {
+            tables.status_mut().learning_until = (frame.at + self.learning).as_nanos();
+        }
+        self.last = Some(frame.at);
+        self.tally.count_frame(frame);
+        let window = SliceWindow::new(frame.bytes);
+        let Ok(headers) = frame::walk(&window) else {
+            self.tally.count_undecoded(frame);
+            return;
+        };
+        let judgement = judge(&window, tables);
+        if judgement.is_guarded() {
+            self.tally.count_arriving(frame, headers.source, &judgement);
+            let packet = Packet::arriving(frame.at, frame.bytes, &headers, &judgement);
+            self.engine.handle_packet(&packet);
+        } else {
+            // What a server still answers to a banned source would not have been asked; it proves nothing.
+            if self.engine.is_banned(headers.destination) {
+                let port = tables.port(0, headers.transport, headers.source_port);
+                if let Some(service) = port.service() {
+                    let class = judgement.class;
+                    let packet = Packet::departing(frame.at, frame.bytes, &headers, service, class);
+                    self.engine.handle_packet(&packet);
+                }
+                return self.carry_out();
+            }
+            let observation = observe(&window, tables);
+            if !observation.is_guarded() {
+                return;
+            }
+            if observation.proves {
+                self.tally.note_proof(headers.destination);
+            }
+            let packet = Packet::departing(
+                frame.at,
+                frame.bytes,
+                &headers,
+                observation.service,
+                observation.class,
+            );
+            self.engine.handle_packet(&packet);
+        }
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(command) = self.engine.next_command() {
+            if let Err(error) = self.enforcer.apply(&command) {
+                self.tally.note_failure(&error);
+            }
+            self.tally.note_command(&command);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.engine.finish();
+        self.carry_out();
+        self.tally.finish(&self.engine);
+    }
+
+    const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+/// Whether the capture was interrupted between two packets, or is several in one file: then who holds a session
+/// has to be learnt anew.
+fn is_break(last: Timestamp, now: Timestamp) -> bool {
+    now.since(last) > Span::from_secs(3_600) || last.since(now) > Span::from_secs(60)
+}
+
+/// RFC 3339, UTC, microseconds.
+fn rfc3339(at: Timestamp) -> String {
+    let nanos = i128::from(at.as_nanos());
+    match jiff::Timestamp::from_nanosecond(nanos) {
+        Ok(timestamp) => format!("{timestamp:.6}"),
+        Err(_) => "never".to_owned(),
+    }
+}

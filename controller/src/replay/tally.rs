@@ -1,0 +1,335 @@
+//! What a replay counts, source by source.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+};
+
+use floodwall_engine::{
+    Command, Engine, Timestamp,
+    command::{Explanation, Prefix},
+    limits::NOTES_MAX,
+    rule::{Level, RuleId},
+    signal::SignalKind,
+};
+use floodwall_wire::{Address, Class, Judgement, Reason, Verdict, class::CLASSES, tables::Standing};
+
+use crate::{capture::Frame, guard::Guard};
+
+/// Sources counted one by one. A spoofed flood claims millions: beyond this they are summed.
+const SOURCES_MAX: usize = 200_000;
+
+/// The strongest thing that happened to a source.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Outcome {
+    #[default]
+    Clean,
+    Noted,
+    Limited,
+    Dropped,
+    Banned,
+}
+
+impl Outcome {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Noted => "noted",
+            Self::Limited => "limited",
+            Self::Dropped => "dropped",
+            Self::Banned => "banned",
+        }
+    }
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Volume {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+impl Volume {
+    const fn add(&mut self, bytes: u64) {
+        self.packets += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// One source.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Source {
+    pub(super) volume: Volume,
+    pub(super) dropped: u64,
+    pub(super) outcome: Outcome,
+    pub(super) standing: Option<Standing>,
+    pub(super) rules: Vec<RuleId>,
+    pub(super) reasons: BTreeMap<Reason, u64>,
+    pub(super) first_action: Option<Timestamp>,
+}
+
+impl Source {
+    fn act(&mut self, outcome: Outcome, at: Timestamp) {
+        self.outcome = self.outcome.max(outcome);
+        self.first_action = Some(self.first_action.map_or(at, |first| first.min(at)));
+    }
+
+    fn act_by_rule(&mut self, outcome: Outcome, explanation: &Explanation) {
+        self.act(outcome, explanation.at);
+        if !self.rules.contains(&explanation.rule) {
+            self.rules.push(explanation.rule.clone());
+        }
+    }
+}
+
+/// One guarded service.
+#[derive(Clone, Debug)]
+pub(super) struct ServiceTally {
+    pub(super) name: &'static str,
+    pub(super) volume: Volume,
+    pub(super) classes: [Volume; CLASSES],
+}
+
+/// A ban, as reported.
+#[derive(Clone, Debug)]
+pub(super) struct BanRow {
+    pub(super) subject: Prefix,
+    pub(super) until: Timestamp,
+    pub(super) explanation: Explanation,
+}
+
+/// A change of level, as reported.
+#[derive(Clone, Debug)]
+pub(super) struct LevelRow {
+    pub(super) service: u8,
+    pub(super) at: Timestamp,
+    pub(super) level: Level,
+    pub(super) rule: Option<RuleId>,
+}
+
+/// Everything a report is made from.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) files: Vec<PathBuf>,
+    pub(super) total: Volume,
+    pub(super) first: Option<Timestamp>,
+    pub(super) last: Option<Timestamp>,
+    pub(super) undecoded: u64,
+    pub(super) services: Vec<ServiceTally>,
+    pub(super) signals: Vec<(SignalKind, u64)>,
+    pub(super) bans: Vec<BanRow>,
+    pub(super) notes: Vec<Explanation>,
+    pub(super) notes_left_out: u64,
+    pub(super) levels: Vec<LevelRow>,
+    pub(super) failures: Vec<String>,
+    sources: HashMap<Address, Source>,
+    proven: HashSet<Address>,
+    known: HashSet<Address>,
+    rest: Source,
+}
+
+impl Tally {
+    pub(super) fn new(guard: &Guard, files: &[PathBuf]) -> Self {
+        let services = guard.services.iter().map(|service| ServiceTally {
+            name: service.name,
+            volume: Volume::default(),
+            classes: [Volume::default(); CLASSES],
+        });
+        Self {
+            files: files.to_vec(),
+            total: Volume::default(),
+            first: None,
+            last: None,
+            undecoded: 0,
+            services: services.collect(),
+            signals: Vec::new(),
+            bans: Vec::new(),
+            notes: Vec::new(),
+            notes_left_out: 0,
+            levels: Vec::new(),
+            failures: Vec::new(),
+            sources: HashMap::new(),
+            proven: HashSet::new(),
+            known: HashSet::new(),
+            rest: Source::default(),
+        }
+    }
+
+    pub(super) fn count_frame(&mut self, frame: &Frame<'_>) {
+        self.total.add(u64::from(frame.wire_bytes));
+        self.first = Some(self.first.map_or(frame.at, |first| first.min(frame.at)));
+        self.last = Some(self.last.map_or(frame.at, |last| last.max(frame.at)));
+    }
+
+    /// A frame without a TCP or UDP header to read.
+    pub(super) const fn count_undecoded(&mut self, _frame: &Frame<'_>) {
+        self.undecoded += 1;
+    }
+
+    pub(super) fn count_arriving(&mut self, frame: &Frame<'_>, address: Address, judgement: &Judgement) {
+        let bytes = u64::from(frame.wire_bytes);
+        if let Some(service) = self.services.get_mut(usize::from(judgement.service)) {
+            service.volume.add(bytes);
+            if let Some(class) = service.classes.get_mut(judgement.class as usize) {
+                class.add(bytes);
+            }
+        }
+        let source = self.source(address);
+        source.volume.add(bytes);
+        if judgement.verdict() == Verdict::Drop {
+            source.dropped += 1;
+            *source.reasons.entry(judgement.reason).or_default() += 1;
+            source.act(Outcome::Dropped, frame.at);
+        }
+    }
+
+    fn source(&mut self, address: Address) -> &mut Source {
+        if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&address) {
+            return &mut self.rest;
+        }
+        self.sources.entry(address).or_default()
+    }
+
+    pub(super) fn note_proof(&mut self, address: Address) {
+        if self.proven.len() < SOURCES_MAX {
+            self.proven.insert(address);
+        }
+    }
+
+    pub(super) fn note_command(&mut self, command: &Command) {
+        match command {
+            Command::Ban {
+                subject,
+                until,
+                explanation,
+            } => {
+                let address = if subject.is_host() {
+                    subject.address()
+                } else {
+                    // The signal that made a network's ban due came from an address in it.
+                    explanation.offender
+                };
+                self.source(address).act_by_rule(Outcome::Banned, explanation);
+                self.bans.push(BanRow {
+                    subject: *subject,
+                    until: *until,
+                    explanation: explanation.clone(),
+                });
+            }
+            Command::Limit {
+                address, explanation, ..
+            }
+            | Command::Reset {
+                address, explanation, ..
+            } => {
+                self.source(*address).act_by_rule(Outcome::Limited, explanation);
+            }
+            Command::Note {
+                address, explanation, ..
+            } => {
+                if let Some(address) = address {
+                    self.source(*address).act_by_rule(Outcome::Noted, explanation);
+                }
+                if self.notes.len() < NOTES_MAX {
+                    self.notes.push(explanation.clone());
+                } else {
+                    self.notes_left_out += 1;
+                }
+            }
+            Command::Know { address, .. } => {
+                if self.known.len() < SOURCES_MAX {
+                    self.known.insert(*address);
+                }
+            }
+            Command::SetLevel {
+                service,
+                level,
+                explanation,
+                ..
+            } => self.levels.push(LevelRow {
+                service: *service,
+                at: explanation
+                    .as_ref()
+                    .map_or(self.last.unwrap_or_default(), |explanation| explanation.at),
+                level: *level,
+                rule: explanation.as_ref().map(|explanation| explanation.rule.clone()),
+            }),
+            Command::BindUser { .. } | Command::FreeUser { .. } => {}
+        }
+    }
+
+    pub(super) fn note_failure(&mut self, error: &anyhow::Error) {
+        if self.failures.len() < NOTES_MAX {
+            self.failures.push(format!("{error:#}"));
+        }
+    }
+
+    pub(super) fn finish(&mut self, engine: &Engine) {
+        self.signals = engine.signals().collect();
+        for (address, source) in &mut self.sources {
+            source.standing = Some(if self.known.contains(address) {
+                Standing::Known
+            } else if self.proven.contains(address) {
+                Standing::Proven
+            } else {
+                Standing::Stranger
+            });
+        }
+    }
+
+    /// Sources worst first, then by packets, then by address; beyond `most` one sum and how many it is of.
+    pub(super) fn sources(&self, most: usize) -> (Vec<(Address, &Source)>, Option<(usize, Source)>) {
+        let mut all: Vec<(Address, &Source)> = self
+            .sources
+            .iter()
+            .map(|(address, source)| (*address, source))
+            .collect();
+        all.sort_by_key(|(address, source)| {
+            (
+                std::cmp::Reverse(source.outcome),
+                std::cmp::Reverse(source.volume.packets),
+                *address,
+            )
+        });
+        let beyond = all.split_off(most.min(all.len()));
+        let uncounted = self.rest.volume.packets > 0;
+        if beyond.is_empty() && !uncounted {
+            return (all, None);
+        }
+        let mut sum = self.rest.clone();
+        for (_, source) in &beyond {
+            sum.volume.packets += source.volume.packets;
+            sum.volume.bytes += source.volume.bytes;
+            sum.dropped += source.dropped;
+            sum.outcome = sum.outcome.max(source.outcome);
+            for (reason, count) in &source.reasons {
+                *sum.reasons.entry(*reason).or_default() += count;
+            }
+        }
+        (all, Some((beyond.len(), sum)))
+    }
+
+    /// Every source that was seen, in order of address.
+    pub(super) fn by_address(&self) -> BTreeMap<Address, &Source> {
+        self.sources
+            .iter()
+            .map(|(address, source)| (*address, source))
+            .collect()
+    }
+
+    pub(super) fn service_name(&self, service: u8) -> &'static str {
+        self.services
+            .get(usize::from(service))
+            .map_or("", |service| service.name)
+    }
+}
+
+impl ServiceTally {
+    /// Classes that occurred.
+    pub(super) fn classes(&self) -> impl Iterator<Item = (Class, Volume)> {
+        Class::ALL
+            .into_iter()
+            .zip(self.classes)
+            .filter(|(_, volume)| volume.packets > 0)
+    }
+}

@@ -1,0 +1,139 @@
+//! Rule files: a folder's, or the shipped ones.
+
+use std::{fs, path::Path};
+
+use floodwall_engine::rule::{RuleFile, diagnostic::Diagnostic, file};
+
+/// The shipped rules, one file per protocol.
+const SHIPPED: [(&str, &str); 3] = [
+    ("rules/irc.toml", include_str!("../../rules/irc.toml")),
+    ("rules/teamspeak.toml", include_str!("../../rules/teamspeak.toml")),
+    ("rules/teamtalk.toml", include_str!("../../rules/teamtalk.toml")),
+];
+
+/// Largest rule file read.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Why rules could not be used.
+#[derive(Debug)]
+pub(crate) enum RulesError {
+    /// A folder or file could not be read.
+    Unreadable(String),
+    /// Mistakes in rule files.
+    Mistakes(Vec<Diagnostic>),
+}
+
+/// Reads every `*.toml` of a folder, in order of name; without one, the shipped rules.
+pub(crate) fn load(folder: Option<&Path>) -> Result<Vec<RuleFile>, RulesError> {
+    let sources = match folder {
+        Some(folder) => read_folder(folder).map_err(RulesError::Unreadable)?,
+        None => SHIPPED
+            .map(|(path, source)| (path.to_owned(), source.to_owned()))
+            .to_vec(),
+    };
+    let mut files = Vec::new();
+    let mut mistakes = Vec::new();
+    for (path, source) in &sources {
+        match file::parse(path, source) {
+            Ok(file) => files.push(file),
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    mistakes.extend(duplicates(&files));
+    if mistakes.is_empty() {
+        Ok(files)
+    } else {
+        Err(RulesError::Mistakes(mistakes))
+    }
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, String> {
+    let entries =
+        fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|error| format!("cannot read {}: {error}", folder.display()))?
+            .path();
+        if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    if paths.is_empty() {
+        return Err(format!("{} holds no rule file (*.toml)", folder.display()));
+    }
+    paths
+        .into_iter()
+        .map(|path| Ok((path.display().to_string(), read_text(&path)?)))
+        .collect()
+}
+
+/// A whole file as text, refused beyond a bound.
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let size = fs::metadata(path)
+        .map_err(|error| format!("cannot read {shown}: {error}"))?
+        .len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!(
+            "{shown} is larger than {} MiB: not a file of ours",
+            FILE_BYTES_MAX >> 20
+        ));
+    }
+    fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))
+}
+
+/// Two files for one protocol, or one rule in two files.
+fn duplicates(files: &[RuleFile]) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let earlier = files.iter().take(index);
+        if let Some(first) = earlier.clone().find(|first| first.protocol == file.protocol) {
+            found.push(Diagnostic {
+                path: file.path.clone(),
+                line: 1,
+                column: 1,
+                message: format!(
+                    "a second file for {}, after {}",
+                    file.protocol.as_str(),
+                    first.path
+                ),
+                remedy: Some("put all rules of a protocol into one file".to_owned()),
+            });
+        }
+        for rule in &file.rules {
+            if let Some(first) = earlier
+                .clone()
+                .find(|first| first.rules.iter().any(|other| other.id == rule.id))
+            {
+                found.push(Diagnostic {
+                    path: file.path.clone(),
+                    line: 1,
+                    column: 1,
+                    message: format!("a second rule \"{}\", after the one in {}", rule.id, first.path),
+                    remedy: Some("give it a name of its own".to_owned()),
+                });
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_rules_are_without_mistake_and_cover_every_protocol() {
+        let files = load(None).unwrap();
+        assert_eq!(files.len(), floodwall_engine::Protocol::ALL.len());
+        for file in &files {
+            let name = file.protocol.as_str();
+            assert!(!file.rules.is_empty());
+            for rule in &file.rules {
+                assert!(rule.id.0.starts_with(&format!("{name}/")), "{}", rule.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Commands: what the engine wants done. The shell carries them out; the engine never waits for it.
+
+use std::fmt;
+
+use floodwall_wire::Address;
+
+use crate::{
+    rule::{Level, RuleId, evaluate::Subject},
+    signal::FlowId,
+    time::{Span, Timestamp},
+};
+
+/// An address with the number of leading bits that count, of 128; IPv4 prefixes are 96 longer than written.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Prefix {
+    address: Address,
+    bits: u8,
+}
+
+impl Prefix {
+    /// One address.
+    pub const fn host(address: Address) -> Self {
+        Self { address, bits: 128 }
+    }
+
+    /// The /64 an IPv6 address lies in.
+    pub const fn network64(address: Address) -> Self {
+        Self {
+            address: Address::from_v6(address.high, 0),
+            bits: 64,
+        }
+    }
+
+    /// The first address.
+    pub const fn address(self) -> Address {
+        self.address
+    }
+
+    /// Leading bits that count, of 128.
+    pub const fn bits(self) -> u8 {
+        self.bits
+    }
+
+    /// Whether it is one address alone.
+    pub const fn is_host(self) -> bool {
+        self.bits == 128
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let written = if self.address.is_v4() {
+            self.bits.saturating_sub(96)
+        } else {
+            self.bits
+        };
+        write!(f, "{}/{written}", self.address)
+    }
+}
+
+/// Why something was done: enough to explain it in full sentences.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Explanation {
+    /// Which rule.
+    pub rule: RuleId,
+    /// What the rule is for.
+    pub why: Box<str>,
+    /// Whom the rule counted by.
+    pub subject: Subject,
+    /// Whose signal reached the limit.
+    pub offender: Address,
+    /// When.
+    pub at: Timestamp,
+    /// How many there were.
+    pub count: u32,
+    /// How many are too many.
+    pub limit: u32,
+    /// In how much time.
+    pub within: Span,
+    /// The last few signals, redacted.
+    pub evidence: Vec<String>,
+}
+
+/// One thing to be done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Drop everything from there.
+    Ban {
+        /// From where.
+        subject: Prefix,
+        /// Until when.
+        until: Timestamp,
+        /// Why.
+        explanation: Explanation,
+    },
+    /// Hold an address to the tightest limits.
+    Limit {
+        /// Which.
+        address: Address,
+        /// Until when.
+        until: Timestamp,
+        /// Why.
+        explanation: Explanation,
+    },
+    /// Cut one connection.
+    Reset {
+        /// Whose.
+        address: Address,
+        /// Which.
+        flow: FlowId,
+        /// Why.
+        explanation: Explanation,
+    },
+    /// Say so.
+    Note {
+        /// Whom it concerns, if one address.
+        address: Option<Address>,
+        /// Where to send word.
+        notify: Vec<Box<str>>,
+        /// Why.
+        explanation: Explanation,
+    },
+    /// Serve an address first.
+    Know {
+        /// Which.
+        address: Address,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// A TeamTalk user id belongs to an address now.
+    BindUser {
+        /// Index of the service.
+        service: u8,
+        /// The id.
+        user_id: u16,
+        /// Its owner.
+        owner: Address,
+    },
+    /// A TeamTalk user id is free.
+    FreeUser {
+        /// Index of the service.
+        service: u8,
+        /// The id.
+        user_id: u16,
+    },
+    /// A service's level changed.
+    SetLevel {
+        /// Index of the service.
+        service: u8,
+        /// Which class of traffic.
+        front: Front,
+        /// How alarmed.
+        level: Level,
+        /// Why, if a rule raised it.
+        explanation: Option<Explanation>,
+    },
+}
+
+/// A class of traffic that has a level of its own.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Front {
+    /// Datagrams.
+    Udp,
+    /// Connections and what is said on them.
+    Tcp,
+}
+
+impl Front {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+}

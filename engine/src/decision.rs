@@ -1,0 +1,533 @@
+//! Decisions: from findings to commands, with the brakes on.
+//!
+//! A rule says what it would do; here it is decided what is done, and to whom:
+//!
+//! - an address is banned only on evidence it cannot have been lent by a forger (rule files refuse the rest);
+//! - a finding about a network, an account or a whole service is laid at the door of those who contributed,
+//!   never of their neighbours: at once if they did so often, after a little patience otherwise, not at all if
+//!   they have meanwhile logged in with a password. A mistyped password is followed by the right one;
+//! - a whole IPv6 /64 is banned only when many of its addresses contributed and nobody in it behaves well;
+//! - behind an address with several other good sessions, the offending connection is cut, not the house;
+//! - no more than [`BANS_PER_MINUTE_MAX`] bans a minute; beyond that the address is limited.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use floodwall_wire::Address;
+
+use crate::{
+    bounded::BoundedMap,
+    command::{Command, Explanation, Front, Prefix},
+    ledger::{Ban, Ledger},
+    limits::{ACCOUNTS_PER_ADDRESS_MAX, SUBJECTS_MAX},
+    rule::{
+        Action, Level, Rule,
+        counter::SlidingCount,
+        evaluate::{Finding, Subject},
+    },
+    signal::{EvidenceClass, FlowId, Method, Signal, SignalKind},
+    text::Text,
+    time::{Span, Timestamp},
+};
+
+/// How long an address stays known after a login with a password.
+pub const KNOWN_FOR: Span = Span::from_secs(30 * 24 * 3_600);
+/// Bans made per minute at most.
+pub const BANS_PER_MINUTE_MAX: u32 = 120;
+/// Contributions to a finding from which on a contributor is sanctioned without patience.
+const CONTRIBUTIONS_PLAIN: u32 = 3;
+/// How long others are given to log in after all.
+const PATIENCE: Span = Span::from_secs(15);
+/// Contributing addresses of one /64 from which on it is treated as one.
+const ROTATING_ADDRESSES: usize = 8;
+/// Other logged-in sessions behind an address from which on it counts as shared.
+const SHARED_SESSIONS: usize = 2;
+/// Networks from which one account may log in before it is everybody's account and proves nothing.
+const ACCOUNT_NETWORKS_MAX: usize = 4;
+/// An offence counts as a repeat for this long.
+const REPEAT_WITHIN: Span = Span::from_secs(7 * 24 * 3_600);
+
+/// What is decided, and what decisions rest on.
+#[derive(Debug)]
+pub struct Decisions {
+    people: BoundedMap<Address, Person>,
+    /// When somebody in a network last logged in with a password.
+    good_networks: BoundedMap<Address, Timestamp>,
+    /// From which networks an account logged in.
+    accounts: BoundedMap<(u8, Text), BTreeSet<Address>>,
+    suspects: BTreeMap<Address, Suspect>,
+    levels: BTreeMap<(u8, Front), Alarm>,
+    bans_made: SlidingCount,
+    bans_braked: u64,
+}
+
+/// What is known of one address.
+#[derive(Debug, Default)]
+struct Person {
+    /// Last login with a password of its own.
+    logged_in_at: Option<Timestamp>,
+    /// Connections on which somebody is logged in.
+    sessions: BTreeSet<FlowId>,
+    offences: u32,
+    offended_at: Timestamp,
+    limited_until: Timestamp,
+}
+
+/// Somebody who contributed a little to an attack, and may have only mistyped.
+#[derive(Debug)]
+struct Suspect {
+    since: Timestamp,
+    duration: Span,
+    explanation: Explanation,
+}
+
+#[derive(Debug)]
+struct Alarm {
+    level: Level,
+    until: Timestamp,
+    duration: Span,
+}
+
+impl Decisions {
+    /// Nothing decided yet; `seed` keys the tables.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            people: BoundedMap::new(SUBJECTS_MAX, seed),
+            good_networks: BoundedMap::new(SUBJECTS_MAX, seed),
+            accounts: BoundedMap::new(SUBJECTS_MAX, seed),
+            suspects: BTreeMap::new(),
+            levels: BTreeMap::new(),
+            bans_made: SlidingCount::default(),
+            bans_braked: 0,
+        }
+    }
+
+    /// The higher of a service's levels.
+    pub fn level(&self, service: u8) -> Level {
+        let alarm = |front| {
+            self.levels
+                .get(&(service, front))
+                .map_or(Level::Normal, |alarm| alarm.level)
+        };
+        Front::ALL.into_iter().map(alarm).max().unwrap_or_default()
+    }
+
+    /// Bans that became limits because there were too many.
+    pub const fn bans_braked(&self) -> u64 {
+        self.bans_braked
+    }
+
+    /// Learns who logs in and out.
+    pub fn handle_signal(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
+        match signal.kind {
+            SignalKind::LoginSucceeded => self.on_login(signal, commands),
+            SignalKind::LoginEnded | SignalKind::ConnectionClosed => {
+                if let (Some(flow), Some(person)) =
+                    (signal.flow, self.people.touch(&signal.address, signal.at))
+                {
+                    person.sessions.remove(&flow);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_login(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
+        let now = signal.at;
+        let own_password = matches!(
+            signal.detail.method,
+            Some(Method::Account | Method::Sasl | Method::Services | Method::Oper | Method::Query)
+        ) && !self.is_shared_account(signal);
+        let Some(person) = self.person(signal.address, now) else {
+            return;
+        };
+        if let Some(flow) = signal.flow
+            && person.sessions.len() < ACCOUNTS_PER_ADDRESS_MAX
+        {
+            person.sessions.insert(flow);
+        }
+        if !own_password {
+            return;
+        }
+        person.logged_in_at = Some(now);
+        self.suspects.remove(&signal.address);
+        let network = crate::rule::evaluate::network(signal.address);
+        self.good_networks
+            .touch_or_insert(&network, now, || now, |_| true, |_, _| {});
+        commands.push(Command::Know {
+            address: signal.address,
+            until: now + KNOWN_FOR,
+        });
+    }
+
+    /// An account that logs in from everywhere is a guest account with a password everybody has.
+    fn is_shared_account(&mut self, signal: &Signal) -> bool {
+        let Some(account) = signal.detail.account.clone() else {
+            return false;
+        };
+        let network = crate::rule::evaluate::network(signal.address);
+        let key = (signal.service, account);
+        let networks = self
+            .accounts
+            .touch_or_insert(&key, signal.at, BTreeSet::new, |_| true, |_, _| {});
+        let Some(networks) = networks else { return true };
+        if networks.len() < ACCOUNT_NETWORKS_MAX {
+            networks.insert(network);
+        }
+        networks.len() >= ACCOUNT_NETWORKS_MAX
+    }
+
+    fn person(&mut self, address: Address, now: Timestamp) -> Option<&mut Person> {
+        self.people.touch_or_insert(
+            &address,
+            now,
+            Person::default,
+            |person| person.sessions.is_empty(),
+            |_, _| {},
+        )
+    }
+
+    /// Acts on a finding.
+    pub fn handle_finding(
+        &mut self,
+        rule: &Rule,
+        finding: Finding,
+        ledger: &mut Ledger,
+        commands: &mut Vec<Command>,
+    ) {
+        let explanation = explain(rule, &finding);
+        if rule.shadow {
+            return;
+        }
+        let by_address = matches!(finding.subject, Subject::Address(_) | Subject::Session(_));
+        if by_address && self.is_spared(rule, &finding.signal) {
+            return;
+        }
+        match rule.action {
+            Action::Note => commands.push(Command::Note {
+                address: by_address.then_some(finding.signal.address),
+                notify: rule.notify.clone(),
+                explanation,
+            }),
+            Action::RaiseLevel => {
+                self.raise_level(rule, &finding, &explanation, commands);
+                self.sanction_contributors(rule, &finding, &explanation, ledger, commands);
+            }
+            Action::Limit | Action::Reset | Action::Ban if by_address => {
+                self.sanction(
+                    rule,
+                    finding.signal.address,
+                    finding.signal.flow,
+                    explanation,
+                    ledger,
+                    commands,
+                );
+            }
+            Action::Limit | Action::Reset | Action::Ban => {
+                if !self.ban_rotating_network(rule, &finding, &explanation, ledger, commands) {
+                    self.sanction_contributors(rule, &finding, &explanation, ledger, commands);
+                }
+            }
+        }
+    }
+
+    /// A rule for alarmed times is for strangers; and what a forger can do in somebody's name costs nobody who
+    /// is known or has a session anything.
+    fn is_spared(&self, rule: &Rule, signal: &Signal) -> bool {
+        let known = self.behaves_well(&signal.address, signal.at);
+        let forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
+        let has_session = self
+            .people
+            .get(&signal.address)
+            .is_some_and(|person| !person.sessions.is_empty());
+        (known && rule.level > Level::Normal) || (forgeable && (known || has_session))
+    }
+
+    fn raise_level(
+        &mut self,
+        rule: &Rule,
+        finding: &Finding,
+        explanation: &Explanation,
+        commands: &mut Vec<Command>,
+    ) {
+        let signal = &finding.signal;
+        let front = match signal.kind.evidence() {
+            EvidenceClass::Spoofable => Front::Udp,
+            EvidenceClass::Acknowledged => Front::Tcp,
+        };
+        let until = signal.at + rule.duration;
+        let alarm = self.levels.entry((signal.service, front)).or_insert(Alarm {
+            level: Level::Normal,
+            until,
+            duration: rule.duration,
+        });
+        alarm.until = alarm.until.max(until);
+        if alarm.level < Level::Attack {
+            alarm.level = Level::Attack;
+            commands.push(Command::SetLevel {
+                service: signal.service,
+                front,
+                level: Level::Attack,
+                explanation: Some(explanation.clone()),
+            });
+        }
+    }
+
+    /// Those who contributed often at once; the others after some patience.
+    fn sanction_contributors(
+        &mut self,
+        rule: &Rule,
+        finding: &Finding,
+        explanation: &Explanation,
+        ledger: &mut Ledger,
+        commands: &mut Vec<Command>,
+    ) {
+        let now = finding.signal.at;
+        for (address, count) in &finding.contributors {
+            if self.behaves_well(address, now) || ledger.ban_of(*address, now).is_some() {
+                continue;
+            }
+            if *count >= CONTRIBUTIONS_PLAIN {
+                self.suspects.remove(address);
+                self.sanction(rule, *address, None, explanation.clone(), ledger, commands);
+            } else if self.suspects.len() < SUBJECTS_MAX {
+                self.suspects.entry(*address).or_insert_with(|| Suspect {
+                    since: now,
+                    duration: rule.duration,
+                    explanation: explanation.clone(),
+                });
+            }
+        }
+    }
+
+    /// Somebody who has logged in with a password of their own.
+    fn behaves_well(&self, address: &Address, now: Timestamp) -> bool {
+        let person = self.people.get(address);
+        person
+            .and_then(|person| person.logged_in_at)
+            .is_some_and(|at| now.since(at) < KNOWN_FOR)
+    }
+
+    /// Many addresses of one /64, none of them anybody's: one host that has them all.
+    fn ban_rotating_network(
+        &mut self,
+        rule: &Rule,
+        finding: &Finding,
+        explanation: &Explanation,
+        ledger: &mut Ledger,
+        commands: &mut Vec<Command>,
+    ) -> bool {
+        let Subject::Prefix(network) = finding.subject else {
+            return false;
+        };
+        let now = finding.signal.at;
+        let rotating = !network.is_v4()
+            && rule.action == Action::Ban
+            && finding.contributors.len() >= ROTATING_ADDRESSES
+            && self
+                .good_networks
+                .get(&network)
+                .is_none_or(|at| now.since(*at) > KNOWN_FOR);
+        if rotating {
+            let subject = Prefix::network64(network);
+            self.ban(rule, subject, network, explanation.clone(), ledger, commands);
+        }
+        rotating
+    }
+
+    /// Does to one address what the rule says, or what the brakes leave of it.
+    fn sanction(
+        &mut self,
+        rule: &Rule,
+        address: Address,
+        flow: Option<FlowId>,
+        explanation: Explanation,
+        ledger: &mut Ledger,
+        commands: &mut Vec<Command>,
+    ) {
+        match rule.action {
+            Action::Ban if !self.is_shared(address, flow) => {
+                self.ban(
+                    rule,
+                    Prefix::host(address),
+                    address,
+                    explanation,
+                    ledger,
+                    commands,
+                );
+            }
+            Action::Ban | Action::Reset => match flow {
+                Some(flow) => commands.push(Command::Reset {
+                    address,
+                    flow,
+                    explanation,
+                }),
+                None => self.limit(address, rule.duration, explanation, commands),
+            },
+            Action::Limit | Action::RaiseLevel => self.limit(address, rule.duration, explanation, commands),
+            Action::Note => {
+                commands.push(Command::Note {
+                    address: Some(address),
+                    notify: rule.notify.clone(),
+                    explanation,
+                });
+            }
+        }
+    }
+
+    /// Whether several others are logged in behind the address.
+    fn is_shared(&self, address: Address, offender: Option<FlowId>) -> bool {
+        let Some(person) = self.people.get(&address) else {
+            return false;
+        };
+        let others = person
+            .sessions
+            .iter()
+            .filter(|flow| Some(**flow) != offender)
+            .count();
+        others >= SHARED_SESSIONS
+    }
+
+    fn ban(
+        &mut self,
+        rule: &Rule,
+        subject: Prefix,
+        address: Address,
+        explanation: Explanation,
+        ledger: &mut Ledger,
+        commands: &mut Vec<Command>,
+    ) {
+        let now = explanation.at;
+        if ledger.ban_of(address, now).is_some() {
+            return;
+        }
+        if self.bans_made.count(now, Span::from_secs(60)) > BANS_PER_MINUTE_MAX {
+            self.bans_braked = self.bans_braked.saturating_add(1);
+            return self.limit(address, rule.duration, explanation, commands);
+        }
+        let until = now + self.escalated(address, rule, now);
+        let entered = ledger.enter(
+            subject,
+            Ban {
+                since: now,
+                until,
+                explanation: explanation.clone(),
+            },
+        );
+        if entered {
+            commands.push(Command::Ban {
+                subject,
+                until,
+                explanation,
+            });
+        } else {
+            self.limit(address, rule.duration, explanation, commands);
+        }
+    }
+
+    /// Twice as long as the last time, up to the rule's maximum; forgiven after a week.
+    fn escalated(&mut self, address: Address, rule: &Rule, now: Timestamp) -> Span {
+        let Some(person) = self.person(address, now) else {
+            return rule.duration;
+        };
+        if now.since(person.offended_at) > REPEAT_WITHIN {
+            person.offences = 0;
+        }
+        let factor = 1u64.checked_shl(person.offences.min(40)).unwrap_or(u64::MAX);
+        person.offences = person.offences.saturating_add(1);
+        person.offended_at = now;
+        rule.duration.saturating_mul(factor).min(rule.duration_max)
+    }
+
+    fn limit(
+        &mut self,
+        address: Address,
+        duration: Span,
+        explanation: Explanation,
+        commands: &mut Vec<Command>,
+    ) {
+        let now = explanation.at;
+        let until = now + duration;
+        if let Some(person) = self.person(address, now) {
+            // Said once: a limit that stands is prolonged only when half of it is over.
+            if person.limited_until.since(now).as_nanos() > duration.as_nanos() / 2 {
+                return;
+            }
+            person.limited_until = until;
+        }
+        commands.push(Command::Limit {
+            address,
+            until,
+            explanation,
+        });
+    }
+
+    /// Suspects whose time is up are limited; alarms whose time is up calm down one level.
+    pub fn handle_timeout(&mut self, now: Timestamp, commands: &mut Vec<Command>) {
+        let due: Vec<Address> = self
+            .suspects
+            .iter()
+            .filter(|(_, suspect)| now.since(suspect.since) >= PATIENCE)
+            .map(|(address, _)| *address)
+            .collect();
+        for address in due {
+            self.settle_suspect(address, commands);
+        }
+        for ((service, front), alarm) in &mut self.levels {
+            if alarm.level == Level::Normal || alarm.until > now {
+                continue;
+            }
+            alarm.level = if alarm.level == Level::Attack {
+                Level::Elevated
+            } else {
+                Level::Normal
+            };
+            alarm.until = now + alarm.duration;
+            commands.push(Command::SetLevel {
+                service: *service,
+                front: *front,
+                level: alarm.level,
+                explanation: None,
+            });
+        }
+    }
+
+    /// The input is over: whoever is still suspected did not log in after all.
+    pub fn settle_all(&mut self, commands: &mut Vec<Command>) {
+        while let Some((address, _)) = self.suspects.first_key_value() {
+            let address = *address;
+            self.settle_suspect(address, commands);
+        }
+    }
+
+    fn settle_suspect(&mut self, address: Address, commands: &mut Vec<Command>) {
+        if let Some(suspect) = self.suspects.remove(&address) {
+            self.limit(address, suspect.duration, suspect.explanation, commands);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let suspect = self
+            .suspects
+            .values()
+            .map(|suspect| suspect.since + PATIENCE)
+            .min();
+        let alarms = self.levels.values().filter(|alarm| alarm.level > Level::Normal);
+        let alarm = alarms.map(|alarm| alarm.until).min();
+        [suspect, alarm].into_iter().flatten().min()
+    }
+}
+
+fn explain(rule: &Rule, finding: &Finding) -> Explanation {
+    Explanation {
+        rule: rule.id.clone(),
+        why: rule.why.clone(),
+        subject: finding.subject.clone(),
+        offender: finding.signal.address,
+        at: finding.signal.at,
+        count: finding.count,
+        limit: rule.limit,
+        within: rule.within,
+        evidence: finding.evidence.clone(),
+    }
+}

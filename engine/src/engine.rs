@@ -1,0 +1,414 @@
+//! The engine: the only place that knows the order of the stages.
+//!
+//! A packet goes in with its time ([`Engine::handle_packet`]), commands come out ([`Engine::next_command`]);
+//! between them lie stream → protocol → signal → rule → decision → ledger.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use floodwall_wire::Address;
+
+use crate::{
+    command::Command,
+    decision::Decisions,
+    ledger::Ledger,
+    packet::{Body, Packet},
+    protocol::{
+        Connection, Context, Dissector, Fact, Output, Progress, Protocol, Side, irc, teamspeak, teamtalk,
+    },
+    rule::{Level, Rule, RuleId, evaluate::Evaluation},
+    signal::{Detail, Signal, SignalKind},
+    stream::{Ending, Event, Readers, Streams},
+    time::{Span, Timestamp},
+};
+
+/// How often, in packet time, idle connections and bans that are over are looked for.
+const HOUSEKEEPING: Span = Span::from_secs(1);
+
+/// One guarded service, as the engine needs it.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// TCP ports on which TeamSpeak's ServerQuery is spoken.
+    pub query_ports: Vec<u16>,
+    /// Its rules, in the order of their files.
+    pub rules: Vec<Rule>,
+}
+
+/// What the engine is built from.
+#[derive(Clone, Debug, Default)]
+pub struct Configuration {
+    /// By index of the service.
+    pub services: Vec<Service>,
+    /// Key of every hash table and content hash: random in production, fixed in tests.
+    pub seed: u64,
+}
+
+/// How often each rule fired, with and without effect.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Fired {
+    /// With effect.
+    pub fired: u64,
+    /// As a shadow: it would have.
+    pub shadowed: u64,
+}
+
+/// From packets to commands.
+#[derive(Debug)]
+pub struct Engine {
+    streams: Streams<Session>,
+    conversations: Conversations,
+    rules: Vec<Vec<Rule>>,
+    evaluations: Vec<Evaluation>,
+    decisions: Decisions,
+    ledger: Ledger,
+    signals: BTreeMap<SignalKind, u64>,
+    fired: BTreeMap<RuleId, Fired>,
+    commands: VecDeque<Command>,
+    housekeeping_at: Timestamp,
+    now: Timestamp,
+}
+
+impl Engine {
+    /// An engine that has seen nothing.
+    pub fn new(configuration: Configuration) -> Self {
+        let seed = configuration.seed;
+        let services = configuration.services;
+        Self {
+            streams: Streams::new(seed),
+            evaluations: services.iter().map(|_| Evaluation::new(seed)).collect(),
+            rules: services.iter().map(|service| service.rules.clone()).collect(),
+            conversations: Conversations::new(&services, seed),
+            decisions: Decisions::new(seed),
+            ledger: Ledger::default(),
+            signals: BTreeMap::new(),
+            fired: BTreeMap::new(),
+            commands: VecDeque::new(),
+            housekeeping_at: Timestamp::EPOCH,
+            now: Timestamp::EPOCH,
+        }
+    }
+
+    /// Takes one packet of a guarded service, in either direction.
+    pub fn handle_packet(&mut self, packet: &Packet<'_>) {
+        self.handle_timeout(packet.at);
+        match packet.body {
+            Body::Segment { ref tcp, payload } => {
+                self.streams
+                    .handle_segment(packet, tcp, payload, &mut self.conversations);
+            }
+            Body::Datagram(payload) => self.conversations.on_datagram(packet, payload),
+            Body::Other => {}
+        }
+        self.handle_output();
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        if now < self.housekeeping_at {
+            return;
+        }
+        self.housekeeping_at = now + HOUSEKEEPING;
+        self.streams.handle_timeout(now, &mut self.conversations);
+        self.handle_output();
+        let mut commands = Vec::new();
+        self.decisions.handle_timeout(now, &mut commands);
+        self.commands.extend(commands);
+        self.ledger.expire(now);
+    }
+
+    /// The input is over: open connections end, open questions are settled.
+    pub fn finish(&mut self) {
+        self.streams.close_all(self.now, &mut self.conversations);
+        self.handle_output();
+        let mut commands = Vec::new();
+        self.decisions.settle_all(&mut commands);
+        self.commands.extend(commands);
+    }
+
+    /// Signals → rules → decisions; facts → commands.
+    fn handle_output(&mut self) {
+        let output = std::mem::take(&mut self.conversations.output);
+        for (service, owner, fact) in output.facts {
+            self.commands.push_back(match fact {
+                Fact::UserBound { user_id } => Command::BindUser {
+                    service,
+                    user_id,
+                    owner,
+                },
+                Fact::UserFreed { user_id } => Command::FreeUser { service, user_id },
+            });
+        }
+        for signal in &output.signals {
+            self.handle_signal(signal);
+        }
+    }
+
+    fn handle_signal(&mut self, signal: &Signal) {
+        let tally = self.signals.entry(signal.kind).or_default();
+        *tally = tally.saturating_add(1);
+        // What a banned source still does in a capture would not have reached the server: it is reported, but
+        // moves no rule.
+        if self.ledger.ban_of(signal.address, signal.at).is_some() {
+            return;
+        }
+        let mut commands = Vec::new();
+        self.decisions.handle_signal(signal, &mut commands);
+        let service = usize::from(signal.service);
+        if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))
+        {
+            let level = self.decisions.level(signal.service);
+            for finding in evaluation.handle_signal(rules, signal, level) {
+                let Some(rule) = rules.get(finding.rule) else {
+                    continue;
+                };
+                let fired = self.fired.entry(rule.id.clone()).or_default();
+                let counter = if rule.shadow {
+                    &mut fired.shadowed
+                } else {
+                    &mut fired.fired
+                };
+                *counter = counter.saturating_add(1);
+                self.decisions
+                    .handle_finding(rule, finding, &mut self.ledger, &mut commands);
+            }
+        }
+        self.commands.extend(commands);
+    }
+
+    /// The next thing to be done.
+    pub fn next_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let decisions = self.decisions.poll_timeout();
+        let streams = (!self.streams.is_empty()).then_some(self.housekeeping_at);
+        [decisions, streams].into_iter().flatten().min()
+    }
+
+    /// Signals since the start, by kind.
+    pub fn signals(&self) -> impl Iterator<Item = (SignalKind, u64)> {
+        self.signals.iter().map(|(kind, count)| (*kind, *count))
+    }
+
+    /// Rules that fired since the start.
+    pub fn fired(&self) -> impl Iterator<Item = (&RuleId, Fired)> {
+        self.fired.iter().map(|(rule, fired)| (rule, *fired))
+    }
+
+    /// The bans that stand.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// How alarmed a service is.
+    pub fn level(&self, service: u8) -> Level {
+        self.decisions.level(service)
+    }
+
+    /// The connections that are followed.
+    pub const fn streams(&self) -> &Streams<Session> {
+        &self.streams
+    }
+}
+
+/// A connection's reader.
+#[derive(Debug)]
+pub enum Session {
+    /// IRC.
+    Irc(Box<irc::Session>),
+    /// Not read: file transfers.
+    Opaque,
+    /// TeamSpeak ServerQuery.
+    TeamSpeak(Box<teamspeak::Session>),
+    /// TeamTalk.
+    TeamTalk(Box<teamtalk::Session>),
+}
+
+/// What the connections of one service share.
+#[derive(Debug)]
+enum Server {
+    Irc(Box<irc::Server>),
+    TeamSpeak(Box<teamspeak::Server>),
+    TeamTalk(Box<teamtalk::Server>),
+}
+
+/// Protocol knowledge: the readers' side of the streams.
+#[derive(Debug)]
+struct Conversations {
+    servers: Vec<(Server, Vec<u16>)>,
+    output: Output,
+    seed: u64,
+}
+
+impl Conversations {
+    fn new(services: &[Service], seed: u64) -> Self {
+        let servers = services
+            .iter()
+            .map(|service| {
+                let server = match service.protocol {
+                    Protocol::Irc => Server::Irc(Box::default()),
+                    Protocol::TeamSpeak => Server::TeamSpeak(Box::default()),
+                    Protocol::TeamTalk => Server::TeamTalk(Box::default()),
+                };
+                (server, service.query_ports.clone())
+            })
+            .collect();
+        Self {
+            servers,
+            output: Output::default(),
+            seed,
+        }
+    }
+
+    fn on_datagram(&mut self, packet: &Packet<'_>, payload: &[u8]) {
+        if packet.from == Side::Server {
+            return;
+        }
+        let (kind, detail) = if packet.reason.is_shape() {
+            let reason = Some(packet.reason.as_str());
+            (
+                SignalKind::DatagramMalformed,
+                Detail {
+                    reason,
+                    ..Detail::default()
+                },
+            )
+        } else {
+            let told = match self.servers.get_mut(usize::from(packet.service)) {
+                Some((Server::TeamTalk(server), _)) => {
+                    server.on_datagram(packet.client, packet.client_port, payload)
+                }
+                _ => None,
+            };
+            let stranger = packet.reason == floodwall_wire::Reason::StandingStranger;
+            match told {
+                Some(told) => told,
+                None if stranger => (SignalKind::DatagramStranger, Detail::default()),
+                None => return,
+            }
+        };
+        self.output.signals.push(Signal {
+            kind,
+            at: packet.at,
+            service: packet.service,
+            address: packet.client,
+            flow: None,
+            detail,
+        });
+    }
+}
+
+/// Runs one call of whichever dissector a session has.
+fn with_dissector(
+    session: &mut Session,
+    server: Option<&mut (Server, Vec<u16>)>,
+    context: &mut Context<'_>,
+    event: &Event<'_>,
+) -> Progress {
+    fn call<D: Dissector>(
+        dissector: &mut D,
+        server: &mut D::Server,
+        context: &mut Context<'_>,
+        event: &Event<'_>,
+    ) -> Progress {
+        match event {
+            Event::Bytes(side, bytes) => return dissector.on_bytes(*side, bytes, server, context),
+            Event::Gap(side, missed) => dissector.on_gap(*side, *missed, server, context),
+            Event::Closed(_) => dissector.on_close(server, context),
+            Event::Opened | Event::Conflict(_) => {}
+        }
+        Progress::Following
+    }
+    match (session, server.map(|(server, _)| server)) {
+        (Session::TeamTalk(session), Some(Server::TeamTalk(server))) => {
+            call(&mut **session, server, context, event)
+        }
+        (Session::Irc(session), Some(Server::Irc(server))) => call(&mut **session, server, context, event),
+        (Session::TeamSpeak(session), Some(Server::TeamSpeak(server))) => {
+            call(&mut **session, server, context, event)
+        }
+        _ => Progress::Opaque,
+    }
+}
+
+impl Readers<Session> for Conversations {
+    fn open(&mut self, connection: &Connection, server_port: u16) -> Session {
+        match self.servers.get(usize::from(connection.service)) {
+            Some((Server::TeamTalk(_), _)) => Session::TeamTalk(Box::default()),
+            Some((Server::Irc(_), _)) => Session::Irc(Box::default()),
+            Some((Server::TeamSpeak(_), query_ports)) if query_ports.contains(&server_port) => {
+                Session::TeamSpeak(Box::default())
+            }
+            Some((Server::TeamSpeak(_), _)) | None => Session::Opaque,
+        }
+    }
+
+    fn tell(
+        &mut self,
+        connection: &Connection,
+        session: &mut Session,
+        at: Timestamp,
+        event: Event<'_>,
+    ) -> Progress {
+        let server = self.servers.get_mut(usize::from(connection.service));
+        let mut context = Context {
+            at,
+            connection,
+            seed: self.seed,
+            output: &mut self.output,
+        };
+        match &event {
+            Event::Opened => context.signal(SignalKind::ConnectionOpened, Detail::default()),
+            Event::Conflict(side) => {
+                let command = Some(if *side == Side::Client { "client" } else { "server" });
+                context.signal(
+                    SignalKind::StreamConflict,
+                    Detail {
+                        command,
+                        ..Detail::default()
+                    },
+                );
+            }
+            Event::Bytes(..) | Event::Gap(..) | Event::Closed(_) => {}
+        }
+        let progress = with_dissector(session, server, &mut context, &event);
+        if let Event::Closed(ending) = event {
+            context.signal(
+                SignalKind::ConnectionClosed,
+                closing_detail(connection, at, ending),
+            );
+        }
+        progress
+    }
+
+    fn is_protected(&self, session: &Session) -> bool {
+        match session {
+            Session::Irc(session) => session.is_logged_in(),
+            Session::TeamSpeak(session) => session.is_logged_in(),
+            Session::TeamTalk(session) => session.is_logged_in(),
+            Session::Opaque => false,
+        }
+    }
+}
+
+/// How it ended, and after how many milliseconds.
+fn closing_detail(connection: &Connection, at: Timestamp, ending: Ending) -> Detail {
+    let weight = at.since(connection.opened).as_nanos() / 1_000_000;
+    Detail {
+        reason: Some(ending.as_str()),
+        weight,
+        ..Detail::default()
+    }
+}
+
+/// Where an address stands in the ledger, for the shell's reports.
+impl Engine {
+    /// Whether a ban holds for the address now.
+    pub fn is_banned(&self, address: Address) -> bool {
+        self.ledger.ban_of(address, self.now).is_some()
+    }
+}

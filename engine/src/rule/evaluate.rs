@@ -1,0 +1,245 @@
+//! From signals to findings: which rule's limit was reached, by whom, and who contributed.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use floodwall_wire::Address;
+use foldhash::quality::FixedState;
+
+use super::{
+    Action, By, Level, Rule,
+    counter::{Contributors, DistinctCount, SlidingCount},
+};
+use crate::{
+    bounded::BoundedMap,
+    limits::{COUNTERS_MAX, EVIDENCE_LINES_MAX},
+    signal::{FlowId, Signal},
+    text::Text,
+    time::Timestamp,
+};
+
+/// Whom a rule counts by.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Subject {
+    /// One address.
+    Address(Address),
+    /// The network an address lies in: IPv4 /24, IPv6 /64, by its first address.
+    Prefix(Address),
+    /// One account.
+    Account(Text),
+    /// One identity.
+    Identity(Text),
+    /// One nickname.
+    Nickname(Text),
+    /// One connection.
+    Session(FlowId),
+    /// One channel.
+    Channel(Text),
+    /// One message text, by its keyed hash.
+    Content(u64),
+    /// The whole service.
+    Service,
+}
+
+impl Subject {
+    /// The subject of a signal; `None` if the signal does not have that field.
+    pub fn of(by: By, signal: &Signal) -> Option<Self> {
+        let detail = &signal.detail;
+        match by {
+            By::Address => Some(Self::Address(signal.address)),
+            By::Prefix => Some(Self::Prefix(network(signal.address))),
+            By::Account => detail.account.clone().map(Self::Account),
+            By::Identity => detail.identity.clone().map(Self::Identity),
+            By::Nickname => detail.nickname.clone().map(Self::Nickname),
+            By::Session => signal.flow.map(Self::Session),
+            By::Channel => detail.channel.clone().map(Self::Channel),
+            By::Content => detail.content.map(Self::Content),
+            By::Service => Some(Self::Service),
+            By::Target => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Prefix(address) if address.is_v4() => write!(f, "{address}/24"),
+            Self::Prefix(address) => write!(f, "{address}/64"),
+            Self::Account(name) => write!(f, "account {name}"),
+            Self::Identity(name) => write!(f, "identity {name}"),
+            Self::Nickname(name) => write!(f, "nickname {name}"),
+            Self::Session(flow) => write!(f, "connection {}", flow.0),
+            Self::Channel(name) => write!(f, "channel {name}"),
+            Self::Content(_) => f.write_str("one text"),
+            Self::Service => f.write_str("service"),
+        }
+    }
+}
+
+/// The first address of an address's network: IPv4 /24, IPv6 /64.
+pub const fn network(address: Address) -> Address {
+    match address.as_v4() {
+        Some(bits) => Address::from_v4(bits & 0xffff_ff00),
+        None => Address::from_v6(address.high, 0),
+    }
+}
+
+/// A rule's limit was reached.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Index of the rule in its rule set.
+    pub rule: usize,
+    /// Whom it counted by.
+    pub subject: Subject,
+    /// The signal that reached the limit.
+    pub signal: Signal,
+    /// How many there were.
+    pub count: u32,
+    /// Which addresses contributed, and how often, where the subject is not an address itself.
+    pub contributors: Vec<(Address, u32)>,
+    /// The last few signals, redacted.
+    pub evidence: Vec<String>,
+}
+
+/// The running counts of one service's rules.
+#[derive(Debug)]
+pub struct Evaluation {
+    counters: BoundedMap<(u16, Subject), Tally>,
+    hasher: FixedState,
+    seed: u64,
+}
+
+#[derive(Debug)]
+struct Tally {
+    count: Count,
+    /// Kept only where the subject is not an address.
+    contributors: Option<Contributors>,
+    /// A rule that fired goes on collecting contributors until then.
+    active_until: Timestamp,
+    evidence: Vec<(Timestamp, String)>,
+}
+
+#[derive(Debug)]
+enum Count {
+    Signals(SlidingCount),
+    Distinct(DistinctCount),
+}
+
+impl Evaluation {
+    /// No counts yet; `seed` keys the tables.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            counters: BoundedMap::new(COUNTERS_MAX, seed),
+            hasher: FixedState::with_seed(seed),
+            seed,
+        }
+    }
+
+    /// Counts a signal in every rule it concerns.
+    pub fn handle_signal(&mut self, rules: &[Rule], signal: &Signal, level: Level) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            if rule.concerns(signal)
+                && let Some(finding) = self.count(index, rule, signal, level)
+            {
+                findings.push(finding);
+            }
+        }
+        findings
+    }
+
+    fn count(&mut self, index: usize, rule: &Rule, signal: &Signal, level: Level) -> Option<Finding> {
+        let subject = Subject::of(rule.by, signal)?;
+        let distinct = match rule.distinct {
+            Some(by) => Some(self.distinct_value(by, signal)?),
+            None => None,
+        };
+        let seed = self.seed;
+        let key = (u16::try_from(index).unwrap_or(u16::MAX), subject);
+        let tally =
+            self.counters
+                .touch_or_insert(&key, signal.at, || Tally::new(rule, seed), |_| true, |_, _| {})?;
+        let count = match (&mut tally.count, distinct) {
+            (Count::Signals(count), _) => count.count(signal.at, rule.within),
+            (Count::Distinct(count), Some(value)) => count.count(value, signal.at, rule.within, rule.limit),
+            (Count::Distinct(_), None) => return None,
+        };
+        tally.note(signal);
+        let own = tally
+            .contributors
+            .as_mut()
+            .map(|all| all.count(signal.address, signal.at, rule.within));
+        let reached = count >= rule.limit && level >= rule.level;
+        let joins = !reached && tally.active_until > signal.at;
+        if !reached && !joins {
+            return None;
+        }
+        if tally.contributors.is_some() && rule.action != Action::Note {
+            tally.active_until = signal.at + rule.within;
+        }
+        let contributors = match (&tally.contributors, own) {
+            (Some(all), _) if reached => all.within(signal.at, rule.within).collect(),
+            (Some(_), Some(own)) => vec![(signal.address, own)],
+            _ => Vec::new(),
+        };
+        let evidence = tally.evidence.iter().map(|(_, line)| line.clone()).collect();
+        if reached {
+            tally.rearm();
+        }
+        let (_, subject) = key;
+        Some(Finding {
+            rule: index,
+            subject,
+            signal: signal.clone(),
+            count,
+            contributors,
+            evidence,
+        })
+    }
+
+    /// Different addresses are told apart by /48 for IPv6: more cost nothing.
+    fn distinct_value(&self, by: By, signal: &Signal) -> Option<u64> {
+        let mut hasher = self.hasher.build_hasher();
+        match by {
+            By::Address if !signal.address.is_v4() => (signal.address.high >> 16).hash(&mut hasher),
+            By::Target => signal.detail.target.as_ref()?.hash(&mut hasher),
+            _ => Subject::of(by, signal)?.hash(&mut hasher),
+        }
+        Some(hasher.finish())
+    }
+
+    /// Counters held now, let go for lack of room since the start.
+    pub fn counters(&self) -> (usize, u64) {
+        (self.counters.len(), self.counters.evicted())
+    }
+}
+
+impl Tally {
+    fn new(rule: &Rule, seed: u64) -> Self {
+        let by_address = matches!(rule.by, By::Address | By::Session);
+        Self {
+            count: match rule.distinct {
+                Some(_) => Count::Distinct(DistinctCount::new(seed)),
+                None => Count::Signals(SlidingCount::default()),
+            },
+            contributors: (!by_address).then(Contributors::default),
+            active_until: Timestamp::EPOCH,
+            evidence: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, signal: &Signal) {
+        if self.evidence.len() >= EVIDENCE_LINES_MAX {
+            self.evidence.remove(0);
+        }
+        self.evidence.push((signal.at, signal.to_string()));
+    }
+
+    /// A rule fires anew only when its limit is reached anew.
+    fn rearm(&mut self) {
+        match &mut self.count {
+            Count::Signals(count) => count.clear(),
+            Count::Distinct(count) => count.clear(),
+        }
+    }
+}
