@@ -5,6 +5,7 @@
 //! `cargo check` and clippy.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(unsafe_code, reason = "contexts, map values and helpers are raw pointers in the kernel")]
 
 mod clock;

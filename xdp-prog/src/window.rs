@@ -116,6 +116,30 @@ pub(crate) extern "C" fn floodwall_shape(
     shape::check_datagram(&PacketWindow::new(&context), role, payload).code()
 }
 
+/// An offset below [`WINDOW_BYTES`], which it is anyway. Written in Rust, LLVM drops the mask as needless, and a
+/// verifier as old as 6.1 forgets the check that made it so when the number has been on the stack.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn masked(offset: u32) -> usize {
+    let mut masked = u64::from(offset);
+    // SAFETY: one instruction on one register.
+    unsafe {
+        core::arch::asm!(
+            "{offset} &= {mask}",
+            offset = inout(reg) masked,
+            mask = const WINDOW_BYTES - 1,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    masked as usize
+}
+
+#[cfg(not(target_arch = "bpf"))]
+#[inline(always)]
+fn masked(offset: u32) -> usize {
+    (offset & (WINDOW_BYTES - 1)) as usize
+}
+
 /// Nobody ever writes it, but only we know: to the verifier and to LLVM it is some number.
 static ZERO: Zero = Zero(UnsafeCell::new(0));
 
@@ -149,7 +173,7 @@ impl<'a, P: Packet> PacketWindow<'a, P> {
         if offset >= WINDOW_BYTES {
             return None;
         }
-        let at = self.start + (offset & (WINDOW_BYTES - 1)) as usize;
+        let at = self.start + masked(offset);
         if at + size_of::<T>() <= self.linear_end {
             // SAFETY: in bounds by the check above, which the verifier repeats. The load may be misaligned:
             // the kernel allows that for packets, and `read_unaligned` would become single-byte loads.

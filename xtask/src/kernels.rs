@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::{process, root, say, sources};
 
 /// Debian's packages that depend on the newest image of their series.
-const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.1-cloud-amd64"];
+const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-amd64"];
 /// What the machine prints when the prober ended well.
 const SUCCESS: &str = "floodwall-probe: ok";
 const BUSYBOX: &str = "/usr/bin/busybox";
