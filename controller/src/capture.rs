@@ -65,14 +65,8 @@ impl Link {
             1 => Some(Self::Ethernet),
             0 | 108 => Some(Self::Loopback),
             12 | 14 | 101 | 228 | 229 => Some(Self::RawIp),
-            113 => Some(Self::Cooked {
-                ethertype: 14,
-                payload: 16,
-            }),
-            276 => Some(Self::Cooked {
-                ethertype: 0,
-                payload: 20,
-            }),
+            113 => Some(Self::Cooked { ethertype: 14, payload: 16 }),
+            276 => Some(Self::Cooked { ethertype: 0, payload: 20 }),
             _ => None,
         }
     }
@@ -113,9 +107,7 @@ impl CaptureFile {
             bail!("{shown} is a folder, not a capture");
         }
         let mut magic = [0; 4];
-        let got = file
-            .read(&mut magic)
-            .with_context(|| format!("cannot read {shown}"))?;
+        let got = file.read(&mut magic).with_context(|| format!("cannot read {shown}"))?;
         if got == 0 {
             bail!("{shown} is empty: not a capture");
         }
@@ -125,10 +117,7 @@ impl CaptureFile {
             Compression::Gzip | Compression::Zstandard => {
                 let (reader, writer) = io::pipe().context("cannot make a pipe")?;
                 let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
-                let counted = CountedFile {
-                    file,
-                    consumed: Arc::clone(&consumed),
-                };
+                let counted = CountedFile { file, consumed: Arc::clone(&consumed) };
                 let thread = std::thread::spawn(move || compression.unpack(counted, writer));
                 let descriptor = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
                 (open_path(&descriptor, path)?, Some(thread), Some(reader))
@@ -157,13 +146,7 @@ impl CaptureFile {
     /// # Errors
     /// Names file and packet number when the capture is truncated or corrupt.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame<'_>>> {
-        let Self {
-            capture,
-            packets,
-            path,
-            decompressor,
-            ..
-        } = self;
+        let Self { capture, packets, path, decompressor, .. } = self;
         let number = *packets + 1;
         let packet = match capture.next_packet() {
             Ok(packet) => packet,
@@ -176,30 +159,20 @@ impl CaptureFile {
         };
         *packets = number;
         if self.counts_own_bytes {
-            self.consumed
-                .fetch_add(16 + u64::from(packet.header.caplen), Ordering::Relaxed);
+            self.consumed.fetch_add(16 + u64::from(packet.header.caplen), Ordering::Relaxed);
         }
         let at = timestamp(packet.header);
         let wire_bytes = packet.header.len;
         if self.link == Link::Ethernet {
-            return Ok(Some(Frame {
-                at,
-                bytes: packet.data,
-                wire_bytes,
-            }));
+            return Ok(Some(Frame { at, bytes: packet.data, wire_bytes }));
         }
         // An unreadable link header leaves an empty frame: counted as undecoded, like any frame without IP.
         let (ethertype, offset) = self.link.network(packet.data).unwrap_or((0, packet.data.len()));
         self.buffer.clear();
         self.buffer.resize(ETHERNET_BYTES - 2, 0);
         self.buffer.extend_from_slice(&ethertype.to_be_bytes());
-        self.buffer
-            .extend_from_slice(packet.data.get(offset..).unwrap_or_default());
-        Ok(Some(Frame {
-            at,
-            bytes: &self.buffer,
-            wire_bytes,
-        }))
+        self.buffer.extend_from_slice(packet.data.get(offset..).unwrap_or_default());
+        Ok(Some(Frame { at, bytes: &self.buffer, wire_bytes }))
     }
 
     /// Bytes of the file read so far; may be asked from another thread.

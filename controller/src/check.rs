@@ -62,11 +62,7 @@ pub(crate) fn run(arguments: &CheckArguments) -> Exit {
         Format::Text => print(text(rules, &mistakes)),
         Format::Json => print(json(rules, &mistakes)),
     };
-    if mistakes.is_empty() {
-        printed
-    } else {
-        Exit::BadInput
-    }
+    if mistakes.is_empty() { printed } else { Exit::BadInput }
 }
 
 fn text(rules: usize, mistakes: &[Diagnostic]) -> String {
@@ -83,11 +79,7 @@ fn text(rules: usize, mistakes: &[Diagnostic]) -> String {
 
 fn json(rules: usize, mistakes: &[Diagnostic]) -> String {
     let mistakes = mistakes.iter().map(Mistake::from).collect();
-    let report = Report {
-        schema: "floodwall.check/1",
-        rules,
-        mistakes,
-    };
+    let report = Report { schema: "floodwall.check/1", rules, mistakes };
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
     text.push('\n');
     text

@@ -89,9 +89,8 @@ impl FromStr for ServicePorts {
     type Err = String;
 
     fn from_str(written: &str) -> Result<Self, Self::Err> {
-        let (name, ports) = written
-            .split_once('=')
-            .ok_or("write PROTOCOL=PORTS, such as teamtalk=10333,10335")?;
+        let (name, ports) =
+            written.split_once('=').ok_or("write PROTOCOL=PORTS, such as teamtalk=10333,10335")?;
         let names = Protocol::ALL.map(Protocol::as_str).join(", ");
         let protocol = Protocol::from_name(name)
             .ok_or_else(|| format!("unknown protocol \"{name}\"; valid: {names}"))?;
@@ -103,9 +102,7 @@ impl FromStr for ServicePorts {
 fn parse_port(written: &str) -> Result<u16, String> {
     match written.trim().parse() {
         Ok(port) if port > 0 => Ok(port),
-        Ok(_) | Err(_) => Err(format!(
-            "\"{written}\" is no port: write a number from 1 to 65535"
-        )),
+        Ok(_) | Err(_) => Err(format!("\"{written}\" is no port: write a number from 1 to 65535")),
     }
 }
 
@@ -114,11 +111,7 @@ pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let exit = if error.use_stderr() {
-                Exit::BadInput
-            } else {
-                Exit::Done
-            };
+            let exit = if error.use_stderr() { Exit::BadInput } else { Exit::Done };
             drop(error.print());
             return exit.into();
         }
@@ -143,27 +136,9 @@ mod tests {
     #[test]
     fn service_ports_are_read_and_mistakes_named() {
         let ports: ServicePorts = "teamtalk=10333,10335".parse().unwrap();
-        assert_eq!(
-            (ports.protocol, ports.ports),
-            (Protocol::TeamTalk, vec![10_333, 10_335])
-        );
-        assert!(
-            "teamtalk"
-                .parse::<ServicePorts>()
-                .unwrap_err()
-                .contains("PROTOCOL=PORTS")
-        );
-        assert!(
-            "tt=1"
-                .parse::<ServicePorts>()
-                .unwrap_err()
-                .contains("valid: irc, teamspeak, teamtalk")
-        );
-        assert!(
-            "irc=0"
-                .parse::<ServicePorts>()
-                .unwrap_err()
-                .contains("1 to 65535")
-        );
+        assert_eq!((ports.protocol, ports.ports), (Protocol::TeamTalk, vec![10_333, 10_335]));
+        assert!("teamtalk".parse::<ServicePorts>().unwrap_err().contains("PROTOCOL=PORTS"));
+        assert!("tt=1".parse::<ServicePorts>().unwrap_err().contains("valid: irc, teamspeak, teamtalk"));
+        assert!("irc=0".parse::<ServicePorts>().unwrap_err().contains("1 to 65535"));
     }
 }

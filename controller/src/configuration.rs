@@ -52,13 +52,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
         diagnostics.report(offset, format!("not TOML: {}", error.message()), None);
     }
     let valid = ["service", "allow"];
-    let top = Table::new(
-        document.get_ref(),
-        document.span(),
-        "the configuration",
-        &valid,
-        &mut diagnostics,
-    );
+    let top = Table::new(document.get_ref(), document.span(), "the configuration", &valid, &mut diagnostics);
     let services = read_services(&top, &mut diagnostics);
     let allow = top
         .list_of("allow")
@@ -85,14 +79,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
 }
 
 fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<ServiceEntry> {
-    let keys = [
-        "protocol",
-        "ports",
-        "query-ports",
-        "file-ports",
-        "plain-ports",
-        "addresses",
-    ];
+    let keys = ["protocol", "ports", "query-ports", "file-ports", "plain-ports", "addresses"];
     let mut services = Vec::new();
     for value in top.list_of("service") {
         let Some(table) = value.get_ref().as_table() else {
@@ -110,21 +97,15 @@ fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<
         };
         let addresses = read_addresses(&table, diagnostics);
         if let Some(protocol) = protocol {
-            services.push(ServiceEntry {
-                protocol,
-                ports,
-                addresses,
-            });
+            services.push(ServiceEntry { protocol, ports, addresses });
         }
     }
     services
 }
 
 fn read_ports(table: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<'_>) -> Vec<u16> {
-    let ports = table
-        .list_of(key)
-        .into_iter()
-        .filter_map(|value| number(value, key, 1..=65_535, diagnostics));
+    let ports =
+        table.list_of(key).into_iter().filter_map(|value| number(value, key, 1..=65_535, diagnostics));
     ports.filter_map(|port| u16::try_from(port).ok()).collect()
 }
 
@@ -163,29 +144,16 @@ mod tests {
         let source = "allow = [\"192.0.2.0/24\", \"2001:db8::1\"]\n[[service]]\nprotocol = \"teamtalk\"\n\
                       ports = [10335]\naddresses = [\"203.0.113.5\"]\n";
         let configuration = parse("f.toml", source).unwrap();
-        assert_eq!(
-            configuration
-                .allow
-                .iter()
-                .map(|(_, bits)| *bits)
-                .collect::<Vec<_>>(),
-            [120, 128]
-        );
+        assert_eq!(configuration.allow.iter().map(|(_, bits)| *bits).collect::<Vec<_>>(), [120, 128]);
         let service = configuration.services.first().unwrap();
-        assert_eq!(
-            (service.ports.main.as_slice(), service.addresses.len()),
-            (&[10_335][..], 1)
-        );
+        assert_eq!((service.ports.main.as_slice(), service.addresses.len()), (&[10_335][..], 1));
     }
 
     #[test]
     fn mistakes_are_named_with_their_place() {
         let source = "alow = []\nallow = [\"192.0.2.0/33\"]\n[[service]]\nprotocol = \"irc\"\nports = [0]\n";
-        let found: Vec<String> = parse("f.toml", source)
-            .unwrap_err()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let found: Vec<String> =
+            parse("f.toml", source).unwrap_err().iter().map(ToString::to_string).collect();
         assert_eq!(
             found,
             [

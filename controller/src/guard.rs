@@ -53,17 +53,10 @@ impl Guard {
         } else {
             for entry in &configuration.services {
                 let name = entry.protocol.as_str();
-                let file = rules
-                    .iter()
-                    .find(|file| file.protocol == entry.protocol)
-                    .ok_or_else(|| {
-                        format!("there are no rules for {name}: add a file with protocol = \"{name}\"")
-                    })?;
-                let ports = if has_ports(&entry.ports) {
-                    entry.ports.clone()
-                } else {
-                    file.ports.clone()
-                };
+                let file = rules.iter().find(|file| file.protocol == entry.protocol).ok_or_else(|| {
+                    format!("there are no rules for {name}: add a file with protocol = \"{name}\"")
+                })?;
+                let ports = if has_ports(&entry.ports) { entry.ports.clone() } else { file.ports.clone() };
                 services.push(GuardedService::new(file.clone(), ports, entry.addresses.clone()));
             }
         }
@@ -73,24 +66,14 @@ impl Guard {
         for given in overrides {
             apply_override(&mut services, given, overrides)?;
         }
-        Ok(Self {
-            services,
-            allow: configuration.allow.clone(),
-        })
+        Ok(Self { services, allow: configuration.allow.clone() })
     }
 
     /// How long the gate learns before anything is dropped for lack of standing: twice the longest time-out of
     /// a service that asks for standing.
     pub(crate) fn learning_time(&self) -> Span {
-        let timeouts = self
-            .services
-            .iter()
-            .filter(|service| service.file.require_session);
-        timeouts
-            .map(|service| service.file.user_timeout)
-            .max()
-            .unwrap_or(Span::ZERO)
-            .saturating_mul(2)
+        let timeouts = self.services.iter().filter(|service| service.file.require_session);
+        timeouts.map(|service| service.file.user_timeout).max().unwrap_or(Span::ZERO).saturating_mul(2)
     }
 
     /// What the engine is built from.
@@ -100,10 +83,7 @@ impl Guard {
             query_ports: service.ports.query.clone(),
             rules: service.file.rules.clone(),
         });
-        EngineConfiguration {
-            services: services.collect(),
-            seed,
-        }
+        EngineConfiguration { services: services.collect(), seed }
     }
 
     /// Gate tables for a capture: the named ports at every address, unless the configuration lists addresses.
@@ -130,10 +110,7 @@ impl Guard {
         // In a capture there is no controller to lose: what it knows is fresh.
         tables.status_mut().heartbeat_until = u64::MAX;
         for (address, bits) in &self.allow {
-            let prefix = Prefix {
-                flags: source_flags::ALLOWED,
-                ..Prefix::default()
-            };
+            let prefix = Prefix { flags: source_flags::ALLOWED, ..Prefix::default() };
             tables.insert_prefix(*address, *bits, prefix)?;
         }
         Ok(tables)
@@ -147,21 +124,13 @@ fn apply_override(
     overrides: &[ServicePorts],
 ) -> Result<(), String> {
     let name = given.protocol.as_str();
-    if !services
-        .iter()
-        .any(|service| service.file.protocol == given.protocol)
-    {
-        return Err(format!(
-            "there are no rules for {name}: add a file with protocol = \"{name}\""
-        ));
+    if !services.iter().any(|service| service.file.protocol == given.protocol) {
+        return Err(format!("there are no rules for {name}: add a file with protocol = \"{name}\""));
     }
     for service in services {
         if service.file.protocol == given.protocol {
             let mut all = overrides.iter().filter(|other| other.protocol == given.protocol);
-            let ports: Vec<u16> = all
-                .by_ref()
-                .flat_map(|other| other.ports.iter().copied())
-                .collect();
+            let ports: Vec<u16> = all.by_ref().flat_map(|other| other.ports.iter().copied()).collect();
             service.ports = sort_by_role(&service.file.ports, &ports);
         } else {
             for ports in service.ports.lists_mut() {
@@ -195,12 +164,7 @@ const fn has_ports(ports: &DefaultPorts) -> bool {
 
 impl GuardedService {
     const fn new(file: RuleFile, ports: DefaultPorts, addresses: Vec<Address>) -> Self {
-        Self {
-            name: file.protocol.as_str(),
-            file,
-            ports,
-            addresses,
-        }
+        Self { name: file.protocol.as_str(), file, ports, addresses }
     }
 
     fn guarded_ports(&self) -> Vec<(Transport, u16, Role)> {
@@ -252,11 +216,7 @@ fn source_limits(limits: &GateLimits) -> [[[Limit; KINDS]; STANDINGS]; LEVELS] {
     let mut all = [[[Limit::OFF; KINDS]; STANDINGS]; LEVELS];
     for (by_standing, divisor) in all.iter_mut().zip(limits.divisors) {
         for ((by_kind, rates), standing) in by_standing.iter_mut().zip(&limits.source).zip(Standing::ALL) {
-            let divisor = if standing == Standing::Stranger {
-                divisor
-            } else {
-                1
-            };
+            let divisor = if standing == Standing::Stranger { divisor } else { 1 };
             fill(by_kind, rates, divisor);
         }
     }
@@ -278,19 +238,11 @@ fn fill(limits: &mut [Limit; KINDS], rates: &[Rate; KINDS], divisor: u64) {
 }
 
 fn to_limit(rate: Rate, divisor: u64) -> Limit {
-    let Some(interval) = rate
-        .per
-        .as_nanos()
-        .saturating_mul(divisor)
-        .checked_div(rate.units)
-    else {
+    let Some(interval) = rate.per.as_nanos().saturating_mul(divisor).checked_div(rate.units) else {
         return Limit::OFF;
     };
     let interval = interval.max(1);
-    Limit {
-        interval,
-        tolerance: interval.saturating_mul((rate.burst / divisor).max(1)),
-    }
+    Limit { interval, tolerance: interval.saturating_mul((rate.burst / divisor).max(1)) }
 }
 
 #[cfg(test)]
@@ -304,55 +256,31 @@ mod tests {
     }
 
     fn ports_of(guard: &Guard, name: &str) -> Vec<(Transport, u16, Role)> {
-        guard
-            .services
-            .iter()
-            .find(|service| service.name == name)
-            .unwrap()
-            .guarded_ports()
+        guard.services.iter().find(|service| service.name == name).unwrap().guarded_ports()
     }
 
     #[test]
     fn ports_given_replace_the_default_ones_and_win() {
         let guard = guard(&["teamtalk=6667,10335", "teamspeak=9988,10011"]);
         assert_eq!(
-            ports_of(&guard, "teamtalk")
-                .iter()
-                .map(|(_, port, _)| *port)
-                .collect::<Vec<_>>(),
+            ports_of(&guard, "teamtalk").iter().map(|(_, port, _)| *port).collect::<Vec<_>>(),
             [6667, 10_335, 6667, 10_335]
         );
         assert!(!ports_of(&guard, "irc").iter().any(|(_, port, _)| *port == 6667));
         assert_eq!(
             ports_of(&guard, "teamspeak"),
-            [
-                (Transport::Udp, 9988, Role::TeamSpeakVoice),
-                (Transport::Tcp, 10_011, Role::TeamSpeakQuery)
-            ]
+            [(Transport::Udp, 9988, Role::TeamSpeakVoice), (Transport::Tcp, 10_011, Role::TeamSpeakQuery)]
         );
     }
 
     #[test]
     fn levels_tighten_strangers_and_nobody_else() {
         let guard = guard(&[]);
-        let settings = guard
-            .services
-            .iter()
-            .find(|service| service.name == "teamtalk")
-            .unwrap()
-            .settings();
+        let settings = guard.services.iter().find(|service| service.name == "teamtalk").unwrap().settings();
         let interval =
             |level: usize, standing: Standing| settings.source[level][standing as usize][0].interval;
-        assert_eq!(
-            interval(2, Standing::Stranger),
-            4 * interval(0, Standing::Stranger)
-        );
-        for standing in [
-            Standing::Proven,
-            Standing::Known,
-            Standing::Limited,
-            Standing::Allowed,
-        ] {
+        assert_eq!(interval(2, Standing::Stranger), 4 * interval(0, Standing::Stranger));
+        for standing in [Standing::Proven, Standing::Known, Standing::Limited, Standing::Allowed] {
             assert_eq!(interval(2, standing), interval(0, standing));
         }
     }

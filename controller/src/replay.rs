@@ -68,11 +68,7 @@ pub(crate) fn run(arguments: &ReplayArguments) -> Exit {
     for failure in &failures {
         complain(failure);
     }
-    if failures.is_empty() {
-        printed
-    } else {
-        Exit::Failed
-    }
+    if failures.is_empty() { printed } else { Exit::Failed }
 }
 
 /// One wall, or two to compare: `--rules` and `--against`.
@@ -84,10 +80,7 @@ fn set_up(arguments: &ReplayArguments) -> Result<Vec<Wall>, String> {
         Some(Err(ConfigurationError::Mistakes(found))) => return Err(lines(&found)),
     };
     let mut walls = Vec::new();
-    let folders = [
-        Some(arguments.rules.as_deref()),
-        arguments.against.as_deref().map(Some),
-    ];
+    let folders = [Some(arguments.rules.as_deref()), arguments.against.as_deref().map(Some)];
     for folder in folders.into_iter().flatten() {
         let rules = match rules::load(folder) {
             Ok(rules) => rules,
@@ -101,11 +94,7 @@ fn set_up(arguments: &ReplayArguments) -> Result<Vec<Wall>, String> {
 }
 
 fn lines(items: &[impl ToString]) -> String {
-    items
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads every capture in turn; answers what went wrong. What was read before counts.
@@ -214,13 +203,8 @@ impl Wall {
             if observation.proves {
                 self.tally.note_proof(headers.destination);
             }
-            let packet = Packet::departing(
-                frame.at,
-                frame.bytes,
-                &headers,
-                observation.service,
-                observation.class,
-            );
+            let packet =
+                Packet::departing(frame.at, frame.bytes, &headers, observation.service, observation.class);
             self.engine.handle_packet(&packet);
         }
         self.carry_out();

@@ -27,9 +27,7 @@ pub(crate) enum RulesError {
 pub(crate) fn load(folder: Option<&Path>) -> Result<Vec<RuleFile>, RulesError> {
     let sources = match folder {
         Some(folder) => read_folder(folder).map_err(RulesError::Unreadable)?,
-        None => SHIPPED
-            .map(|(path, source)| (path.to_owned(), source.to_owned()))
-            .to_vec(),
+        None => SHIPPED.map(|(path, source)| (path.to_owned(), source.to_owned())).to_vec(),
     };
     let mut files = Vec::new();
     let mut mistakes = Vec::new();
@@ -40,11 +38,7 @@ pub(crate) fn load(folder: Option<&Path>) -> Result<Vec<RuleFile>, RulesError> {
         }
     }
     mistakes.extend(duplicates(&files));
-    if mistakes.is_empty() {
-        Ok(files)
-    } else {
-        Err(RulesError::Mistakes(mistakes))
-    }
+    if mistakes.is_empty() { Ok(files) } else { Err(RulesError::Mistakes(mistakes)) }
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, String> {
@@ -52,9 +46,7 @@ fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, String> {
         fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry
-            .map_err(|error| format!("cannot read {}: {error}", folder.display()))?
-            .path();
+        let path = entry.map_err(|error| format!("cannot read {}: {error}", folder.display()))?.path();
         if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
             paths.push(path);
         }
@@ -63,23 +55,15 @@ fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, String> {
     if paths.is_empty() {
         return Err(format!("{} holds no rule file (*.toml)", folder.display()));
     }
-    paths
-        .into_iter()
-        .map(|path| Ok((path.display().to_string(), read_text(&path)?)))
-        .collect()
+    paths.into_iter().map(|path| Ok((path.display().to_string(), read_text(&path)?))).collect()
 }
 
 /// A whole file as text, refused beyond a bound.
 pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let size = fs::metadata(path)
-        .map_err(|error| format!("cannot read {shown}: {error}"))?
-        .len();
+    let size = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
     if size > FILE_BYTES_MAX {
-        return Err(format!(
-            "{shown} is larger than {} MiB: not a file of ours",
-            FILE_BYTES_MAX >> 20
-        ));
+        return Err(format!("{shown} is larger than {} MiB: not a file of ours", FILE_BYTES_MAX >> 20));
     }
     fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))
 }
@@ -94,18 +78,13 @@ fn duplicates(files: &[RuleFile]) -> Vec<Diagnostic> {
                 path: file.path.clone(),
                 line: 1,
                 column: 1,
-                message: format!(
-                    "a second file for {}, after {}",
-                    file.protocol.as_str(),
-                    first.path
-                ),
+                message: format!("a second file for {}, after {}", file.protocol.as_str(), first.path),
                 remedy: Some("put all rules of a protocol into one file".to_owned()),
             });
         }
         for rule in &file.rules {
-            if let Some(first) = earlier
-                .clone()
-                .find(|first| first.rules.iter().any(|other| other.id == rule.id))
+            if let Some(first) =
+                earlier.clone().find(|first| first.rules.iter().any(|other| other.id == rule.id))
             {
                 found.push(Diagnostic {
                     path: file.path.clone(),

@@ -80,10 +80,7 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 self.queue.push_back((key.clone(), now));
-                entry.insert(Held {
-                    value: make(),
-                    touched: now,
-                })
+                entry.insert(Held { value: make(), touched: now })
             }
         };
         held.touched = now;
@@ -142,11 +139,8 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
         if self.queue.len() < self.entries.len().saturating_mul(2).saturating_add(64) {
             return;
         }
-        let mut queue: Vec<(K, Timestamp)> = self
-            .entries
-            .iter()
-            .map(|(key, held)| (key.clone(), held.touched))
-            .collect();
+        let mut queue: Vec<(K, Timestamp)> =
+            self.entries.iter().map(|(key, held)| (key.clone(), held.touched)).collect();
         queue.sort_by_key(|(_, touched)| *touched);
         self.queue = queue.into();
     }
@@ -192,8 +186,7 @@ mod tests {
     }
 
     fn insert(map: &mut BoundedMap<u32, u32>, key: u32, now: u64) -> bool {
-        map.touch_or_insert(&key, at(now), || key, |value| *value < 100, |_, _| {})
-            .is_some()
+        map.touch_or_insert(&key, at(now), || key, |value| *value < 100, |_, _| {}).is_some()
     }
 
     #[test]

@@ -25,10 +25,7 @@ impl Prefix {
 
     /// The /64 an IPv6 address lies in.
     pub const fn network64(address: Address) -> Self {
-        Self {
-            address: Address::from_v6(address.high, 0),
-            bits: 64,
-        }
+        Self { address: Address::from_v6(address.high, 0), bits: 64 }
     }
 
     /// The first address.
@@ -49,11 +46,7 @@ impl Prefix {
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let written = if self.address.is_v4() {
-            self.bits.saturating_sub(96)
-        } else {
-            self.bits
-        };
+        let written = if self.address.is_v4() { self.bits.saturating_sub(96) } else { self.bits };
         write!(f, "{}/{written}", self.address)
     }
 }
@@ -151,6 +144,8 @@ pub enum Command {
         front: Front,
         /// How alarmed.
         level: Level,
+        /// When.
+        at: Timestamp,
         /// Why, if a rule raised it.
         explanation: Option<Explanation>,
     },

@@ -103,11 +103,7 @@ impl Decisions {
 
     /// The higher of a service's levels.
     pub fn level(&self, service: u8) -> Level {
-        let alarm = |front| {
-            self.levels
-                .get(&(service, front))
-                .map_or(Level::Normal, |alarm| alarm.level)
-        };
+        let alarm = |front| self.levels.get(&(service, front)).map_or(Level::Normal, |alarm| alarm.level);
         Front::ALL.into_iter().map(alarm).max().unwrap_or_default()
     }
 
@@ -118,16 +114,14 @@ impl Decisions {
 
     /// Learns who logs in and out.
     pub fn handle_signal(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
-        match signal.kind {
-            SignalKind::LoginSucceeded => self.on_login(signal, commands),
-            SignalKind::LoginEnded | SignalKind::ConnectionClosed => {
-                if let (Some(flow), Some(person)) =
-                    (signal.flow, self.people.touch(&signal.address, signal.at))
-                {
-                    person.sessions.remove(&flow);
-                }
-            }
-            _ => {}
+        if signal.kind == SignalKind::LoginSucceeded {
+            return self.on_login(signal, commands);
+        }
+        let ended = matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed);
+        if let (true, Some(flow)) = (ended, signal.flow)
+            && let Some(person) = self.people.touch(&signal.address, signal.at)
+        {
+            person.sessions.remove(&flow);
         }
     }
 
@@ -151,12 +145,8 @@ impl Decisions {
         person.logged_in_at = Some(now);
         self.suspects.remove(&signal.address);
         let network = crate::rule::evaluate::network(signal.address);
-        self.good_networks
-            .touch_or_insert(&network, now, || now, |_| true, |_, _| {});
-        commands.push(Command::Know {
-            address: signal.address,
-            until: now + KNOWN_FOR,
-        });
+        self.good_networks.touch_or_insert(&network, now, || now, |_| true, |_, _| {});
+        commands.push(Command::Know { address: signal.address, until: now + KNOWN_FOR });
     }
 
     /// An account that logs in from everywhere is a guest account with a password everybody has.
@@ -166,9 +156,7 @@ impl Decisions {
         };
         let network = crate::rule::evaluate::network(signal.address);
         let key = (signal.service, account);
-        let networks = self
-            .accounts
-            .touch_or_insert(&key, signal.at, BTreeSet::new, |_| true, |_, _| {});
+        let networks = self.accounts.touch_or_insert(&key, signal.at, BTreeSet::new, |_| true, |_, _| {});
         let Some(networks) = networks else { return true };
         if networks.len() < ACCOUNT_NETWORKS_MAX {
             networks.insert(network);
@@ -235,10 +223,7 @@ impl Decisions {
     fn is_spared(&self, rule: &Rule, signal: &Signal) -> bool {
         let known = self.behaves_well(&signal.address, signal.at);
         let forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
-        let has_session = self
-            .people
-            .get(&signal.address)
-            .is_some_and(|person| !person.sessions.is_empty());
+        let has_session = self.people.get(&signal.address).is_some_and(|person| !person.sessions.is_empty());
         (known && rule.level > Level::Normal) || (forgeable && (known || has_session))
     }
 
@@ -267,6 +252,7 @@ impl Decisions {
                 service: signal.service,
                 front,
                 level: Level::Attack,
+                at: signal.at,
                 explanation: Some(explanation.clone()),
             });
         }
@@ -302,9 +288,7 @@ impl Decisions {
     /// Somebody who has logged in with a password of their own.
     fn behaves_well(&self, address: &Address, now: Timestamp) -> bool {
         let person = self.people.get(address);
-        person
-            .and_then(|person| person.logged_in_at)
-            .is_some_and(|at| now.since(at) < KNOWN_FOR)
+        person.and_then(|person| person.logged_in_at).is_some_and(|at| now.since(at) < KNOWN_FOR)
     }
 
     /// Many addresses of one /64, none of them anybody's: one host that has them all.
@@ -323,10 +307,7 @@ impl Decisions {
         let rotating = !network.is_v4()
             && rule.action == Action::Ban
             && finding.contributors.len() >= ROTATING_ADDRESSES
-            && self
-                .good_networks
-                .get(&network)
-                .is_none_or(|at| now.since(*at) > KNOWN_FOR);
+            && self.good_networks.get(&network).is_none_or(|at| now.since(*at) > KNOWN_FOR);
         if rotating {
             let subject = Prefix::network64(network);
             self.ban(rule, subject, network, explanation.clone(), ledger, commands);
@@ -346,21 +327,10 @@ impl Decisions {
     ) {
         match rule.action {
             Action::Ban if !self.is_shared(address, flow) => {
-                self.ban(
-                    rule,
-                    Prefix::host(address),
-                    address,
-                    explanation,
-                    ledger,
-                    commands,
-                );
+                self.ban(rule, Prefix::host(address), address, explanation, ledger, commands);
             }
             Action::Ban | Action::Reset => match flow {
-                Some(flow) => commands.push(Command::Reset {
-                    address,
-                    flow,
-                    explanation,
-                }),
+                Some(flow) => commands.push(Command::Reset { address, flow, explanation }),
                 None => self.limit(address, rule.duration, explanation, commands),
             },
             Action::Limit | Action::RaiseLevel => self.limit(address, rule.duration, explanation, commands),
@@ -379,11 +349,7 @@ impl Decisions {
         let Some(person) = self.people.get(&address) else {
             return false;
         };
-        let others = person
-            .sessions
-            .iter()
-            .filter(|flow| Some(**flow) != offender)
-            .count();
+        let others = person.sessions.iter().filter(|flow| Some(**flow) != offender).count();
         others >= SHARED_SESSIONS
     }
 
@@ -405,20 +371,9 @@ impl Decisions {
             return self.limit(address, rule.duration, explanation, commands);
         }
         let until = now + self.escalated(address, rule, now);
-        let entered = ledger.enter(
-            subject,
-            Ban {
-                since: now,
-                until,
-                explanation: explanation.clone(),
-            },
-        );
+        let entered = ledger.enter(subject, Ban { since: now, until, explanation: explanation.clone() });
         if entered {
-            commands.push(Command::Ban {
-                subject,
-                until,
-                explanation,
-            });
+            commands.push(Command::Ban { subject, until, explanation });
         } else {
             self.limit(address, rule.duration, explanation, commands);
         }
@@ -454,11 +409,7 @@ impl Decisions {
             }
             person.limited_until = until;
         }
-        commands.push(Command::Limit {
-            address,
-            until,
-            explanation,
-        });
+        commands.push(Command::Limit { address, until, explanation });
     }
 
     /// Suspects whose time is up are limited; alarms whose time is up calm down one level.
@@ -476,16 +427,13 @@ impl Decisions {
             if alarm.level == Level::Normal || alarm.until > now {
                 continue;
             }
-            alarm.level = if alarm.level == Level::Attack {
-                Level::Elevated
-            } else {
-                Level::Normal
-            };
+            alarm.level = if alarm.level == Level::Attack { Level::Elevated } else { Level::Normal };
             alarm.until = now + alarm.duration;
             commands.push(Command::SetLevel {
                 service: *service,
                 front: *front,
                 level: alarm.level,
+                at: now,
                 explanation: None,
             });
         }
@@ -507,11 +455,7 @@ impl Decisions {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let suspect = self
-            .suspects
-            .values()
-            .map(|suspect| suspect.since + PATIENCE)
-            .min();
+        let suspect = self.suspects.values().map(|suspect| suspect.since + PATIENCE).min();
         let alarms = self.levels.values().filter(|alarm| alarm.level > Level::Normal);
         let alarm = alarms.map(|alarm| alarm.until).min();
         [suspect, alarm].into_iter().flatten().min()

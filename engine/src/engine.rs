@@ -94,8 +94,7 @@ impl Engine {
         self.handle_timeout(packet.at);
         match packet.body {
             Body::Segment { ref tcp, payload } => {
-                self.streams
-                    .handle_segment(packet, tcp, payload, &mut self.conversations);
+                self.streams.handle_segment(packet, tcp, payload, &mut self.conversations);
             }
             Body::Datagram(payload) => self.conversations.on_datagram(packet, payload),
             Body::Other => {}
@@ -132,11 +131,7 @@ impl Engine {
         let output = std::mem::take(&mut self.conversations.output);
         for (service, owner, fact) in output.facts {
             self.commands.push_back(match fact {
-                Fact::UserBound { user_id } => Command::BindUser {
-                    service,
-                    user_id,
-                    owner,
-                },
+                Fact::UserBound { user_id } => Command::BindUser { service, user_id, owner },
                 Fact::UserFreed { user_id } => Command::FreeUser { service, user_id },
             });
         }
@@ -164,14 +159,9 @@ impl Engine {
                     continue;
                 };
                 let fired = self.fired.entry(rule.id.clone()).or_default();
-                let counter = if rule.shadow {
-                    &mut fired.shadowed
-                } else {
-                    &mut fired.fired
-                };
+                let counter = if rule.shadow { &mut fired.shadowed } else { &mut fired.fired };
                 *counter = counter.saturating_add(1);
-                self.decisions
-                    .handle_finding(rule, finding, &mut self.ledger, &mut commands);
+                self.decisions.handle_finding(rule, finding, &mut self.ledger, &mut commands);
             }
         }
         self.commands.extend(commands);
@@ -257,11 +247,7 @@ impl Conversations {
                 (server, service.query_ports.clone())
             })
             .collect();
-        Self {
-            servers,
-            output: Output::default(),
-            seed,
-        }
+        Self { servers, output: Output::default(), seed }
     }
 
     fn on_datagram(&mut self, packet: &Packet<'_>, payload: &[u8]) {
@@ -270,13 +256,7 @@ impl Conversations {
         }
         let (kind, detail) = if packet.reason.is_shape() {
             let reason = Some(packet.reason.as_str());
-            (
-                SignalKind::DatagramMalformed,
-                Detail {
-                    reason,
-                    ..Detail::default()
-                },
-            )
+            (SignalKind::DatagramMalformed, Detail { reason, ..Detail::default() })
         } else {
             let told = match self.servers.get_mut(usize::from(packet.service)) {
                 Some((Server::TeamTalk(server), _)) => {
@@ -355,32 +335,18 @@ impl Readers<Session> for Conversations {
         event: Event<'_>,
     ) -> Progress {
         let server = self.servers.get_mut(usize::from(connection.service));
-        let mut context = Context {
-            at,
-            connection,
-            seed: self.seed,
-            output: &mut self.output,
-        };
+        let mut context = Context { at, connection, seed: self.seed, output: &mut self.output };
         match &event {
             Event::Opened => context.signal(SignalKind::ConnectionOpened, Detail::default()),
             Event::Conflict(side) => {
                 let command = Some(if *side == Side::Client { "client" } else { "server" });
-                context.signal(
-                    SignalKind::StreamConflict,
-                    Detail {
-                        command,
-                        ..Detail::default()
-                    },
-                );
+                context.signal(SignalKind::StreamConflict, Detail { command, ..Detail::default() });
             }
             Event::Bytes(..) | Event::Gap(..) | Event::Closed(_) => {}
         }
         let progress = with_dissector(session, server, &mut context, &event);
         if let Event::Closed(ending) = event {
-            context.signal(
-                SignalKind::ConnectionClosed,
-                closing_detail(connection, at, ending),
-            );
+            context.signal(SignalKind::ConnectionClosed, closing_detail(connection, at, ending));
         }
         progress
     }
@@ -398,11 +364,7 @@ impl Readers<Session> for Conversations {
 /// How it ended, and after how many milliseconds.
 fn closing_detail(connection: &Connection, at: Timestamp, ending: Ending) -> Detail {
     let weight = at.since(connection.opened).as_nanos() / 1_000_000;
-    Detail {
-        reason: Some(ending.as_str()),
-        weight,
-        ..Detail::default()
-    }
+    Detail { reason: Some(ending.as_str()), weight, ..Detail::default() }
 }
 
 /// Where an address stands in the ledger, for the shell's reports.

@@ -44,16 +44,11 @@ impl Ledger {
 
     /// The ban that holds for an address at a time: its own, or that of its /64.
     pub fn ban_of(&self, address: Address, now: Timestamp) -> Option<&Ban> {
-        let own = self
-            .bans
-            .get(&Prefix::host(address))
-            .filter(|ban| ban.until > now);
+        let own = self.bans.get(&Prefix::host(address)).filter(|ban| ban.until > now);
         if own.is_some() || address.is_v4() {
             return own;
         }
-        self.bans
-            .get(&Prefix::network64(address))
-            .filter(|ban| ban.until > now)
+        self.bans.get(&Prefix::network64(address)).filter(|ban| ban.until > now)
     }
 
     /// Strikes out what is over.

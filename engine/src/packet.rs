@@ -92,10 +92,9 @@ impl<'a> Body<'a> {
     fn read(frame: &'a [u8], headers: &Headers) -> Self {
         match headers.transport {
             Transport::Tcp => match headers.tcp(&SliceWindow::new(frame)) {
-                Some(tcp) => Self::Segment {
-                    tcp,
-                    payload: bounded(frame, tcp.payload_offset, tcp.payload_bytes),
-                },
+                Some(tcp) => {
+                    Self::Segment { tcp, payload: bounded(frame, tcp.payload_offset, tcp.payload_bytes) }
+                }
                 None => Self::Other,
             },
             Transport::Udp => {

@@ -127,9 +127,7 @@ impl Context<'_> {
 
     /// Passes a fact on.
     pub fn fact(&mut self, fact: Fact) {
-        self.output
-            .facts
-            .push((self.connection.service, self.connection.client, fact));
+        self.output.facts.push((self.connection.service, self.connection.client, fact));
     }
 
     /// Keyed hash of a message's content.

@@ -341,9 +341,6 @@ impl Rule {
     pub fn concerns(&self, signal: &Signal) -> bool {
         self.signals.contains(&signal.kind)
             && signal.at < self.expires
-            && self
-                .matches
-                .iter()
-                .all(|condition| condition.holds(&signal.detail))
+            && self.matches.iter().all(|condition| condition.holds(&signal.detail))
     }
 }

@@ -140,12 +140,7 @@ pub trait Readers<S> {
 impl<S> Streams<S> {
     /// Follows nothing yet.
     pub fn new(seed: u64) -> Self {
-        Self {
-            flows: BoundedMap::new(FLOWS_MAX, seed),
-            buffered: 0,
-            next_id: 1,
-            refused_segments: 0,
-        }
+        Self { flows: BoundedMap::new(FLOWS_MAX, seed), buffered: 0, next_id: 1, refused_segments: 0 }
     }
 
     /// Takes one segment.
@@ -171,13 +166,7 @@ impl<S> Streams<S> {
         };
         let before = flow.buffered();
         let room = FLOWS_BYTES_MAX.saturating_sub(self.buffered);
-        let segment = Segment {
-            from: packet.from,
-            tcp,
-            payload,
-            now,
-            room,
-        };
+        let segment = Segment { from: packet.from, tcp, payload, now, room };
         if flow.take(&segment, readers) == Stored::NoRoom {
             self.refused_segments = self.refused_segments.saturating_add(1);
         }
@@ -392,11 +381,7 @@ impl<S> Flow<S> {
         if segment.has(tcp_flags::ACK) {
             other.begin_midway(tcp.acknowledgement);
             other.acknowledge(tcp.acknowledgement);
-            needs = if segment.from == Side::Server {
-                other.due_by(tcp.acknowledgement)
-            } else {
-                0
-            };
+            needs = if segment.from == Side::Server { other.due_by(tcp.acknowledgement) } else { 0 };
         }
         if segment.has(tcp_flags::FIN) {
             own.finish_at(end);
@@ -483,3 +468,6 @@ impl<S> Flow<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

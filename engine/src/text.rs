@@ -99,14 +99,8 @@ mod tests {
 
     #[test]
     fn display_escapes_what_could_imitate_another_line() {
-        assert_eq!(
-            Text::from("a\"b\\c\r\n\u{1b}[2J").to_string(),
-            r#""a\"b\\c\r\n\u{1b}[2J""#
-        );
-        assert_eq!(
-            Text::from("\u{202e}evil\u{200b}").to_string(),
-            r#""\u{202e}evil\u{200b}""#
-        );
+        assert_eq!(Text::from("a\"b\\c\r\n\u{1b}[2J").to_string(), r#""a\"b\\c\r\n\u{1b}[2J""#);
+        assert_eq!(Text::from("\u{202e}evil\u{200b}").to_string(), r#""\u{202e}evil\u{200b}""#);
         assert_eq!(Text::from("한글 😀").to_string(), "\"한글 😀\"");
         assert_eq!(Text::new(b"a\xffb").to_string(), "\"a\u{fffd}b\"");
     }

@@ -104,9 +104,8 @@ impl Span {
             if number.is_empty() {
                 return Err(SpanError::NoNumber);
             }
-            let number: u64 = number
-                .parse()
-                .map_err(|_too_large: std::num::ParseIntError| SpanError::TooLong)?;
+            let number: u64 =
+                number.parse().map_err(|_too_large: std::num::ParseIntError| SpanError::TooLong)?;
             let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
             let (unit, tail) = tail.split_at(letters);
             let nanos: u64 = match unit {

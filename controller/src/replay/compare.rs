@@ -48,10 +48,7 @@ pub(super) fn text(tally: &Tally, other: &Tally) -> String {
     if found.is_empty() {
         return "\nThe rules compared against would have done the same to every source.\n".to_owned();
     }
-    let mut text = format!(
-        "\nThe rules compared against differ for {} sources:\n",
-        found.len()
-    );
+    let mut text = format!("\nThe rules compared against differ for {} sources:\n", found.len());
     for row in found {
         let change = match row.dropped.cmp(&row.against_dropped) {
             std::cmp::Ordering::Greater => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     compare, rfc3339,
-    tally::{Source, Tally, Volume},
+    tally::{Listing, Source, Tally, Volume},
 };
 
 #[derive(Serialize)]
@@ -51,10 +51,7 @@ struct VolumeRow {
 
 impl From<Volume> for VolumeRow {
     fn from(volume: Volume) -> Self {
-        Self {
-            packets: volume.packets,
-            bytes: volume.bytes,
-        }
+        Self { packets: volume.packets, bytes: volume.bytes }
     }
 }
 
@@ -109,11 +106,7 @@ pub(super) fn report(tally: &Tally, sources: usize, against: Option<&Tally>) -> 
     let report = Report {
         schema: "floodwall.replay/1",
         capture: CaptureRow {
-            files: tally
-                .files
-                .iter()
-                .map(|file| file.display().to_string())
-                .collect(),
+            files: tally.files.iter().map(|file| file.display().to_string()).collect(),
             packets: tally.total.packets,
             bytes: tally.total.bytes,
             first: tally.first.map(rfc3339),
@@ -121,11 +114,7 @@ pub(super) fn report(tally: &Tally, sources: usize, against: Option<&Tally>) -> 
             undecoded: tally.undecoded,
         },
         services: services(tally),
-        signals: tally
-            .signals
-            .iter()
-            .map(|(kind, count)| (kind.as_str(), *count))
-            .collect(),
+        signals: tally.signals.iter().map(|(kind, count)| (kind.as_str(), *count)).collect(),
         sources: source_rows(tally, sources),
         bans: tally.bans.iter().map(ban_row).collect(),
         notes: tally.notes.iter().map(note_row).collect(),
@@ -151,10 +140,7 @@ fn services(tally: &Tally) -> BTreeMap<&'static str, ServiceRow> {
         row.packets += service.volume.packets;
         row.bytes += service.volume.bytes;
         for (class, volume) in service.classes() {
-            let cell = row
-                .classes
-                .entry(class.as_str())
-                .or_insert(VolumeRow { packets: 0, bytes: 0 });
+            let cell = row.classes.entry(class.as_str()).or_insert(VolumeRow { packets: 0, bytes: 0 });
             cell.packets += volume.packets;
             cell.bytes += volume.bytes;
         }
@@ -163,18 +149,12 @@ fn services(tally: &Tally) -> BTreeMap<&'static str, ServiceRow> {
 }
 
 fn source_rows(tally: &Tally, most: usize) -> Vec<SourceRow<'_>> {
-    let (listed, rest) = tally.sources(most);
-    let mut rows: Vec<SourceRow<'_>> = listed
-        .into_iter()
-        .map(|(address, source)| source_row(address.to_string(), source))
-        .collect();
+    let Listing { listed, rest } = tally.sources(most);
+    let mut rows: Vec<SourceRow<'_>> =
+        listed.into_iter().map(|(address, source)| source_row(address.to_string(), source)).collect();
     if let Some((count, sum)) = rest {
         let rules = Vec::new();
-        let reasons = sum
-            .reasons
-            .iter()
-            .map(|(reason, count)| (reason.as_str(), *count))
-            .collect();
+        let reasons = sum.reasons.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
         rows.push(SourceRow {
             address: "others".to_owned(),
             sources: Some(count),
@@ -201,11 +181,7 @@ fn source_row(address: String, source: &Source) -> SourceRow<'_> {
         standing: source.standing.map(floodwall_wire::tables::Standing::as_str),
         outcome: source.outcome.as_str(),
         rules: source.rules.iter().map(|rule| &*rule.0).collect(),
-        reasons: source
-            .reasons
-            .iter()
-            .map(|(reason, count)| (reason.as_str(), *count))
-            .collect(),
+        reasons: source.reasons.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
         first_action: source.first_action.map(rfc3339),
     }
 }

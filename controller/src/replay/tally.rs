@@ -107,6 +107,13 @@ pub(super) struct LevelRow {
     pub(super) rule: Option<RuleId>,
 }
 
+/// Sources one by one, and the sum of those beyond.
+pub(super) struct Listing<'a> {
+    pub(super) listed: Vec<(Address, &'a Source)>,
+    /// How many, and their sum.
+    pub(super) rest: Option<(usize, Source)>,
+}
+
 /// Everything a report is made from.
 #[derive(Debug)]
 pub(super) struct Tally {
@@ -198,11 +205,7 @@ impl Tally {
 
     pub(super) fn note_command(&mut self, command: &Command) {
         match command {
-            Command::Ban {
-                subject,
-                until,
-                explanation,
-            } => {
+            Command::Ban { subject, until, explanation } => {
                 let address = if subject.is_host() {
                     subject.address()
                 } else {
@@ -210,23 +213,12 @@ impl Tally {
                     explanation.offender
                 };
                 self.source(address).act_by_rule(Outcome::Banned, explanation);
-                self.bans.push(BanRow {
-                    subject: *subject,
-                    until: *until,
-                    explanation: explanation.clone(),
-                });
+                self.bans.push(BanRow { subject: *subject, until: *until, explanation: explanation.clone() });
             }
-            Command::Limit {
-                address, explanation, ..
-            }
-            | Command::Reset {
-                address, explanation, ..
-            } => {
+            Command::Limit { address, explanation, .. } | Command::Reset { address, explanation, .. } => {
                 self.source(*address).act_by_rule(Outcome::Limited, explanation);
             }
-            Command::Note {
-                address, explanation, ..
-            } => {
+            Command::Note { address, explanation, .. } => {
                 if let Some(address) = address {
                     self.source(*address).act_by_rule(Outcome::Noted, explanation);
                 }
@@ -241,16 +233,9 @@ impl Tally {
                     self.known.insert(*address);
                 }
             }
-            Command::SetLevel {
-                service,
-                level,
-                explanation,
-                ..
-            } => self.levels.push(LevelRow {
+            Command::SetLevel { service, level, at, explanation, .. } => self.levels.push(LevelRow {
                 service: *service,
-                at: explanation
-                    .as_ref()
-                    .map_or(self.last.unwrap_or_default(), |explanation| explanation.at),
+                at: *at,
                 level: *level,
                 rule: explanation.as_ref().map(|explanation| explanation.rule.clone()),
             }),
@@ -278,23 +263,16 @@ impl Tally {
     }
 
     /// Sources worst first, then by packets, then by address; beyond `most` one sum and how many it is of.
-    pub(super) fn sources(&self, most: usize) -> (Vec<(Address, &Source)>, Option<(usize, Source)>) {
-        let mut all: Vec<(Address, &Source)> = self
-            .sources
-            .iter()
-            .map(|(address, source)| (*address, source))
-            .collect();
+    pub(super) fn sources(&self, most: usize) -> Listing<'_> {
+        let mut all: Vec<(Address, &Source)> =
+            self.sources.iter().map(|(address, source)| (*address, source)).collect();
         all.sort_by_key(|(address, source)| {
-            (
-                std::cmp::Reverse(source.outcome),
-                std::cmp::Reverse(source.volume.packets),
-                *address,
-            )
+            (std::cmp::Reverse(source.outcome), std::cmp::Reverse(source.volume.packets), *address)
         });
         let beyond = all.split_off(most.min(all.len()));
         let uncounted = self.rest.volume.packets > 0;
         if beyond.is_empty() && !uncounted {
-            return (all, None);
+            return Listing { listed: all, rest: None };
         }
         let mut sum = self.rest.clone();
         for (_, source) in &beyond {
@@ -306,30 +284,22 @@ impl Tally {
                 *sum.reasons.entry(*reason).or_default() += count;
             }
         }
-        (all, Some((beyond.len(), sum)))
+        Listing { rest: Some((beyond.len(), sum)), listed: all }
     }
 
     /// Every source that was seen, in order of address.
     pub(super) fn by_address(&self) -> BTreeMap<Address, &Source> {
-        self.sources
-            .iter()
-            .map(|(address, source)| (*address, source))
-            .collect()
+        self.sources.iter().map(|(address, source)| (*address, source)).collect()
     }
 
     pub(super) fn service_name(&self, service: u8) -> &'static str {
-        self.services
-            .get(usize::from(service))
-            .map_or("", |service| service.name)
+        self.services.get(usize::from(service)).map_or("", |service| service.name)
     }
 }
 
 impl ServiceTally {
     /// Classes that occurred.
     pub(super) fn classes(&self) -> impl Iterator<Item = (Class, Volume)> {
-        Class::ALL
-            .into_iter()
-            .zip(self.classes)
-            .filter(|(_, volume)| volume.packets > 0)
+        Class::ALL.into_iter().zip(self.classes).filter(|(_, volume)| volume.packets > 0)
     }
 }

@@ -6,7 +6,7 @@ use floodwall_engine::command::Explanation;
 
 use super::{
     rfc3339,
-    tally::{Outcome, Source, Tally},
+    tally::{Listing, Outcome, Source, Tally},
 };
 
 /// Sources named in full in the text; JSON has them all.
@@ -18,7 +18,7 @@ const BANS_SHOWN: usize = 20;
 pub(super) fn report(tally: &Tally, sources: usize) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = write(&mut out, tally, sources.min(SOURCES_SHOWN));
+    drop(write(&mut out, tally, sources.min(SOURCES_SHOWN)));
     out
 }
 
@@ -39,10 +39,7 @@ fn write(out: &mut String, tally: &Tally, sources: usize) -> std::fmt::Result {
 fn write_answer(out: &mut String, tally: &Tally) -> std::fmt::Result {
     let all = tally.by_address();
     let count = |outcome| all.values().filter(|source| source.outcome == outcome).count();
-    let flagged = all
-        .values()
-        .filter(|source| source.outcome != Outcome::Clean)
-        .count();
+    let flagged = all.values().filter(|source| source.outcome != Outcome::Clean).count();
     if flagged == 0 {
         return writeln!(out, "Nothing to object to: {} sources, all clean.", all.len());
     }
@@ -62,11 +59,7 @@ fn write_capture(out: &mut String, tally: &Tally) -> std::fmt::Result {
         (Some(first), Some(last)) => format!(", {} to {}", rfc3339(first), rfc3339(last)),
         _ => String::new(),
     };
-    writeln!(
-        out,
-        "Read: {} packets, {} bytes{span}.",
-        tally.total.packets, tally.total.bytes
-    )?;
+    writeln!(out, "Read: {} packets, {} bytes{span}.", tally.total.packets, tally.total.bytes)?;
     if tally.undecoded > 0 {
         writeln!(out, "Without a TCP or UDP header: {} packets.", tally.undecoded)?;
     }
@@ -75,19 +68,13 @@ fn write_capture(out: &mut String, tally: &Tally) -> std::fmt::Result {
             .classes()
             .map(|(class, volume)| format!("{} {}", class.as_str(), volume.packets))
             .collect();
-        writeln!(
-            out,
-            "To {}: {} packets ({}).",
-            service.name,
-            service.volume.packets,
-            classes.join(", ")
-        )?;
+        writeln!(out, "To {}: {} packets ({}).", service.name, service.volume.packets, classes.join(", "))?;
     }
     Ok(())
 }
 
 fn write_sources(out: &mut String, tally: &Tally, most: usize) -> std::fmt::Result {
-    let (listed, rest) = tally.sources(most);
+    let Listing { listed, rest } = tally.sources(most);
     if listed.is_empty() {
         return writeln!(out, "\nNo packet was addressed to a guarded port.");
     }
@@ -96,11 +83,7 @@ fn write_sources(out: &mut String, tally: &Tally, most: usize) -> std::fmt::Resu
         writeln!(out, "{address}: {}.", describe(source))?;
     }
     if let Some((count, sum)) = rest {
-        writeln!(
-            out,
-            "{count} others: {} packets, {} dropped.",
-            sum.volume.packets, sum.dropped
-        )?;
+        writeln!(out, "{count} others: {} packets, {} dropped.", sum.volume.packets, sum.dropped)?;
     }
     Ok(())
 }
@@ -111,11 +94,8 @@ fn describe(source: &Source) -> String {
         text.push_str(&format!(", {}", standing.as_str()));
     }
     if source.dropped > 0 {
-        let reasons: Vec<String> = source
-            .reasons
-            .iter()
-            .map(|(reason, count)| format!("{} {count}", reason.as_str()))
-            .collect();
+        let reasons: Vec<String> =
+            source.reasons.iter().map(|(reason, count)| format!("{} {count}", reason.as_str())).collect();
         text.push_str(&format!(", {} dropped ({})", source.dropped, reasons.join(", ")));
     }
     if !source.rules.is_empty() {
@@ -144,11 +124,7 @@ fn write_bans(out: &mut String, tally: &Tally) -> std::fmt::Result {
         }
     }
     if tally.bans.len() > BANS_SHOWN {
-        writeln!(
-            out,
-            "And {} more; --format json lists them.",
-            tally.bans.len() - BANS_SHOWN
-        )?;
+        writeln!(out, "And {} more; --format json lists them.", tally.bans.len() - BANS_SHOWN)?;
     }
     Ok(())
 }
@@ -166,13 +142,7 @@ fn write_notes(out: &mut String, tally: &Tally) -> std::fmt::Result {
     }
     writeln!(out, "\nNotes:")?;
     for note in tally.notes.iter().take(BANS_SHOWN) {
-        writeln!(
-            out,
-            "{} at {}, {}.",
-            note.subject,
-            rfc3339(note.at),
-            because(note)
-        )?;
+        writeln!(out, "{} at {}, {}.", note.subject, rfc3339(note.at), because(note))?;
     }
     let left_out = tally.notes.len().saturating_sub(BANS_SHOWN) as u64 + tally.notes_left_out;
     if left_out > 0 {
@@ -183,17 +153,9 @@ fn write_notes(out: &mut String, tally: &Tally) -> std::fmt::Result {
 
 fn write_levels(out: &mut String, tally: &Tally) -> std::fmt::Result {
     for row in &tally.levels {
-        let rule = row
-            .rule
-            .as_ref()
-            .map_or_else(String::new, |rule| format!(", because of {rule}"));
+        let rule = row.rule.as_ref().map_or_else(String::new, |rule| format!(", because of {rule}"));
         let service = tally.service_name(row.service);
-        writeln!(
-            out,
-            "Level of {service} at {}: {}{rule}.",
-            rfc3339(row.at),
-            row.level.as_str()
-        )?;
+        writeln!(out, "Level of {service} at {}: {}{rule}.", rfc3339(row.at), row.level.as_str())?;
     }
     Ok(())
 }

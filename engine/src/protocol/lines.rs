@@ -32,11 +32,7 @@ pub enum Line<'a> {
 impl Lines {
     /// Lines of at most `limit` bytes.
     pub const fn new(limit: usize) -> Self {
-        Self {
-            partial: Vec::new(),
-            limit,
-            state: State::Collecting,
-        }
+        Self { partial: Vec::new(), limit, state: State::Collecting }
     }
 
     /// The next line, taking from the front of `input`. `None` when `input` is used up.
@@ -104,11 +100,7 @@ impl Lines {
 
     /// The unfinished line.
     pub fn partial(&self) -> &[u8] {
-        if self.state == State::Collecting {
-            &self.partial
-        } else {
-            &[]
-        }
+        if self.state == State::Collecting { &self.partial } else { &[] }
     }
 
     /// Bytes of heap held.
@@ -142,11 +134,7 @@ mod tests {
         assert_eq!(whole, ["one", "two", "", "too long: three is l", "end"]);
         for at in 0..stream.len() {
             let (one, other) = stream.split_at(at);
-            assert_eq!(
-                collect(&mut Lines::new(10), &[one, other]),
-                whole,
-                "split at {at}"
-            );
+            assert_eq!(collect(&mut Lines::new(10), &[one, other]), whole, "split at {at}");
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
         assert_eq!(collect(&mut Lines::new(10), &bytes), whole);

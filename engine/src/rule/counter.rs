@@ -72,9 +72,7 @@ pub struct DistinctCount {
 impl DistinctCount {
     /// None seen; `seed` keys the table.
     pub fn new(seed: u64) -> Self {
-        Self {
-            last_seen: HashMap::with_hasher(FixedState::with_seed(seed)),
-        }
+        Self { last_seen: HashMap::with_hasher(FixedState::with_seed(seed)) }
     }
 
     /// Counts one value (its keyed hash) and answers how many different ones lie within the window now.
@@ -120,11 +118,8 @@ impl Contributors {
     fn make_room(&mut self, start: Timestamp) {
         self.by_address.retain(|_, (_, last)| *last >= start);
         if self.by_address.len() >= CONTRIBUTORS_MAX {
-            let oldest = self
-                .by_address
-                .iter()
-                .min_by_key(|(_, (_, last))| *last)
-                .map(|(address, _)| *address);
+            let oldest =
+                self.by_address.iter().min_by_key(|(_, (_, last))| *last).map(|(address, _)| *address);
             if let Some(oldest) = oldest {
                 self.by_address.remove(&oldest);
             }
@@ -164,18 +159,9 @@ mod tests {
             times.push(at(now).as_nanos());
             let counted = count.count(at(now), MINUTE);
             let end = at(now).as_nanos();
-            let most = times
-                .iter()
-                .filter(|time| end - **time < MINUTE.as_nanos())
-                .count();
-            let least = times
-                .iter()
-                .filter(|time| end - **time < MINUTE.as_nanos() - part)
-                .count();
-            assert!(
-                (least..=most).contains(&(counted as usize)),
-                "{least} <= {counted} <= {most}"
-            );
+            let most = times.iter().filter(|time| end - **time < MINUTE.as_nanos()).count();
+            let least = times.iter().filter(|time| end - **time < MINUTE.as_nanos() - part).count();
+            assert!((least..=most).contains(&(counted as usize)), "{least} <= {counted} <= {most}");
         }
     }
 

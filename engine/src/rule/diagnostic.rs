@@ -38,23 +38,14 @@ pub struct Diagnostics<'a> {
 impl<'a> Diagnostics<'a> {
     /// No mistakes yet.
     pub const fn new(path: &'a str, source: &'a str) -> Self {
-        Self {
-            path,
-            source,
-            found: Vec::new(),
-        }
+        Self { path, source, found: Vec::new() }
     }
 
     /// Notes a mistake at a byte offset.
     pub fn report(&mut self, offset: usize, message: impl Into<String>, remedy: Option<String>) {
         let (line, column) = position(self.source, offset);
-        let diagnostic = Diagnostic {
-            path: self.path.to_owned(),
-            line,
-            column,
-            message: message.into(),
-            remedy,
-        };
+        let diagnostic =
+            Diagnostic { path: self.path.to_owned(), line, column, message: message.into(), remedy };
         self.found.push((offset, diagnostic));
     }
 
@@ -79,12 +70,7 @@ fn position(source: &str, offset: usize) -> (usize, usize) {
     let before = source.get(..offset).unwrap_or(source);
     let line = before.matches('\n').count().saturating_add(1);
     let start = before.rfind('\n').map_or(0, |at| at.saturating_add(1));
-    let column = before
-        .get(start..)
-        .unwrap_or_default()
-        .chars()
-        .count()
-        .saturating_add(1);
+    let column = before.get(start..).unwrap_or_default().chars().count().saturating_add(1);
     (line, column)
 }
 
@@ -144,10 +130,7 @@ mod tests {
     fn suggestions_are_the_nearest_word_or_the_list() {
         assert_eq!(distance("limit", "limti"), 1);
         assert_eq!(distance("", "abc"), 3);
-        assert_eq!(
-            suggest("limt", ["limit", "level"]).unwrap(),
-            "did you mean \"limit\"?"
-        );
+        assert_eq!(suggest("limt", ["limit", "level"]).unwrap(), "did you mean \"limit\"?");
         assert_eq!(suggest("zzz", ["limit", "level"]).unwrap(), "valid: limit, level");
     }
 }

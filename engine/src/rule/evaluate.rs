@@ -128,11 +128,7 @@ enum Count {
 impl Evaluation {
     /// No counts yet; `seed` keys the tables.
     pub fn new(seed: u64) -> Self {
-        Self {
-            counters: BoundedMap::new(COUNTERS_MAX, seed),
-            hasher: FixedState::with_seed(seed),
-            seed,
-        }
+        Self { counters: BoundedMap::new(COUNTERS_MAX, seed), hasher: FixedState::with_seed(seed), seed }
     }
 
     /// Counts a signal in every rule it concerns.
@@ -157,18 +153,14 @@ impl Evaluation {
         let seed = self.seed;
         let key = (u16::try_from(index).unwrap_or(u16::MAX), subject);
         let tally =
-            self.counters
-                .touch_or_insert(&key, signal.at, || Tally::new(rule, seed), |_| true, |_, _| {})?;
+            self.counters.touch_or_insert(&key, signal.at, || Tally::new(rule, seed), |_| true, |_, _| {})?;
         let count = match (&mut tally.count, distinct) {
             (Count::Signals(count), _) => count.count(signal.at, rule.within),
             (Count::Distinct(count), Some(value)) => count.count(value, signal.at, rule.within, rule.limit),
             (Count::Distinct(_), None) => return None,
         };
         tally.note(signal);
-        let own = tally
-            .contributors
-            .as_mut()
-            .map(|all| all.count(signal.address, signal.at, rule.within));
+        let own = tally.contributors.as_mut().map(|all| all.count(signal.address, signal.at, rule.within));
         let reached = count >= rule.limit && level >= rule.level;
         let joins = !reached && tally.active_until > signal.at;
         if !reached && !joins {
@@ -187,23 +179,18 @@ impl Evaluation {
             tally.rearm();
         }
         let (_, subject) = key;
-        Some(Finding {
-            rule: index,
-            subject,
-            signal: signal.clone(),
-            count,
-            contributors,
-            evidence,
-        })
+        Some(Finding { rule: index, subject, signal: signal.clone(), count, contributors, evidence })
     }
 
     /// Different addresses are told apart by /48 for IPv6: more cost nothing.
     fn distinct_value(&self, by: By, signal: &Signal) -> Option<u64> {
         let mut hasher = self.hasher.build_hasher();
-        match by {
-            By::Address if !signal.address.is_v4() => (signal.address.high >> 16).hash(&mut hasher),
-            By::Target => signal.detail.target.as_ref()?.hash(&mut hasher),
-            _ => Subject::of(by, signal)?.hash(&mut hasher),
+        if by == By::Address && !signal.address.is_v4() {
+            (signal.address.high >> 16).hash(&mut hasher);
+        } else if by == By::Target {
+            signal.detail.target.as_ref()?.hash(&mut hasher);
+        } else {
+            Subject::of(by, signal)?.hash(&mut hasher);
         }
         Some(hasher.finish())
     }

@@ -44,13 +44,7 @@ pub fn parse(path: &str, source: &str) -> Result<RuleFile, Vec<Diagnostic>> {
         diagnostics.report(offset, format!("not TOML: {}", error.message()), None);
     }
     let valid = ["service", "limits", "levels", "rule"];
-    let top = Table::new(
-        document.get_ref(),
-        document.span(),
-        "a rule file",
-        &valid,
-        &mut diagnostics,
-    );
+    let top = Table::new(document.get_ref(), document.span(), "a rule file", &valid, &mut diagnostics);
     let file = read_file(path, &top, &mut diagnostics);
     match file {
         Some(file) if diagnostics.is_empty() => Ok(file),
@@ -79,9 +73,7 @@ fn read_file(path: &str, top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>)
         files: read_ports(&service, "file-ports", diagnostics),
         plain: read_ports(&service, "plain-ports", diagnostics),
     };
-    let user_timeout = service
-        .span_of("user-timeout", diagnostics)
-        .unwrap_or(Span::from_secs(60));
+    let user_timeout = service.span_of("user-timeout", diagnostics).unwrap_or(Span::from_secs(60));
     let require_session = service.flag("require-session", false, diagnostics);
     let require_own_id = service.flag("require-own-id", false, diagnostics);
     let limits = read_limits(top, diagnostics);
@@ -108,10 +100,7 @@ fn read_ports(service: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<
 }
 
 fn read_limits(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> GateLimits {
-    let mut limits = GateLimits {
-        divisors: [1, 2, 4],
-        ..GateLimits::default()
-    };
+    let mut limits = GateLimits { divisors: [1, 2, 4], ..GateLimits::default() };
     let kinds = Kind::ALL.map(Kind::as_str);
     let mut scopes: Vec<&str> = Standing::ALL.iter().map(|standing| standing.as_str()).collect();
     scopes.extend(["network", "service"]);
@@ -195,7 +184,7 @@ fn read_rules(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Rul
             continue;
         };
         if rules.iter().any(|earlier| earlier.id == rule.id) {
-            let offset = table.get("id").map_or(table.start(), |id| id.span().start);
+            let offset = table.get("id").map_or_else(|| table.start(), |id| id.span().start);
             diagnostics.report(offset, format!("a second rule \"{}\"", rule.id), None);
         } else if rules.len() >= RULES_MAX {
             diagnostics.report(table.start(), format!("more than {RULES_MAX} rules"), None);
@@ -215,17 +204,12 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
     let why = why.and_then(|value| text(value, "why", diagnostics));
     let signals = read_signals(table, diagnostics);
     let matches = read_matches(table, diagnostics);
-    let subjects: Vec<By> = By::ALL
-        .into_iter()
-        .filter(|by| !matches!(by, By::Target))
-        .collect();
+    let subjects: Vec<By> = By::ALL.into_iter().filter(|by| !matches!(by, By::Target)).collect();
     let by = table.word_of("by", &subjects, By::as_str, diagnostics);
     let distinct = table.word_of("distinct", &By::ALL, By::as_str, diagnostics);
     let limit = read_limit(table, distinct, diagnostics);
     let within = table.span_of("within", diagnostics);
-    let level = table
-        .word_of("level", &Level::ALL, Level::as_str, diagnostics)
-        .unwrap_or_default();
+    let level = table.word_of("level", &Level::ALL, Level::as_str, diagnostics).unwrap_or_default();
     table.require("action", "\"note\"", diagnostics);
     let action = table.word_of("action", &Action::ALL, Action::as_str, diagnostics);
     let duration = table.span_of("for", diagnostics);
@@ -265,25 +249,15 @@ fn read_signals(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec
         let Some(name) = text(value, "signal", diagnostics) else {
             continue;
         };
-        let found = word(
-            name,
-            value.span().start,
-            "signal",
-            SignalKind::ALL,
-            SignalKind::as_str,
-            diagnostics,
-        );
+        let found =
+            word(name, value.span().start, "signal", SignalKind::ALL, SignalKind::as_str, diagnostics);
         signals.extend(found);
     }
     signals
 }
 
 fn read_limit(table: &Table<'_, '_>, distinct: Option<By>, diagnostics: &mut Diagnostics<'_>) -> Option<u64> {
-    let most = if distinct.is_some() {
-        DISTINCT_LIMIT_MAX
-    } else {
-        LIMIT_MAX
-    };
+    let most = if distinct.is_some() { DISTINCT_LIMIT_MAX } else { LIMIT_MAX };
     table.number_of("limit", 1..=most, diagnostics)
 }
 
@@ -316,12 +290,8 @@ fn read_pattern(
     match field {
         Field::Number => {
             let most = u64::from(u32::MAX);
-            let numbers = values
-                .iter()
-                .filter_map(|value| number(value, "number", 0..=most, diagnostics));
-            Some(Pattern::Numbers(
-                numbers.filter_map(|number| u32::try_from(number).ok()).collect(),
-            ))
+            let numbers = values.iter().filter_map(|value| number(value, "number", 0..=most, diagnostics));
+            Some(Pattern::Numbers(numbers.filter_map(|number| u32::try_from(number).ok()).collect()))
         }
         Field::Method => {
             let mut words = Vec::new();
@@ -357,12 +327,7 @@ fn read_regex(
         Err(error) => {
             // The first line of the library's message is a heading, the last says what is wrong.
             let error = error.to_string();
-            let reason = error
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim()
-                .trim_start_matches("error: ");
+            let reason = error.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
             let remedy = Some("write \\. for a dot; use '…' quotes so that \\ stays as it is".to_owned());
             diagnostics.report(
                 value.span().start,
@@ -393,11 +358,7 @@ fn read_expiry(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Time
 /// low-level date algorithms").
 fn start_of_day(year: u64, month: u64, day: u64) -> Timestamp {
     let year = if month <= 2 { year.saturating_sub(1) } else { year };
-    let month = if month > 2 {
-        month.saturating_sub(3)
-    } else {
-        month.saturating_add(9)
-    };
+    let month = if month > 2 { month.saturating_sub(3) } else { month.saturating_add(9) };
     let day_of_year = (153 * month).saturating_add(2) / 5 + day.saturating_sub(1);
     let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year;
     Timestamp::from_secs(days.saturating_sub(719_468).saturating_mul(86_400))
@@ -413,11 +374,7 @@ fn read_notify(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<
             notify.push(target.into());
         } else {
             let remedy = Some("write \"webhook:NAME\", \"exec:PATH\" or \"journal\"".to_owned());
-            diagnostics.report(
-                value.span().start,
-                format!("unknown notify target {target:?}"),
-                remedy,
-            );
+            diagnostics.report(value.span().start, format!("unknown notify target {target:?}"), remedy);
         }
     }
     notify
@@ -428,10 +385,8 @@ fn check_counting(table: &Table<'_, '_>, by: Option<By>, diagnostics: &mut Diagn
     let counts = ["limit", "within", "by"].map(|key| table.get(key).is_some());
     let remedy = "a rule that counts has \"by\", \"limit\" and \"within\"; a trigger has none of them";
     if counts.contains(&true) && counts.contains(&false) {
-        let missing: Vec<&str> = ["limit", "within", "by"]
-            .into_iter()
-            .filter(|key| table.get(key).is_none())
-            .collect();
+        let missing: Vec<&str> =
+            ["limit", "within", "by"].into_iter().filter(|key| table.get(key).is_none()).collect();
         diagnostics.report(
             table.start(),
             format!("[[rule]] counts but has no \"{}\"", missing.join("\", no \"")),
@@ -439,11 +394,7 @@ fn check_counting(table: &Table<'_, '_>, by: Option<By>, diagnostics: &mut Diagn
         );
     }
     if let (Some(distinct), None) = (table.get("distinct"), by) {
-        diagnostics.report(
-            distinct.span().start,
-            "\"distinct\" needs \"by\"",
-            Some(remedy.to_owned()),
-        );
+        diagnostics.report(distinct.span().start, "\"distinct\" needs \"by\"", Some(remedy.to_owned()));
     }
 }
 
@@ -458,10 +409,7 @@ fn check_action(
     if !matches!(action, Some(Action::Ban | Action::Reset)) {
         return;
     }
-    if let Some(spoofable) = signals
-        .iter()
-        .find(|kind| kind.evidence() == EvidenceClass::Spoofable)
-    {
+    if let Some(spoofable) = signals.iter().find(|kind| kind.evidence() == EvidenceClass::Spoofable) {
         diagnostics.report(
             value.span().start,
             format!("\"{}\" can be forged in somebody else's name", spoofable.as_str()),

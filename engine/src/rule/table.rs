@@ -75,20 +75,12 @@ impl<'a, 'i> Table<'a, 'i> {
         match Span::parse(text) {
             Ok(span) if span > Span::ZERO => Some(span),
             Ok(_) => {
-                diagnostics.report(
-                    value.span().start,
-                    format!("\"{key}\" must be longer than 0"),
-                    None,
-                );
+                diagnostics.report(value.span().start, format!("\"{key}\" must be longer than 0"), None);
                 None
             }
             Err(error) => {
                 let remedy = Some("write for example \"60s\", \"10m\" or \"1h30m\"".to_owned());
-                diagnostics.report(
-                    value.span().start,
-                    format!("bad duration {text:?}: {error}"),
-                    remedy,
-                );
+                diagnostics.report(value.span().start, format!("bad duration {text:?}: {error}"), remedy);
                 None
             }
         }
@@ -166,9 +158,7 @@ impl<'a, 'i> Table<'a, 'i> {
 
     /// Every key and value.
     pub fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'i>>)> {
-        self.table
-            .iter()
-            .map(|(key, value)| (key.get_ref().as_ref(), value))
+        self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value))
     }
 }
 
@@ -201,12 +191,7 @@ pub fn number(
         Ok(_) | Err(_) => {
             diagnostics.report(
                 value.span().start,
-                format!(
-                    "\"{key}\" is {}, outside {} to {}",
-                    integer.as_str(),
-                    range.start(),
-                    range.end()
-                ),
+                format!("\"{key}\" is {}, outside {} to {}", integer.as_str(), range.start(), range.end()),
                 None,
             );
             None
@@ -231,6 +216,7 @@ pub fn word<T: Copy>(
     found
 }
 
+/// Reports a value of another type than expected.
 pub fn wrong_type(
     value: &Spanned<DeValue<'_>>,
     key: &str,
@@ -238,9 +224,5 @@ pub fn wrong_type(
     diagnostics: &mut Diagnostics<'_>,
 ) {
     let found = value.get_ref().type_str();
-    diagnostics.report(
-        value.span().start,
-        format!("\"{key}\" is {found}, expected {expected}"),
-        None,
-    );
+    diagnostics.report(value.span().start, format!("\"{key}\" is {found}, expected {expected}"), None);
 }

@@ -166,11 +166,7 @@ impl Half {
         let mut holes = Vec::new();
         let mut conflict = false;
         let mut at = start;
-        let first = self
-            .segments
-            .range(..=start)
-            .next_back()
-            .map_or(start, |(begin, _)| *begin);
+        let first = self.segments.range(..=start).next_back().map_or(start, |(begin, _)| *begin);
         for (begin, held) in self.segments.range(first..end) {
             let finish = begin.saturating_add(held.bytes.len() as u64);
             let (from, to) = (at.max(*begin), end.min(finish));
@@ -197,10 +193,7 @@ impl Half {
     /// The next bytes before `limit` whose question was handed on before `question`; or, when patience has run
     /// out, how many are missing.
     pub(super) fn next_due(&mut self, limit: u64, question: u64, now: Timestamp) -> Option<Due> {
-        let first = self
-            .segments
-            .first_key_value()
-            .map(|(start, held)| (*start, held.needs));
+        let first = self.segments.first_key_value().map(|(start, held)| (*start, held.needs));
         match first {
             Some((start, needs)) if start == self.delivered => {
                 if start >= limit || (needs > question && !self.impatient) {
@@ -222,13 +215,7 @@ impl Half {
         let allowed = usize::try_from(limit.saturating_sub(start)).unwrap_or(usize::MAX);
         if held.bytes.len() > allowed {
             let rest = held.bytes.split_off(allowed);
-            self.segments.insert(
-                limit,
-                Held {
-                    bytes: rest,
-                    needs: held.needs,
-                },
-            );
+            self.segments.insert(limit, Held { bytes: rest, needs: held.needs });
         }
         self.delivered = start.saturating_add(held.bytes.len() as u64);
         self.buffered = self.buffered.saturating_sub(held.bytes.len());

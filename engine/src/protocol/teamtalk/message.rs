@@ -28,26 +28,17 @@ impl<'a> Message<'a> {
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let end = line.iter().position(|byte| is_blank(*byte)).unwrap_or(line.len());
         let (keyword, parameters) = line.split_at_checked(end)?;
-        if keyword.is_empty() {
-            None
-        } else {
-            Some(Self { keyword, parameters })
-        }
+        if keyword.is_empty() { None } else { Some(Self { keyword, parameters }) }
     }
 
     /// The parameters, in order.
     pub const fn parameters(&self) -> Parameters<'a> {
-        Parameters {
-            rest: self.parameters,
-        }
+        Parameters { rest: self.parameters }
     }
 
     /// The last value of a parameter: the server lets the last one win.
     pub fn value(&self, name: &str) -> Option<Value<'a>> {
-        self.parameters()
-            .filter(|(found, _)| *found == name.as_bytes())
-            .last()
-            .map(|(_, value)| value)
+        self.parameters().filter(|(found, _)| *found == name.as_bytes()).last().map(|(_, value)| value)
     }
 
     /// A parameter as text, escapes resolved.

@@ -45,13 +45,7 @@ impl Server {
     /// The welcome line gave a connection its id.
     pub fn bind(&mut self, user_id: u16, flow: FlowId, address: Address) {
         self.free_id(user_id);
-        let user = User {
-            flow,
-            address,
-            nickname: None,
-            account: None,
-            udp_port: None,
-        };
+        let user = User { flow, address, nickname: None, account: None, udp_port: None };
         self.users.insert(user_id, user);
         *self.sessions_by_address.entry(address).or_default() += 1;
     }
@@ -139,11 +133,7 @@ impl Server {
         };
         let known_here = self.has_session(&from);
         let Some(user) = self.users.get_mut(&user_id) else {
-            let kind = if known_here {
-                SignalKind::DatagramAbsent
-            } else {
-                SignalKind::DatagramStranger
-            };
+            let kind = if known_here { SignalKind::DatagramAbsent } else { SignalKind::DatagramStranger };
             return Some((kind, detail));
         };
         if user.address != from {

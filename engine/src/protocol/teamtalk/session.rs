@@ -64,35 +64,17 @@ struct Question {
 /// A client's command, as far as its answer needs it.
 #[derive(Debug)]
 enum Asked {
-    Login {
-        account: Text,
-        has_password: bool,
-    },
+    Login { account: Text, has_password: bool },
     Logout,
-    Message {
-        kind: SignalKind,
-        channel: Option<i64>,
-        target: Option<u16>,
-        content: u64,
-        weight: u64,
-    },
+    Message { kind: SignalKind, channel: Option<i64>, target: Option<u16>, content: u64, weight: u64 },
     TypedMessage,
     Nick(Text),
     Status,
-    Join {
-        creates: Option<Text>,
-        channel: Option<i64>,
-    },
-    Kick {
-        user_id: Option<u16>,
-        channel: Option<i64>,
-    },
+    Join { creates: Option<Text>, channel: Option<i64> },
+    Kick { user_id: Option<u16>, channel: Option<i64> },
     Ban(Text),
     Move(Option<u16>),
-    Channel {
-        kind: SignalKind,
-        name: Text,
-    },
+    Channel { kind: SignalKind, name: Text },
     Account(&'static str, Text),
     ServerSettings(&'static str),
     Transfer(&'static str),
@@ -138,11 +120,7 @@ impl Dissector for Session {
         server: &mut Server,
         context: &mut Context<'_>,
     ) -> Progress {
-        let Self {
-            client_lines,
-            server_lines,
-            conversation,
-        } = self;
+        let Self { client_lines, server_lines, conversation } = self;
         let mut input = bytes;
         match side {
             Side::Client => {
@@ -162,11 +140,7 @@ impl Dissector for Session {
                 }
             }
         }
-        if conversation.state == State::Transferring {
-            Progress::Opaque
-        } else {
-            Progress::Following
-        }
+        if conversation.state == State::Transferring { Progress::Opaque } else { Progress::Following }
     }
 
     fn on_gap(&mut self, side: Side, missed: u64, _server: &mut Server, context: &mut Context<'_>) {
@@ -176,13 +150,7 @@ impl Dissector for Session {
         }
         // Which answers belong to which questions is no longer certain; error numbers still speak.
         self.conversation.asked.clear();
-        context.signal(
-            SignalKind::StreamGap,
-            Detail {
-                weight: missed,
-                ..Detail::default()
-            },
-        );
+        context.signal(SignalKind::StreamGap, Detail { weight: missed, ..Detail::default() });
     }
 
     fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
@@ -194,10 +162,7 @@ impl Dissector for Session {
         }
         // A server that has run out of handles accepts and closes without a word (`teamtalk.md` a.1).
         if !conversation.heard_server && !conversation.is_tls && !context.connection.midway {
-            let detail = Detail {
-                reason: Some("full"),
-                ..Detail::default()
-            };
+            let detail = Detail { reason: Some("full"), ..Detail::default() };
             context.signal(SignalKind::ConnectionRefused, detail);
         }
     }
@@ -207,11 +172,7 @@ impl Dissector for Session {
     }
 
     fn held_bytes(&self) -> usize {
-        let questions = self
-            .conversation
-            .asked
-            .len()
-            .saturating_mul(size_of::<Question>());
+        let questions = self.conversation.asked.len().saturating_mul(size_of::<Question>());
         self.client_lines
             .held_bytes()
             .saturating_add(self.server_lines.held_bytes())
@@ -246,26 +207,13 @@ impl Conversation {
     }
 
     fn ask(&mut self, id: Option<i64>, asked: Asked, context: &mut Context<'_>) {
-        match &asked {
-            Asked::Login {
-                account,
-                has_password,
-            } => {
-                let method = Some(login_method(account, *has_password));
-                let detail = Detail {
-                    method,
-                    account: Some(account.clone()),
-                    ..Detail::default()
-                };
-                context.signal(SignalKind::LoginAttempted, detail);
-            }
-            other => {
-                let detail = Detail {
-                    command: Some(other.keyword()),
-                    ..Detail::default()
-                };
-                context.signal(SignalKind::CommandSent, detail);
-            }
+        if let Asked::Login { account, has_password } = &asked {
+            let method = Some(login_method(account, *has_password));
+            let detail = Detail { method, account: Some(account.clone()), ..Detail::default() };
+            context.signal(SignalKind::LoginAttempted, detail);
+        } else {
+            let detail = Detail { command: Some(asked.keyword()), ..Detail::default() };
+            context.signal(SignalKind::CommandSent, detail);
         }
         if self.asked.len() >= ASKED_MAX {
             self.asked.pop_front();
@@ -313,11 +261,7 @@ impl Conversation {
 
     /// The answer to this id comes next: whatever was asked before it was answered or missed.
     fn synchronise(&mut self, id: Option<i64>) {
-        let Some(at) = self
-            .asked
-            .iter()
-            .position(|question| question.id == id && id.is_some())
-        else {
+        let Some(at) = self.asked.iter().position(|question| question.id == id && id.is_some()) else {
             return;
         };
         self.asked.drain(..at);
@@ -359,13 +303,7 @@ impl Conversation {
         self.state = State::ExpectLogin;
         let reason = if self.was_kicked { "kicked" } else { "logout" };
         self.was_kicked = false;
-        context.signal(
-            SignalKind::LoginEnded,
-            Detail {
-                reason: Some(reason),
-                ..Detail::default()
-            },
-        );
+        context.signal(SignalKind::LoginEnded, Detail { reason: Some(reason), ..Detail::default() });
     }
 
     fn on_moved(&mut self, message: &Message<'_>, server: &Server, context: &mut Context<'_>) {
@@ -373,41 +311,23 @@ impl Conversation {
             return;
         };
         self.state = State::LoggedIn;
-        let kind = if message.keyword == b"joined" {
-            SignalKind::ChannelJoined
-        } else {
-            SignalKind::ChannelLeft
-        };
-        context.signal(
-            kind,
-            Detail {
-                channel: Some(server.channel(id)),
-                ..self.own_detail(server)
-            },
-        );
+        let kind =
+            if message.keyword == b"joined" { SignalKind::ChannelJoined } else { SignalKind::ChannelLeft };
+        context.signal(kind, Detail { channel: Some(server.channel(id)), ..self.own_detail(server) });
     }
 
     fn on_transfer(&mut self, context: &mut Context<'_>) {
         if self.state != State::ExpectLogin {
             return;
         }
-        let Some(at) = self
-            .asked
-            .iter()
-            .position(|question| matches!(question.asked, Asked::Transfer(_)))
+        let Some(at) = self.asked.iter().position(|question| matches!(question.asked, Asked::Transfer(_)))
         else {
             return;
         };
         let command = self.asked.get(at).map(|question| question.asked.keyword());
         self.state = State::Transferring;
         self.asked.clear();
-        context.signal(
-            SignalKind::FileTransferred,
-            Detail {
-                command,
-                ..Detail::default()
-            },
-        );
+        context.signal(SignalKind::FileTransferred, Detail { command, ..Detail::default() });
     }
 
     fn on_ok(&mut self, server: &Server, context: &mut Context<'_>) {
@@ -416,88 +336,34 @@ impl Conversation {
         };
         let own = self.own_detail(server);
         let (kind, detail) = match asked {
-            Asked::Message {
-                kind,
-                channel,
-                target,
-                content,
-                weight,
-            } => {
+            Asked::Message { kind, channel, target, content, weight } => {
                 let channel = channel.map(|id| server.channel(id));
                 let target = target.map(|id| server.name_of(id));
-                (
-                    kind,
-                    Detail {
-                        channel,
-                        target,
-                        content: Some(content),
-                        weight,
-                        ..own
-                    },
-                )
+                (kind, Detail { channel, target, content: Some(content), weight, ..own })
             }
-            Asked::Nick(nickname) => (
-                SignalKind::NickChanged,
-                Detail {
-                    nickname: Some(nickname),
-                    ..own
-                },
-            ),
+            Asked::Nick(nickname) => (SignalKind::NickChanged, Detail { nickname: Some(nickname), ..own }),
             Asked::Status => (SignalKind::StatusChanged, own),
-            Asked::Join {
-                creates: Some(name), ..
-            } => (
-                SignalKind::ChannelCreated,
-                Detail {
-                    channel: Some(name),
-                    ..own
-                },
-            ),
+            Asked::Join { creates: Some(name), .. } => {
+                (SignalKind::ChannelCreated, Detail { channel: Some(name), ..own })
+            }
             Asked::Kick { user_id, channel } => {
                 let target = user_id.map(|id| server.name_of(id));
                 let channel = channel.filter(|id| *id > 0).map(|id| server.channel(id));
-                (
-                    SignalKind::UserKicked,
-                    Detail {
-                        target,
-                        channel,
-                        ..own
-                    },
-                )
+                (SignalKind::UserKicked, Detail { target, channel, ..own })
             }
-            Asked::Ban(target) => (
-                SignalKind::UserBanned,
-                Detail {
-                    target: Some(target),
-                    ..own
-                },
-            ),
+            Asked::Ban(target) => (SignalKind::UserBanned, Detail { target: Some(target), ..own }),
             Asked::Move(user_id) => {
                 let target = user_id.map(|id| server.name_of(id));
                 (SignalKind::UserMoved, Detail { target, ..own })
             }
-            Asked::Channel { kind, name } => (
-                kind,
-                Detail {
-                    channel: Some(name),
-                    ..own
-                },
-            ),
+            Asked::Channel { kind, name } => (kind, Detail { channel: Some(name), ..own }),
             Asked::Account(command, account) => {
-                let detail = Detail {
-                    command: Some(command),
-                    target: Some(account),
-                    ..own
-                };
+                let detail = Detail { command: Some(command), target: Some(account), ..own };
                 (SignalKind::AccountChanged, detail)
             }
-            Asked::ServerSettings(command) => (
-                SignalKind::ServerChanged,
-                Detail {
-                    command: Some(command),
-                    ..own
-                },
-            ),
+            Asked::ServerSettings(command) => {
+                (SignalKind::ServerChanged, Detail { command: Some(command), ..own })
+            }
             // Their success is told by an event of its own, or is no event at all.
             Asked::Login { .. }
             | Asked::Logout
@@ -512,34 +378,18 @@ impl Conversation {
     /// `teamtalk.md` a.7. The number says what failed even where the question is not known.
     fn on_error(&mut self, message: &Message<'_>, server: &Server, context: &mut Context<'_>) {
         let question = self.asked.pop_front();
-        let number = message
-            .number("number")
-            .and_then(|number| u32::try_from(number).ok());
+        let number = message.number("number").and_then(|number| u32::try_from(number).ok());
         let asked = question.as_ref().map(|question| &question.asked);
-        let own = Detail {
-            number,
-            ..self.own_detail(server)
-        };
-        let login = match asked {
-            Some(Asked::Login {
-                account,
-                has_password,
-            }) => {
-                let method = Some(login_method(account, *has_password));
-                Some(Detail {
-                    method,
-                    account: Some(account.clone()),
-                    ..own.clone()
-                })
-            }
-            _ => None,
+        let own = Detail { number, ..self.own_detail(server) };
+        let login = if let Some(Asked::Login { account, has_password }) = asked {
+            let method = Some(login_method(account, *has_password));
+            Some(Detail { method, account: Some(account.clone()), ..own.clone() })
+        } else {
+            None
         };
         match (number, login) {
             (Some(2002), login) => {
-                let detail = login.unwrap_or(Detail {
-                    method: Some(Method::Account),
-                    ..own
-                });
+                let detail = login.unwrap_or(Detail { method: Some(Method::Account), ..own });
                 context.signal(SignalKind::LoginFailed, detail);
             }
             (Some(2003 | 2005 | 2012 | 3016), login) => {
@@ -547,33 +397,18 @@ impl Conversation {
             }
             (_, Some(login)) => context.signal(SignalKind::LoginRefused, login),
             (Some(2001 | 2004 | 2015), None) => {
-                let channel = match asked {
-                    Some(Asked::Join {
-                        channel: Some(id), ..
-                    }) => Some(server.channel(*id)),
-                    _ => None,
+                let channel = if let Some(Asked::Join { channel: Some(id), .. }) = asked {
+                    Some(server.channel(*id))
+                } else {
+                    None
                 };
                 let method = (number == Some(2001)).then_some(Method::ChannelKey);
-                context.signal(
-                    SignalKind::ChannelRefused,
-                    Detail {
-                        method,
-                        channel,
-                        ..own
-                    },
-                );
+                context.signal(SignalKind::ChannelRefused, Detail { method, channel, ..own });
             }
             (_, None) => {
                 let command = asked.map(Asked::keyword);
                 let method = (number == Some(2010)).then_some(Method::ChannelOperator);
-                context.signal(
-                    SignalKind::CommandRejected,
-                    Detail {
-                        method,
-                        command,
-                        ..own
-                    },
-                );
+                context.signal(SignalKind::CommandRejected, Detail { method, command, ..own });
             }
         }
     }
@@ -590,11 +425,7 @@ impl Conversation {
 }
 
 fn login_method(account: &Text, has_password: bool) -> Method {
-    if account.is_empty() || !has_password {
-        Method::Guest
-    } else {
-        Method::Account
-    }
+    if account.is_empty() || !has_password { Method::Guest } else { Method::Account }
 }
 
 fn remember_channel(message: &Message<'_>, server: &mut Server) {
@@ -620,39 +451,25 @@ impl Asked {
     fn read(message: &Message<'_>, context: &Context<'_>) -> Self {
         let text = |name: &str| Text::new(&message.text(name).unwrap_or_default());
         match message.keyword {
-            b"login" => Self::Login {
-                account: text("username"),
-                has_password: message.has_text("password"),
-            },
+            b"login" => Self::Login { account: text("username"), has_password: message.has_text("password") },
             b"logout" => Self::Logout,
             b"message" => Self::read_message(message, context),
             b"changenick" => Self::Nick(text("nickname")),
             b"changestatus" => Self::Status,
             b"join" => {
                 let parent = message.number("parentid").is_some();
-                Self::Join {
-                    creates: parent.then(|| text("name")),
-                    channel: message.number("chanid"),
-                }
+                Self::Join { creates: parent.then(|| text("name")), channel: message.number("chanid") }
             }
-            b"kick" => Self::Kick {
-                user_id: message.user_id("userid"),
-                channel: message.number("chanid"),
-            },
+            b"kick" => Self::Kick { user_id: message.user_id("userid"), channel: message.number("chanid") },
             b"ban" => Self::Ban(ban_target(message)),
             b"moveuser" => Self::Move(message.user_id("userid")),
-            b"makechannel" => Self::Channel {
-                kind: SignalKind::ChannelCreated,
-                name: text("name"),
-            },
-            b"updatechannel" => Self::Channel {
-                kind: SignalKind::ChannelChanged,
-                name: channel_number(message),
-            },
-            b"removechannel" => Self::Channel {
-                kind: SignalKind::ChannelRemoved,
-                name: channel_number(message),
-            },
+            b"makechannel" => Self::Channel { kind: SignalKind::ChannelCreated, name: text("name") },
+            b"updatechannel" => {
+                Self::Channel { kind: SignalKind::ChannelChanged, name: channel_number(message) }
+            }
+            b"removechannel" => {
+                Self::Channel { kind: SignalKind::ChannelRemoved, name: channel_number(message) }
+            }
             b"newaccount" => Self::Account("newaccount", text("username")),
             b"delaccount" => Self::Account("delaccount", text("username")),
             b"updateserver" => Self::ServerSettings("updateserver"),
@@ -692,14 +509,8 @@ impl Asked {
             Self::Kick { .. } => "kick",
             Self::Ban(_) => "ban",
             Self::Move(_) => "moveuser",
-            Self::Channel {
-                kind: SignalKind::ChannelCreated,
-                ..
-            } => "makechannel",
-            Self::Channel {
-                kind: SignalKind::ChannelRemoved,
-                ..
-            } => "removechannel",
+            Self::Channel { kind: SignalKind::ChannelCreated, .. } => "makechannel",
+            Self::Channel { kind: SignalKind::ChannelRemoved, .. } => "removechannel",
             Self::Channel { .. } => "updatechannel",
             Self::Account(command, _)
             | Self::ServerSettings(command)
@@ -742,8 +553,5 @@ fn known_keyword(keyword: &[u8]) -> &'static str {
         "filedeliver",
         "begin",
     ];
-    KNOWN
-        .into_iter()
-        .find(|known| known.as_bytes() == keyword)
-        .unwrap_or("unknown")
+    KNOWN.into_iter().find(|known| known.as_bytes() == keyword).unwrap_or("unknown")
 }

@@ -23,26 +23,9 @@ fn a_good_file_is_read() {
         rule(STORM)
     );
     let file = parse("t.toml", &source).unwrap();
-    assert_eq!(
-        (file.protocol, file.ports.main.as_slice()),
-        (Protocol::TeamTalk, &[10_333][..])
-    );
-    assert_eq!(
-        file.limits.source[0][0],
-        Rate {
-            units: 10,
-            per: Span::from_secs(1),
-            burst: 40
-        }
-    );
-    assert_eq!(
-        file.limits.source[0][2],
-        Rate {
-            units: 6,
-            per: Span::from_secs(60),
-            burst: 3
-        }
-    );
+    assert_eq!((file.protocol, file.ports.main.as_slice()), (Protocol::TeamTalk, &[10_333][..]));
+    assert_eq!(file.limits.source[0][0], Rate { units: 10, per: Span::from_secs(1), burst: 40 });
+    assert_eq!(file.limits.source[0][2], Rate { units: 6, per: Span::from_secs(60), burst: 3 });
     let rule = file.rules.first().unwrap();
     assert_eq!((rule.limit, rule.by, rule.action), (8, By::Address, Action::Ban));
     assert_eq!(rule.duration_max, Span::from_secs(86_400));
@@ -85,25 +68,14 @@ fn a_ban_on_what_can_be_forged_is_refused() {
 #[test]
 fn broken_toml_is_named_with_its_place() {
     let found = mistakes(&rule("id = \"a/b\nwhy = \"w\"\n"));
-    assert!(
-        found.iter().any(|mistake| mistake.starts_with("t.toml:6:")),
-        "{found:?}"
-    );
+    assert!(found.iter().any(|mistake| mistake.starts_with("t.toml:6:")), "{found:?}");
     assert!(!mistakes("").is_empty());
     assert!(!mistakes("[service]").is_empty());
 }
 
 #[test]
 fn rates_that_make_no_sense_are_refused() {
-    for rate in [
-        "10",
-        "10/s",
-        "0/s burst 5",
-        "10/d burst 5",
-        "10/s burst 0",
-        "-1/s burst 2",
-        "x/s burst 1",
-    ] {
+    for rate in ["10", "10/s", "0/s burst 5", "10/d burst 5", "10/s burst 0", "-1/s burst 2", "x/s burst 1"] {
         let source = format!("{SERVICE}[limits.known]\nsyn = {rate:?}\n");
         assert_eq!(mistakes(&source).len(), 1, "{rate}");
     }
@@ -119,16 +91,9 @@ fn dates_become_midnight_utc() {
 #[test]
 fn duplicate_rules_and_wrong_types_are_mistakes() {
     let twice = format!("{}\n[[rule]]\n{STORM}", rule(STORM));
-    assert!(
-        mistakes(&twice)
-            .iter()
-            .any(|mistake| mistake.contains("a second rule \"a/b\""))
-    );
+    assert!(mistakes(&twice).iter().any(|mistake| mistake.contains("a second rule \"a/b\"")));
     let found = mistakes(&rule(&STORM.replace("limit = 8", "limit = \"8\"")));
-    assert_eq!(
-        found,
-        ["t.toml:10:9: \"limit\" is string, expected a whole number"]
-    );
+    assert_eq!(found, ["t.toml:10:9: \"limit\" is string, expected a whole number"]);
     let found = mistakes(&rule(&STORM.replace("limit = 8", "limit = 0")));
     assert_eq!(found, ["t.toml:10:9: \"limit\" is 0, outside 1 to 1000000"]);
 }
