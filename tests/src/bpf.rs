@@ -8,7 +8,7 @@
 use std::{
     io,
     mem::{MaybeUninit, size_of},
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use floodwall_wire::{
@@ -45,6 +45,7 @@ const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
 const MAP_DELETE: libc::c_long = 3;
 const MAP_NEXT_KEY: libc::c_long = 4;
+const PROGRAM_LOAD: libc::c_long = 5;
 const PROGRAM_TEST_RUN: libc::c_long = 10;
 
 /// The part of `union bpf_attr` that map commands read.
@@ -80,12 +81,16 @@ struct RunAttributes {
     padding: u32,
 }
 
-fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<()> {
+/// Answers what the command does: a descriptor or 0.
+fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<i32> {
     // SAFETY: the attributes are a prefix of `union bpf_attr` of the stated size; the pointers in them are
     // valid for the sizes the kernel derives from the map or that stand beside them (see the callers).
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
 }
 
 fn attributes<K, V>(map: BorrowedFd<'_>, key: *const K, value: *const V) -> MapAttributes {
@@ -105,7 +110,7 @@ pub fn lookup<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Op
     let mut value = MaybeUninit::<V>::uninit();
     match bpf(MAP_LOOKUP, &mut attributes(map, key, value.as_mut_ptr())) {
         // SAFETY: the kernel filled the value, and any bytes are one.
-        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
@@ -127,7 +132,7 @@ pub fn lookup_per_cpu<V: Plain + Clone + Default>(map: BorrowedFd<'_>, key: u32)
 /// # Errors
 /// Whatever the kernel says; `E2BIG` or `ENOSPC` when the map is full.
 pub fn update<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
-    bpf(MAP_UPDATE, &mut attributes(map, key, value))
+    bpf(MAP_UPDATE, &mut attributes(map, key, value)).map(|_| ())
 }
 
 /// Removes a key.
@@ -152,11 +157,46 @@ pub fn keys<K: Plain + Clone>(map: BorrowedFd<'_>) -> io::Result<Vec<K>> {
         let mut next = MaybeUninit::<K>::uninit();
         match bpf(MAP_NEXT_KEY, &mut attributes(map, previous, next.as_mut_ptr())) {
             // SAFETY: the kernel filled the key, and any bytes are one.
-            Ok(()) => keys.push(unsafe { next.assume_init() }),
+            Ok(_) => keys.push(unsafe { next.assume_init() }),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The part of `union bpf_attr` that loading reads.
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttributes {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log_level: u32,
+    log_bytes: u32,
+    log: u64,
+    version: u32,
+    flags: u32,
+}
+
+/// Loads an XDP program that passes everything and looks at nothing: the floor of every measurement.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub fn load_empty_xdp() -> io::Result<OwnedFd> {
+    const XDP: u32 = 6;
+    // r0 = 2 (XDP_PASS); exit
+    const CODE: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    let mut attributes = LoadAttributes {
+        kind: XDP,
+        instructions: 2,
+        code: CODE.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        ..LoadAttributes::default()
+    };
+    let fd = bpf(PROGRAM_LOAD, &mut attributes)?;
+    // SAFETY: the kernel just opened it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// What a program made of a frame.

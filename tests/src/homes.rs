@@ -119,9 +119,12 @@ impl Homes {
         self.kernel.write(names::SETTINGS, &(generation * SERVICES_MAX as u32 + u32::from(service)), &settings);
     }
 
-    /// Guards an address.
+    /// Guards an address; an IPv4 address also as a main one, so that both ways to find it are compared.
     pub fn insert_local(&mut self, address: Address) {
         self.memory.insert_local(address);
+        if address.is_v4() {
+            self.set_status(|status| status.main_locals[0] = address);
+        }
         self.kernel.write(names::LOCALS, &address, &1_u8);
     }
 

@@ -126,7 +126,8 @@ impl State for Tables {
 
     #[inline(always)]
     fn is_local(&self, address: &Address) -> bool {
-        LOCALS.get_ptr(address).is_some()
+        let [first, second] = &self.status.main_locals;
+        address == first || address == second || LOCALS.get_ptr(address).is_some()
     }
 
     #[inline(always)]

@@ -1,20 +1,21 @@
-//! Stub until the branch is merged.
-use super::{Context, Dissector, Progress, Side};
-#[derive(Debug, Default)]
-pub struct Server;
-#[derive(Debug, Default)]
-pub struct Session;
-impl Dissector for Session {
-    type Server = Server;
-    fn on_bytes(&mut self, _: Side, _: &[u8], _: &mut Server, _: &mut Context<'_>) -> Progress {
-        Progress::Following
-    }
-    fn on_gap(&mut self, _: Side, _: u64, _: &mut Server, _: &mut Context<'_>) {}
-    fn on_close(&mut self, _: &mut Server, _: &mut Context<'_>) {}
-    fn is_logged_in(&self) -> bool {
-        false
-    }
-    fn held_bytes(&self) -> usize {
-        0
-    }
-}
+//! IRC as clients speak it: registration, talk, and what the server says about both.
+//!
+//! `foreign` looks at the first bytes of a connection (HTTP, TLS, SOCKS and others reach IRC ports too), `message`
+//! is the grammar, `dialect` the servers' own words, `session` one connection, `server` what all connections of
+//! one service share.
+//!
+//! What a signal rests on: the client's own words for what it tried, the server's answer for how that ended. A
+//! password, key, SASL payload or message text is never in a signal and never outlives the line it came in.
+//!
+//! A server link that turns up on a client port is reported (`link.opened`, or `login.failed` with method
+//! `link`) and then left alone.
+
+pub mod dialect;
+pub mod foreign;
+pub mod message;
+pub mod pending;
+mod server;
+mod session;
+
+pub use server::{Flavour, Server};
+pub use session::{HELD_BYTES_MAX, Session};

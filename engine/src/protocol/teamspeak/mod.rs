@@ -1,20 +1,14 @@
-//! Stub until the branch is merged.
-use super::{Context, Dissector, Progress, Side};
-#[derive(Debug, Default)]
-pub struct Server;
-#[derive(Debug, Default)]
-pub struct Session;
-impl Dissector for Session {
-    type Server = Server;
-    fn on_bytes(&mut self, _: Side, _: &[u8], _: &mut Server, _: &mut Context<'_>) -> Progress {
-        Progress::Following
-    }
-    fn on_gap(&mut self, _: Side, _: u64, _: &mut Server, _: &mut Context<'_>) {}
-    fn on_close(&mut self, _: &mut Server, _: &mut Context<'_>) {}
-    fn is_logged_in(&self) -> bool {
-        false
-    }
-    fn held_bytes(&self) -> usize {
-        0
-    }
-}
+//! TeamSpeak over TCP: ServerQuery in plain text, and file transfers, which are told apart and left alone.
+//!
+//! `message` is the grammar with the closed list of commands, `session` one connection, `server` what all
+//! connections of one service share. The voice port is UDP and not read here.
+//!
+//! Every command is answered with one `error id=…` line, in order, so what was asked is remembered until then:
+//! names of accounts and numbers of clients, never a password, privilege key or text.
+
+pub mod message;
+mod server;
+mod session;
+
+pub use server::{Flavour, Server};
+pub use session::{HELD_BYTES_MAX, Session};

@@ -1,0 +1,44 @@
+//! `cargo xtask bench WHAT`: measurements side by side, in one run, on one machine.
+
+mod gate;
+mod peer;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Floodwall against its peers.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// ns per packet in the kernel, beside an empty program and xdp-filter.
+    Gate {
+        /// Runs per measurement and round.
+        #[arg(long, default_value_t = 1_000_000)]
+        repeat: u32,
+        /// Rounds; all subjects take turns in each.
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+        /// Fail when xdp-filter cannot be had.
+        #[arg(long)]
+        require_peers: bool,
+    },
+}
+
+#[expect(clippy::print_stderr, reason = "errors are printed once, here")]
+fn main() -> ExitCode {
+    let What::Gate { repeat, rounds, require_peers } = Arguments::parse().what;
+    match gate::run(repeat, rounds, require_peers) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What all connections of one IRC service share: the server's name and make, learnt from its own words.
+
+use super::{
+    dialect,
+    message::{Message, is_same_name},
+};
+use crate::text::Text;
+
+/// Which program the server is.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Flavour {
+    /// ircd-hybrid and what descends from it without another name.
+    Hybrid,
+    /// InspIRCd.
+    InspIrcd,
+    /// ngIRCd.
+    NgIrcd,
+    /// solanum, charybdis, ratbox.
+    Solanum,
+    /// Not known yet, or none of these.
+    #[default]
+    Unknown,
+    /// UnrealIRCd.
+    Unreal,
+}
+
+impl Flavour {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hybrid => "ircd-hybrid",
+            Self::InspIrcd => "inspircd",
+            Self::NgIrcd => "ngircd",
+            Self::Solanum => "solanum",
+            Self::Unknown => "unknown",
+            Self::Unreal => "unrealircd",
+        }
+    }
+}
+
+/// One service's server.
+#[derive(Debug, Default)]
+pub struct Server {
+    name: Option<Text>,
+    flavour: Flavour,
+    speaks_websocket: bool,
+}
+
+impl Server {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The name the server gives itself.
+    pub const fn name(&self) -> Option<&Text> {
+        self.name.as_ref()
+    }
+
+    /// Its make.
+    pub const fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    /// Whether it has agreed to speak WebSocket, so that HTTP on its port is no foreign protocol.
+    pub const fn speaks_websocket(&self) -> bool {
+        self.speaks_websocket
+    }
+
+    pub(super) const fn set_speaks_websocket(&mut self) {
+        self.speaks_websocket = true;
+    }
+
+    /// Takes 004 `nick name version …` or 351 `nick version name …`.
+    pub(super) fn learn(&mut self, message: &Message<'_>) {
+        let version = match message.numeric() {
+            Some(4) => message.param(2),
+            Some(351) => message.param(1),
+            _ => None,
+        };
+        if let Some(version) = version {
+            let flavour = dialect::flavour(version);
+            if flavour != Flavour::Unknown {
+                self.flavour = flavour;
+            }
+        }
+        let Some(name) = message.source_name().filter(|_| !message.is_from_user()) else {
+            return;
+        };
+        if !self.name.as_ref().is_some_and(|known| is_same_name(known.as_str().as_bytes(), name)) {
+            self.name = Some(Text::new(name));
+        }
+    }
+
+    /// Takes the make that the form of an ERROR line gives away.
+    pub(super) fn learn_from_error(&mut self, text: &[u8]) {
+        if self.flavour == Flavour::Unknown {
+            self.flavour = dialect::flavour_of_error(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_and_make_come_from_the_servers_own_words() {
+        let mut server = Server::new();
+        let line =
+            b":alpha.test 004 alice alpha.test ircd-hybrid-1:8.2.43+dfsg.1-1 BDFGHXRSWZ CIKLMN Ibehklov";
+        server.learn(&Message::parse(line).unwrap());
+        assert_eq!(server.name().map(Text::as_str), Some("alpha.test"));
+        assert_eq!(server.flavour(), Flavour::Hybrid);
+        server.learn(&Message::parse(b":ircd1.local 351 tim InspIRCd-3. ircd1.local :893 ").unwrap());
+        assert_eq!(server.flavour(), Flavour::InspIrcd);
+    }
+
+    #[test]
+    fn an_error_line_alone_gives_the_make_away() {
+        let mut server = Server::new();
+        server.learn_from_error(b"Closing link: (a@10.78.0.30) [Access denied by configuration]");
+        assert_eq!(server.flavour(), Flavour::InspIrcd);
+    }
+}

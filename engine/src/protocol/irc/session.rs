@@ -1,0 +1,336 @@
+//! One connection: who is on it, what was asked, what was answered.
+//!
+//! `client` reads what the client says, `answers` what the server says; both work on one [`State`]. What is kept:
+//! the nickname in force, names asked for and not answered yet (accounts, never passwords), a few flags. The two
+//! line readers hold at most one unfinished line each.
+
+mod answers;
+mod client;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    foreign::{Foreign, Head},
+    message::{LINE_BYTES_MAX, is_same_name},
+    pending::Pending,
+    server::Server,
+};
+use crate::{
+    protocol::{
+        Connection, Context, Dissector, Progress, Side,
+        lines::{Line, Lines},
+    },
+    signal::{Detail, Method, SignalKind},
+    text::Text,
+};
+
+/// The most that [`Dissector::held_bytes`] of a [`Session`] ever says: two lines, of which a growing buffer may
+/// hold twice as much, and the names.
+pub const HELD_BYTES_MAX: usize = 4 * (LINE_BYTES_MAX + 2) + 16 * 1024;
+
+/// Different names of one kind remembered until the server answers.
+const NAMES_PENDING_MAX: usize = 16;
+
+/// Bytes of a nickname that are compared and kept.
+const NICKNAME_BYTES_MAX: usize = 96;
+
+/// A reader of one IRC connection.
+pub struct Session {
+    client_lines: Lines,
+    server_lines: Lines,
+    client_head: Head,
+    server_head: ServerHead,
+    state: State,
+}
+
+/// Where the connection is. Only `Opaque` is final.
+///
+/// `Registering` → `Registered` with 001. `Registering` → `LinkOffered` when the client introduces itself as
+/// a server, from there to `LinkAnswered` when the server does the same, or to `Registered` after all.
+/// `LinkAnswered` → `Opaque` with the server's next line, unless that is ERROR.
+/// `Unknown` → `Registered` with the first line that only registered users get.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// The server has introduced itself too. From `LinkOffered`.
+    LinkAnswered,
+    /// A server link was offered. From `Registering`.
+    LinkOffered,
+    /// Nothing more is read. From everywhere.
+    Opaque,
+    /// 001 was seen, or what only registered users get. From all but `Opaque`.
+    Registered,
+    /// From the beginning of a connection seen from its beginning.
+    Registering,
+    /// Its beginning was missed, or bytes of the server before 001 were.
+    Unknown,
+}
+
+/// The first byte of the server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ServerHead {
+    /// Not seen yet.
+    Expected,
+    /// Text, as it should be.
+    Text,
+}
+
+/// Nickname: as it came, for comparing, and as it is reported.
+struct Nickname {
+    raw: Box<[u8]>,
+    text: Text,
+}
+
+/// A SASL exchange.
+#[derive(Default)]
+struct Sasl {
+    is_open: bool,
+    is_plain: bool,
+    account: Option<Text>,
+}
+
+/// A login by talking to services.
+#[derive(Clone, PartialEq)]
+struct Identification {
+    service: &'static str,
+    account: Option<Text>,
+}
+
+struct State {
+    phase: Phase,
+    nickname: Option<Nickname>,
+    foreign: Option<Foreign>,
+    is_tls_offered: bool,
+    has_sent_user: bool,
+    has_sent_password: bool,
+    has_quit: bool,
+    /// The server has said why it will close; what follows says it again.
+    is_refused: bool,
+    nicknames_asked: u32,
+    sasl: Sasl,
+    opers: Pending<Option<Text>>,
+    identifications: Pending<Identification>,
+    link: Option<Text>,
+}
+
+impl Session {
+    /// A session for this connection.
+    pub fn new(connection: &Connection) -> Self {
+        let (mut client_lines, mut server_lines) = (Lines::new(LINE_BYTES_MAX), Lines::new(LINE_BYTES_MAX));
+        let (client_head, server_head, phase) = if connection.midway {
+            client_lines.skip_to_next();
+            server_lines.skip_to_next();
+            (Head::missed(), ServerHead::Text, Phase::Unknown)
+        } else {
+            (Head::new(), ServerHead::Expected, Phase::Registering)
+        };
+        Self { client_lines, server_lines, client_head, server_head, state: State::new(phase) }
+    }
+
+    fn on_client_bytes(&mut self, bytes: &[u8], server: &Server, context: &mut Context<'_>) {
+        let Self { client_lines, client_head, server_head, state, .. } = self;
+        if let Some(foreign) = client_head.take(bytes) {
+            state.on_foreign(foreign, *server_head, server, context);
+        }
+        each_client_line(client_lines, bytes, |line| {
+            if state.phase != Phase::Opaque {
+                state.on_client_line(line, context);
+            }
+        });
+    }
+
+    fn on_server_bytes(&mut self, bytes: &[u8], server: &mut Server, context: &mut Context<'_>) {
+        let Self { server_lines, server_head, state, .. } = self;
+        if let (ServerHead::Expected, Some(first)) = (*server_head, bytes.first()) {
+            *server_head = ServerHead::Text;
+            state.on_server_head(*first, context);
+        }
+        let mut input = bytes;
+        while state.phase != Phase::Opaque
+            && let Some(line) = server_lines.next(&mut input)
+        {
+            let (Line::Complete(line) | Line::TooLong(line)) = line;
+            state.on_server_line(line, server, context);
+        }
+    }
+}
+
+impl Dissector for Session {
+    type Server = Server;
+
+    fn on_bytes(
+        &mut self,
+        side: Side,
+        bytes: &[u8],
+        server: &mut Server,
+        context: &mut Context<'_>,
+    ) -> Progress {
+        if self.state.phase != Phase::Opaque {
+            match side {
+                Side::Client => self.on_client_bytes(bytes, server, context),
+                Side::Server => self.on_server_bytes(bytes, server, context),
+            }
+        }
+        if self.state.phase == Phase::Opaque {
+            self.client_lines.skip_to_next();
+            self.server_lines.skip_to_next();
+            return Progress::Opaque;
+        }
+        Progress::Following
+    }
+
+    fn on_gap(&mut self, side: Side, _missed: u64, _server: &mut Server, _context: &mut Context<'_>) {
+        match side {
+            Side::Client => {
+                self.client_lines.skip_to_next();
+                self.client_head = Head::missed();
+            }
+            Side::Server => {
+                self.server_lines.skip_to_next();
+                self.server_head = ServerHead::Text;
+                if self.state.phase == Phase::Registering {
+                    self.state.phase = Phase::Unknown;
+                }
+            }
+        }
+        self.state.opers.clear();
+        self.state.identifications.clear();
+        self.state.nicknames_asked = 0;
+    }
+
+    fn on_close(&mut self, _server: &mut Server, context: &mut Context<'_>) {
+        self.state.settle_tls(context);
+    }
+
+    fn is_logged_in(&self) -> bool {
+        self.state.phase == Phase::Registered
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.client_lines
+            .held_bytes()
+            .saturating_add(self.server_lines.held_bytes())
+            .saturating_add(self.state.held_bytes())
+    }
+}
+
+impl State {
+    fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            nickname: None,
+            foreign: None,
+            is_tls_offered: false,
+            has_sent_user: false,
+            has_sent_password: false,
+            has_quit: false,
+            is_refused: false,
+            nicknames_asked: 0,
+            sasl: Sasl::default(),
+            opers: Pending::new(NAMES_PENDING_MAX),
+            identifications: Pending::new(NAMES_PENDING_MAX),
+            link: None,
+        }
+    }
+
+    /// The client began with another protocol.
+    ///
+    /// A TLS hello is not believed until the server answers with TLS too: a plain-text server skips such a line
+    /// and goes on, and so must its reader. HTTP is what WebSocket begins with, where the server speaks that.
+    fn on_foreign(
+        &mut self,
+        foreign: Foreign,
+        server_head: ServerHead,
+        server: &Server,
+        context: &mut Context<'_>,
+    ) {
+        self.foreign = Some(foreign);
+        if foreign == Foreign::Tls && server_head == ServerHead::Expected {
+            self.is_tls_offered = true;
+        } else if foreign != Foreign::Http || !server.speaks_websocket() {
+            self.garbage(foreign.as_str(), context);
+        }
+    }
+
+    /// The server's first byte settles whether a TLS hello was in its place.
+    fn on_server_head(&mut self, first: u8, context: &mut Context<'_>) {
+        const TLS_ALERT: u8 = 0x15;
+        const TLS_HANDSHAKE: u8 = 0x16;
+        if !self.is_tls_offered || !matches!(first, TLS_ALERT | TLS_HANDSHAKE) {
+            return self.settle_tls(context);
+        }
+        self.is_tls_offered = false;
+        let kind = if first == TLS_ALERT { SignalKind::TlsFailed } else { SignalKind::TlsHandshake };
+        context.signal(kind, Detail::default());
+        self.phase = Phase::Opaque;
+    }
+
+    /// Nobody answered the TLS hello with TLS.
+    fn settle_tls(&mut self, context: &mut Context<'_>) {
+        if std::mem::take(&mut self.is_tls_offered) {
+            self.garbage(Foreign::Tls.as_str(), context);
+        }
+    }
+
+    fn garbage(&self, reason: &'static str, context: &mut Context<'_>) {
+        context.signal(SignalKind::ProtocolGarbage, Detail { reason: Some(reason), ..self.detail() });
+    }
+
+    fn login(
+        &self,
+        kind: SignalKind,
+        method: Method,
+        account: Option<Text>,
+        number: Option<u32>,
+        context: &mut Context<'_>,
+    ) {
+        context.signal(kind, Detail { method: Some(method), account, number, ..self.detail() });
+    }
+
+    fn detail(&self) -> Detail {
+        Detail { nickname: self.nickname.as_ref().map(|nickname| nickname.text.clone()), ..Detail::default() }
+    }
+
+    fn set_nickname(&mut self, nickname: &[u8]) {
+        let is_same = |known: &Nickname| *known.raw == *cut(nickname);
+        if !nickname.is_empty() && !self.nickname.as_ref().is_some_and(is_same) {
+            self.nickname = Some(Nickname { raw: cut(nickname).into(), text: Text::new(nickname) });
+        }
+    }
+
+    fn is_own_name(&self, name: &[u8]) -> bool {
+        self.nickname.as_ref().is_some_and(|nickname| is_same_name(&nickname.raw, cut(name)))
+    }
+
+    fn held_bytes(&self) -> usize {
+        let nickname = self
+            .nickname
+            .as_ref()
+            .map_or(0, |nickname| nickname.raw.len().saturating_add(nickname.text.len()));
+        let names = [&self.sasl.account, &self.link].into_iter().flatten().map(Text::len);
+        names
+            .fold(nickname, usize::saturating_add)
+            .saturating_add(self.opers.held_bytes())
+            .saturating_add(self.identifications.held_bytes())
+    }
+}
+
+fn cut(nickname: &[u8]) -> &[u8] {
+    nickname.get(..NICKNAME_BYTES_MAX).unwrap_or(nickname)
+}
+
+/// Hands out the client's lines. Every CR ends one, not only that before LF: ircd-hybrid, solanum, ngIRCd and
+/// UnrealIRCd take it so, and a command hidden behind a lone CR is still a command. The LF after it ends an empty
+/// line, which is none.
+fn each_client_line(lines: &mut Lines, bytes: &[u8], mut take: impl FnMut(Line<'_>)) {
+    let mut drain = |mut input: &[u8]| {
+        while let Some(line) = lines.next(&mut input) {
+            take(line);
+        }
+    };
+    let mut pieces = bytes.split(|byte| *byte == b'\r');
+    drain(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        drain(b"\n");
+        drain(piece);
+    }
+}

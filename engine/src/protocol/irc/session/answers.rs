@@ -1,0 +1,354 @@
+//! What the server says: how things ended.
+
+use super::{Phase, State};
+use crate::{
+    protocol::{
+        Context,
+        irc::{
+            dialect::{self, Closing, ServiceAnswer},
+            message::Message,
+            server::Server,
+        },
+    },
+    signal::{Detail, Method, SignalKind},
+    text::Text,
+};
+
+impl State {
+    /// Takes one line of the server.
+    pub(super) fn on_server_line(&mut self, line: &[u8], server: &mut Server, context: &mut Context<'_>) {
+        if line.starts_with(b"HTTP/1.1 101") {
+            server.set_speaks_websocket();
+            self.phase = Phase::Opaque;
+            return;
+        }
+        let Ok(message) = Message::parse(line) else { return };
+        if self.phase == Phase::Unknown || (self.phase == Phase::Registered && self.nickname.is_none()) {
+            self.learn_midway(&message);
+        }
+        if self.phase == Phase::LinkAnswered && message.command != b"ERROR" {
+            return self.on_link_accepted(context);
+        }
+        match (message.numeric(), message.command) {
+            (Some(number), _) => self.on_numeric(number, &message, server, context),
+            (None, b"ERROR") => self.on_error(message.last().unwrap_or_default(), server, context),
+            (None, b"NOTICE") => self.on_notice(&message, context),
+            (None, b"SERVER") if self.phase == Phase::LinkOffered => self.phase = Phase::LinkAnswered,
+            (None, command) => {
+                if message.is_from_user() && message.source_name().is_some_and(|name| self.is_own_name(name))
+                {
+                    self.on_own_deed(command, &message, context);
+                }
+            }
+        }
+    }
+
+    /// Whose connection this is, when its beginning was missed: what only registered users get shows that one is
+    /// there, and some of it names them.
+    fn learn_midway(&mut self, message: &Message<'_>) {
+        let Some(first) = message.param(0).filter(|first| *first != b"*") else {
+            return;
+        };
+        let names_them = match message.numeric() {
+            // The rest of the registration, and answers to commands.
+            Some(number) => matches!(number, 2..=19 | 200..=399),
+            None => matches!(message.command, b"PRIVMSG" | b"NOTICE"),
+        };
+        if names_them && !first.iter().any(|byte| b"#&$@+!".contains(byte)) {
+            if message.numeric().is_some() || message.is_from_user() {
+                self.set_nickname(first);
+                self.phase = Phase::Registered;
+            }
+        } else if message.is_from_user() {
+            self.phase = Phase::Registered;
+        }
+    }
+
+    fn on_numeric(
+        &mut self,
+        number: u32,
+        message: &Message<'_>,
+        server: &mut Server,
+        context: &mut Context<'_>,
+    ) {
+        match number {
+            1 => self.on_welcome(message, context),
+            4 | 351 => server.learn(message),
+            381 => {
+                let account = self.opers.pop().flatten();
+                self.login(SignalKind::LoginSucceeded, Method::Oper, account, Some(number), context);
+            }
+            // The MOTD is missing: nobody's mistake.
+            422 => {}
+            464 => self.on_password_incorrect(context),
+            491 => self.on_oper_failed(number, context),
+            463 | 465 => {
+                let reason = if number == 465 { "banned" } else { "not-authorised" };
+                self.refused(reason, Some(number), context);
+            }
+            471 | 473..=475 | 477 | 489 => self.on_channel_refused(number, message, context),
+            670 => {
+                context.signal(SignalKind::TlsHandshake, self.detail());
+                self.phase = Phase::Opaque;
+            }
+            900 if self.sasl.is_open => self.sasl.account = message.param(2).map(Text::new),
+            903 => {
+                let account = self.end_sasl();
+                self.login(SignalKind::LoginSucceeded, Method::Sasl, account, Some(number), context);
+            }
+            902 | 904 | 905 => self.on_sasl_failed(number, context),
+            // Also sent for an exchange that never began.
+            906 if self.sasl.is_open => self.on_sasl_failed(number, context),
+            263 | 400..=599 | 713 | 714 | 716 | 742 => self.on_rejected(number, message, context),
+            _ => {}
+        }
+    }
+
+    fn on_welcome(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+        if self.phase == Phase::Registered {
+            return;
+        }
+        self.phase = Phase::Registered;
+        self.is_refused = false;
+        self.link = None;
+        if let Some(nickname) = message.param(0) {
+            self.set_nickname(nickname);
+        }
+        self.login(SignalKind::LoginSucceeded, Method::Registration, None, Some(1), context);
+    }
+
+    /// 464: before registration the server's password was wrong or missing, afterwards an operator's.
+    fn on_password_incorrect(&mut self, context: &mut Context<'_>) {
+        match self.phase {
+            Phase::Registered => self.on_oper_failed(464, context),
+            Phase::Unknown if !self.has_sent_password => self.on_oper_failed(464, context),
+            Phase::Unknown
+            | Phase::Registering
+            | Phase::LinkOffered
+            | Phase::LinkAnswered
+            | Phase::Opaque => {
+                self.on_server_password_failed(Some(464), context);
+            }
+        }
+    }
+
+    fn on_oper_failed(&mut self, number: u32, context: &mut Context<'_>) {
+        let account = self.opers.pop().flatten();
+        self.login(SignalKind::LoginFailed, Method::Oper, account, Some(number), context);
+    }
+
+    fn on_server_password_failed(&mut self, number: Option<u32>, context: &mut Context<'_>) {
+        self.is_refused = true;
+        self.login(SignalKind::LoginFailed, Method::ServerPassword, None, number, context);
+    }
+
+    /// The end of a SASL exchange; the account it was about.
+    fn end_sasl(&mut self) -> Option<Text> {
+        std::mem::take(&mut self.sasl).account
+    }
+
+    /// 001 does not take it back: after 904 a client may register without an account.
+    fn on_sasl_failed(&mut self, number: u32, context: &mut Context<'_>) {
+        let account = self.end_sasl();
+        self.login(SignalKind::LoginFailed, Method::Sasl, account, Some(number), context);
+    }
+
+    fn on_channel_refused(&self, number: u32, message: &Message<'_>, context: &mut Context<'_>) {
+        let detail = Detail {
+            method: (number == 475).then_some(Method::ChannelKey),
+            channel: message.param(1).filter(|name| dialect::is_channel(name)).map(Text::new),
+            number: Some(number),
+            ..self.detail()
+        };
+        context.signal(SignalKind::ChannelRefused, detail);
+    }
+
+    fn on_rejected(&mut self, number: u32, message: &Message<'_>, context: &mut Context<'_>) {
+        let subject = message.param(1).unwrap_or_default();
+        let command = match number {
+            421 | 461 => Some(dialect::keyword(subject).unwrap_or("unknown")),
+            431..=433 | 436 | 438 => Some("NICK"),
+            _ => None,
+        };
+        match number {
+            431..=433 | 437 | 438 => self.nicknames_asked = self.nicknames_asked.saturating_sub(1),
+            // The ERROR that follows says it again.
+            436 => self.is_refused = true,
+            // An OPER before registration gets no other answer.
+            451 if [message.param(0), message.param(1)].contains(&Some(b"OPER".as_slice())) => {
+                self.opers.pop();
+            }
+            _ => {}
+        }
+        let channel = dialect::is_channel(subject).then(|| Text::new(subject));
+        let detail = Detail { command, channel, number: Some(number), ..self.detail() };
+        context.signal(SignalKind::CommandRejected, detail);
+    }
+
+    /// ERROR is the last line before the server closes.
+    fn on_error(&mut self, text: &[u8], server: &mut Server, context: &mut Context<'_>) {
+        server.learn_from_error(text);
+        // ngIRCd repeats a quit message between quotes and nothing else.
+        if self.is_refused || (self.has_quit && text.starts_with(b"\"")) {
+            return;
+        }
+        let closing = dialect::closing(text);
+        match closing {
+            Closing::Ordinary => {}
+            Closing::Held => self.on_held(context),
+            Closing::Banned => self.refused("banned", None, context),
+            Closing::Clones => self.refused("clones", None, context),
+            Closing::Flood => self.refused("flood", None, context),
+            Closing::Full => self.refused("full", None, context),
+            Closing::Killed => self.refused("killed", None, context),
+            Closing::SendQueue => self.refused("sendq", None, context),
+            Closing::Throttled => self.refused("throttled", None, context),
+            Closing::TooManyFailures => self.refused("too-many-failures", None, context),
+            Closing::Collision => self.on_collision(context),
+            Closing::Denied
+            | Closing::LinkRefused
+            | Closing::NotAuthorised
+            | Closing::Password
+            | Closing::Unknown => self.on_unwelcome(closing, context),
+        }
+    }
+
+    /// Not registered in time. For a registered client it is a dead connection.
+    fn on_held(&self, context: &mut Context<'_>) {
+        if matches!(self.phase, Phase::Registering | Phase::LinkOffered | Phase::LinkAnswered) {
+            let detail = Detail { reason: Some("timeout"), ..self.detail() };
+            context.signal(SignalKind::ConnectionHeld, detail);
+        }
+    }
+
+    /// A collision is the network's doing: reported as a nickname refused, not as a connection refused.
+    fn on_collision(&self, context: &mut Context<'_>) {
+        let detail = Detail { command: Some("NICK"), reason: Some("collision"), ..self.detail() };
+        context.signal(SignalKind::CommandRejected, detail);
+    }
+
+    /// Refusals that mean one thing to a client, another to a server and nothing new to a registered user.
+    fn on_unwelcome(&mut self, closing: Closing, context: &mut Context<'_>) {
+        if matches!(self.phase, Phase::LinkOffered | Phase::LinkAnswered) {
+            self.is_refused = true;
+            return self.login(SignalKind::LoginFailed, Method::Link, self.link.clone(), None, context);
+        }
+        let is_password =
+            closing == Closing::Password || (closing == Closing::Denied && self.has_sent_password);
+        if is_password {
+            return self.on_server_password_failed(None, context);
+        }
+        if closing != Closing::Unknown {
+            return self.refused("not-authorised", None, context);
+        }
+        if self.phase == Phase::Registering {
+            self.refused("other", None, context);
+        }
+    }
+
+    fn refused(&mut self, reason: &'static str, number: Option<u32>, context: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            let detail = Detail { reason: Some(reason), number, ..self.detail() };
+            context.signal(SignalKind::ConnectionRefused, detail);
+        }
+    }
+
+    fn on_link_accepted(&mut self, context: &mut Context<'_>) {
+        let detail = Detail { method: Some(Method::Link), target: self.link.take(), ..Detail::default() };
+        context.signal(SignalKind::LinkOpened, detail);
+        self.phase = Phase::Opaque;
+    }
+
+    /// An answer of services counts only from the pseudo-client that was asked, while it owes one.
+    fn on_notice(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+        if self.identifications.is_empty() {
+            return;
+        }
+        let (Some(source), Some(text)) = (message.source_name(), message.param(1)) else {
+            return;
+        };
+        let Some(service) = dialect::service_by_name(source) else {
+            return;
+        };
+        if self.identifications.front().is_some_and(|asked| asked.service != service) {
+            return;
+        }
+        let Some(answer) = dialect::service_answer(text) else {
+            return;
+        };
+        let account = self.identifications.pop().and_then(|asked| asked.account);
+        let (kind, account) = match answer {
+            ServiceAnswer::Failed => (SignalKind::LoginFailed, account),
+            ServiceAnswer::Refused => (SignalKind::LoginRefused, account),
+            ServiceAnswer::Succeeded => (SignalKind::LoginSucceeded, account),
+            ServiceAnswer::Unknown => (SignalKind::LoginFailed, None),
+        };
+        self.login(kind, Method::Services, account, None, context);
+    }
+
+    /// The server shows this client what it did, in its own name.
+    fn on_own_deed(&mut self, command: &[u8], message: &Message<'_>, context: &mut Context<'_>) {
+        let first = message.param(0).unwrap_or_default();
+        let detail = Detail { channel: Some(Text::new(first)), ..self.detail() };
+        match command {
+            b"JOIN" => context.signal(SignalKind::ChannelJoined, detail),
+            b"PART" => context.signal(SignalKind::ChannelLeft, detail),
+            b"TOPIC" => {
+                context.signal(SignalKind::ChannelChanged, Detail { command: Some("TOPIC"), ..detail });
+            }
+            b"KICK" => {
+                let target = message.param(1).map(Text::new);
+                let detail = Detail { target, command: Some("KICK"), ..detail };
+                context.signal(SignalKind::UserKicked, detail);
+            }
+            b"KILL" => {
+                let target = Some(Text::new(first));
+                let detail = Detail { target, command: Some("KILL"), channel: None, ..detail };
+                context.signal(SignalKind::UserKicked, detail);
+            }
+            b"MODE" if dialect::is_channel(first) => on_own_mode(&detail, message, context),
+            b"NICK" => self.on_own_nick(first, context),
+            _ => {}
+        }
+    }
+
+    /// A new nickname is in force. One that was not asked for (services, a collision on TS6) changes the name
+    /// but is not the client's doing.
+    fn on_own_nick(&mut self, nickname: &[u8], context: &mut Context<'_>) {
+        self.set_nickname(nickname);
+        if self.nicknames_asked > 0 {
+            self.nicknames_asked = self.nicknames_asked.saturating_sub(1);
+            context.signal(SignalKind::NickChanged, self.detail());
+        }
+    }
+}
+
+/// `MODE #channel +modes arguments`: each `+b` is a ban, a line without one a change of the channel.
+fn on_own_mode(detail: &Detail, message: &Message<'_>, context: &mut Context<'_>) {
+    let modes = message.param(1).unwrap_or_default();
+    let mut arguments = message.params().iter().skip(2);
+    let (mut is_adding, mut has_banned) = (true, false);
+    for mode in modes {
+        match mode {
+            b'+' => is_adding = true,
+            b'-' => is_adding = false,
+            b'b' if is_adding => {
+                has_banned = true;
+                let target = arguments.next().map(|mask| Text::new(mask));
+                let detail = Detail { target, command: Some("MODE"), ..detail.clone() };
+                context.signal(SignalKind::UserBanned, detail);
+            }
+            // Lists and ranks always have an argument, limits only when they are set.
+            b'b' | b'e' | b'I' | b'q' | b'o' | b'h' | b'v' | b'a' | b'k' => {
+                arguments.next();
+            }
+            b'l' | b'f' | b'j' | b'L' | b'H' if is_adding => {
+                arguments.next();
+            }
+            _ => {}
+        }
+    }
+    if !has_banned {
+        context.signal(SignalKind::ChannelChanged, Detail { command: Some("MODE"), ..detail.clone() });
+    }
+}

@@ -1,0 +1,818 @@
+//! Conversations with ircd-hybrid, ngIRCd and InspIRCd as recorded, with others as their sources have them.
+
+use floodwall_wire::Address;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    protocol::Output,
+    signal::{FlowId, Signal},
+    time::Timestamp,
+};
+
+/// `C:` and `S:` lines, as one says and the other answers.
+fn talk(lines: &[&str]) -> Vec<(Side, Vec<u8>)> {
+    let bytes = |text: &str| format!("{text}\r\n").into_bytes();
+    lines
+        .iter()
+        .map(|line| match line.split_at(3) {
+            ("C: ", text) => (Side::Client, bytes(text)),
+            ("S: ", text) => (Side::Server, bytes(text)),
+            (other, _) => panic!("who says {other}?"),
+        })
+        .collect()
+}
+
+fn run(lines: &[&str]) -> Vec<String> {
+    signals(&talk(lines)).iter().map(summary).collect()
+}
+
+fn signals(script: &[(Side, Vec<u8>)]) -> Vec<Signal> {
+    Play::new(connection(false)).all(script).signals()
+}
+
+fn connection(midway: bool) -> Connection {
+    Connection {
+        id: FlowId(7),
+        service: 1,
+        client: Address::from(std::net::IpAddr::from([10, 78, 0, 30])),
+        client_port: 39067,
+        opened: Timestamp::from_secs(1),
+        midway,
+    }
+}
+
+/// One connection and what came of it.
+struct Play {
+    connection: Connection,
+    session: Session,
+    server: Server,
+    output: Output,
+    progress: Progress,
+}
+
+impl Play {
+    fn new(connection: Connection) -> Self {
+        Self {
+            session: Session::new(&connection),
+            connection,
+            server: Server::new(),
+            output: Output::default(),
+            progress: Progress::Following,
+        }
+    }
+
+    fn say(&mut self, side: Side, bytes: &[u8]) -> &mut Self {
+        let Self { connection, session, server, output, progress } = self;
+        let mut context = Context { at: Timestamp::from_secs(2), connection, seed: 42, output };
+        *progress = session.on_bytes(side, bytes, server, &mut context);
+        assert!(session.held_bytes() <= HELD_BYTES_MAX, "{}", session.held_bytes());
+        self
+    }
+
+    fn all(&mut self, script: &[(Side, Vec<u8>)]) -> &mut Self {
+        for (side, bytes) in script {
+            self.say(*side, bytes);
+        }
+        self
+    }
+
+    fn gap(&mut self, side: Side) -> &mut Self {
+        let Self { connection, session, server, output, .. } = self;
+        let mut context = Context { at: Timestamp::from_secs(2), connection, seed: 42, output };
+        session.on_gap(side, 100, server, &mut context);
+        self
+    }
+
+    fn signals(&mut self) -> Vec<Signal> {
+        let Self { connection, session, server, output, .. } = self;
+        let mut context = Context { at: Timestamp::from_secs(2), connection, seed: 42, output };
+        session.on_close(server, &mut context);
+        std::mem::take(&mut self.output.signals)
+    }
+
+    fn summaries(&mut self) -> Vec<String> {
+        self.signals().iter().map(summary).collect()
+    }
+}
+
+/// Kind and the fields that are set, without nickname.
+fn summary(signal: &Signal) -> String {
+    let Detail { method, account, channel, target, command, number, reason, weight, .. } = &signal.detail;
+    let text = |name: &str, text: &Option<Text>| {
+        text.as_ref().map(|text| format!(" {name}={}", text.as_str())).unwrap_or_default()
+    };
+    let mut line = signal.kind.as_str().to_owned();
+    line += &method.map(|method| format!(" {}", method.as_str())).unwrap_or_default();
+    line += &text("account", account);
+    line += &text("channel", channel);
+    line += &text("target", target);
+    line += &command.map(|command| format!(" {command}")).unwrap_or_default();
+    line += &number.map(|number| format!(" {number}")).unwrap_or_default();
+    line += &reason.map(|reason| format!(" {reason}")).unwrap_or_default();
+    if *weight > 0 {
+        line += &format!(" {weight}B");
+    }
+    line
+}
+
+/// Registers as `badoper` on ircd-hybrid, then says `more`.
+fn registered(more: &[&str]) -> Vec<String> {
+    let mut lines = vec![
+        "C: NICK badoper",
+        "C: USER badoper 0 * :test user",
+        "S: :alpha.test NOTICE * :*** Looking up your hostname",
+        "S: :alpha.test 001 badoper :Welcome to the TestNet Internet Relay Chat Network badoper!~badoper@10.78.0.30",
+    ];
+    lines.extend(more);
+    let mut signals = run(&lines);
+    assert_eq!(
+        signals.drain(..2).collect::<Vec<_>>(),
+        ["login.attempted registration", "login.succeeded registration 1"]
+    );
+    signals
+}
+
+#[test]
+fn registration_with_capabilities_and_a_cookie_is_one_login() {
+    let lines = [
+        "C: CAP LS 302",
+        "C: PASS test",
+        "C: NICK tim",
+        "C: USER tim tim 127.0.0.1 :Tim",
+        "S: :ircd1.local CAP * LS :account-notify multi-prefix sasl",
+        "S: PING :J{eaeDdR}|",
+        "C: CAP REQ :multi-prefix",
+        "S: :ircd1.local CAP tim ACK :multi-prefix",
+        "C: PONG :J{eaeDdR}|",
+        "C: CAP END",
+        "S: :ircd1.local 001 tim :Welcome to the ircd1 IRC Network tim!tim@172.16.238.1",
+        "S: :ircd1.local 004 tim ircd1.local InspIRCd-3 BIRcgikorsw ACHIKMORTX :HIXabefghjkloqv",
+        "S: :ircd1.local 422 tim :MOTD File is missing",
+    ];
+    let mut play = Play::new(connection(false));
+    play.all(&talk(&lines));
+    assert!(play.session.is_logged_in());
+    assert_eq!(play.server.flavour(), super::super::Flavour::InspIrcd);
+    let signals = play.signals();
+    assert_eq!(
+        signals.iter().map(summary).collect::<Vec<_>>(),
+        ["login.attempted registration", "login.succeeded registration 1"]
+    );
+    assert_eq!(signals[1].detail.nickname, Some(Text::from("tim")));
+}
+
+#[test]
+fn each_wrong_oper_password_is_a_failed_login_with_the_opers_name() {
+    let signals = registered(&[
+        "C: OPER boss guess000",
+        "S: :alpha.test 464 badoper :Password incorrect",
+        "C: OPER nosuch x",
+        "S: :alpha.test 491 badoper :Only few of mere mortals may try to enter the twilight zone",
+        "C: OPER boss correct-horse",
+        "S: :alpha.test NOTICE * :*** Notice -- badoper!~badoper@10.78.0.30{boss} is now an operator",
+        "S: :badoper!~badoper@10.78.0.30 MODE badoper :+flosw",
+        "S: :alpha.test 381 badoper :You are now an IRC operator",
+    ]);
+    assert_eq!(
+        signals,
+        [
+            "login.attempted oper account=boss",
+            "login.failed oper account=boss 464",
+            "login.attempted oper account=nosuch",
+            "login.failed oper account=nosuch 491",
+            "login.attempted oper account=boss",
+            "login.succeeded oper account=boss 381",
+        ]
+    );
+}
+
+#[test]
+fn pipelined_oper_guesses_are_paired_in_order_and_none_is_lost() {
+    let guesses: Vec<String> = (0..200).map(|at| format!("C: OPER boss{} g{at}", at / 5)).collect();
+    let mut lines: Vec<&str> = guesses.iter().map(String::as_str).collect();
+    lines.extend(["S: :alpha.test 464 badoper :Password incorrect"; 200]);
+    let failed: Vec<String> =
+        registered(&lines).into_iter().filter(|signal| signal.starts_with("login.failed")).collect();
+    assert_eq!(failed.len(), 200);
+    assert_eq!(failed[0], "login.failed oper account=boss0 464");
+    assert_eq!(failed[79], "login.failed oper account=boss15 464");
+    // Sixteen names are remembered; the rest fail without one.
+    assert_eq!(failed[80], "login.failed oper 464");
+}
+
+#[test]
+fn a_bad_server_password_counts_once() {
+    let lines = [
+        "C: PASS wrong",
+        "C: NICK a",
+        "C: USER a 0 * :a",
+        "S: :alpha.test 464 a :Password incorrect",
+        "S: ERROR :Closing Link: 10.78.0.30 (Bad Password)",
+    ];
+    assert_eq!(run(&lines), ["login.attempted registration", "login.failed server-password 464"]);
+}
+
+#[test]
+fn the_silent_forms_of_a_bad_server_password_are_read() {
+    let insp = [
+        "C: PASS wrong",
+        "C: NICK a",
+        "C: USER a 0 * :a",
+        "S: ERROR :Closing link: (a@10.78.0.30) [Access denied by configuration]",
+    ];
+    assert_eq!(run(&insp)[1..], ["login.failed server-password"]);
+    let without_password = [insp[1], insp[2], insp[3]];
+    assert_eq!(run(&without_password)[1..], ["connection.refused not-authorised"]);
+    let ngircd = [insp[0], insp[1], insp[2], "S: ERROR :Bad server password"];
+    assert_eq!(run(&ngircd)[1..], ["login.failed server-password"]);
+}
+
+#[test]
+fn refusals_at_the_door_have_closed_reasons() {
+    let cases = [
+        ("S: ERROR :Your host is trying to (re)connect too fast -- throttled.", "throttled"),
+        ("S: ERROR :Reconnecting too fast, throttled.", "throttled"),
+        ("S: ERROR :Connection refused, too many connections from your IP address", "clones"),
+        ("S: ERROR :Closing Link: (*** Banned (cache))", "banned"),
+        ("S: ERROR :Closing Link: 10.78.0.30 (Connection rejected - connection class is full)", "full"),
+        ("S: ERROR :Closing Link: [10.78.0.30] (Handshake data flood detected)", "flood"),
+        ("S: ERROR :Closing Link: 10.78.0.30 (Out of luck)", "other"),
+    ];
+    for (line, reason) in cases {
+        assert_eq!(run(&[line]), [format!("connection.refused {reason}")], "{line}");
+    }
+}
+
+#[test]
+fn a_ban_told_twice_is_one_refusal() {
+    let lines = [
+        "S: :in-alpha.test 465 * :You're banned!",
+        "S: ERROR :Closing link: (unknown@10.78.0.50) [Z-lined: Your IP range has been attempting to connect]",
+    ];
+    assert_eq!(run(&lines), ["connection.refused 465 banned"]);
+}
+
+#[test]
+fn a_registration_timeout_is_a_held_connection() {
+    for line in [
+        "S: ERROR :Closing Link: 10.78.0.30 (Registration timed out)",
+        "S: ERROR :Closing link: (a@10.78.0.30) [Registration timeout]",
+        "S: ERROR :Closing Link: a[10.78.0.30] (Registration Timeout)",
+    ] {
+        assert_eq!(run(&["C: NICK a", line]), ["connection.held timeout"]);
+    }
+}
+
+#[test]
+fn an_ordinary_end_is_no_signal() {
+    assert!(registered(&["C: QUIT :bye", "S: ERROR :Closing Link: 10.78.0.30 (Quit: bye)"]).is_empty());
+    assert!(registered(&["C: QUIT :Excess Flood", "S: ERROR :\"Excess Flood\""]).is_empty());
+    assert!(registered(&["S: ERROR :Closing Link: 10.78.0.30 (Ping timeout: 120 seconds)"]).is_empty());
+    assert!(
+        registered(&["S: ERROR :Closing Link: 10.78.0.31 (Remote host closed the connection)"]).is_empty()
+    );
+}
+
+#[test]
+fn excess_flood_is_a_refusal() {
+    assert_eq!(
+        registered(&["S: ERROR :Closing Link: 10.78.0.30 (Excess Flood)"]),
+        ["connection.refused flood"]
+    );
+}
+
+#[test]
+fn a_nick_collision_is_told_once_and_is_no_refusal() {
+    let signals = registered(&[
+        "S: :alpha.test 436 badoper badoper :Nickname collision KILL",
+        "S: ERROR :Closing Link: 10.78.0.30 (Nick collision)",
+    ]);
+    assert_eq!(signals, ["command.rejected NICK 436"]);
+    assert_eq!(
+        registered(&["S: ERROR :Closing Link: 10.78.0.30 (Nick collision (new))"]),
+        ["command.rejected NICK collision"]
+    );
+}
+
+#[test]
+fn a_sasl_failure_stands_although_registration_goes_on() {
+    let lines = [
+        "C: CAP REQ :sasl",
+        "C: NICK alice",
+        "C: USER alice 0 * :a",
+        "S: :s CAP alice ACK :sasl",
+        "C: AUTHENTICATE PLAIN",
+        "S: AUTHENTICATE +",
+        "C: AUTHENTICATE YWxpY2UAYWxpY2UAczNjcmV0",
+        "S: :s 904 alice :SASL authentication failed",
+        "C: CAP END",
+        "S: :s 001 alice :Welcome",
+    ];
+    assert_eq!(
+        run(&lines),
+        [
+            "login.attempted registration",
+            "login.attempted sasl",
+            "login.failed sasl account=alice 904",
+            "login.succeeded registration 1",
+        ]
+    );
+}
+
+#[test]
+fn a_sasl_success_names_the_account_the_server_gave() {
+    let lines = [
+        "C: AUTHENTICATE EXTERNAL",
+        "S: AUTHENTICATE +",
+        "C: AUTHENTICATE +",
+        "S: :s 900 alice alice!alice@h alice :You are now logged in as alice",
+        "S: :s 903 alice :SASL authentication successful",
+    ];
+    assert_eq!(run(&lines), ["login.attempted sasl", "login.succeeded sasl account=alice 903"]);
+}
+
+#[test]
+fn services_answers_count_only_when_asked_for_and_only_from_services() {
+    let failed = "S: :NickServ!NickServ@services. NOTICE badoper :Invalid password for \x02alice\x02.";
+    assert!(registered(&[failed]).is_empty());
+    assert_eq!(
+        registered(&["C: PRIVMSG NickServ :IDENTIFY alice hunter2", failed, failed]),
+        ["login.attempted services", "login.failed services account=alice"]
+    );
+    let impostor = "S: :bob!b@h NOTICE badoper :Invalid password for \x02alice\x02.";
+    assert_eq!(registered(&["C: NS IDENTIFY alice hunter2", impostor]), ["login.attempted services"]);
+    assert_eq!(
+        registered(&[
+            "C: nickserv identify hunter2",
+            "S: :NickServ!NickServ@services. NOTICE badoper :You are now identified for \x02badoper\x02.",
+        ]),
+        ["login.attempted services", "login.succeeded services account=badoper"]
+    );
+}
+
+#[test]
+fn a_password_in_the_accounts_place_is_not_reported() {
+    let signals = registered(&[
+        "C: PRIVMSG NickServ :IDENTIFY hunter2 alice",
+        "S: :NickServ!s@services.test NOTICE badoper :Nick \x02hunter2\x02 isn't registered.",
+    ]);
+    assert_eq!(signals, ["login.attempted services", "login.failed services"]);
+}
+
+#[test]
+fn refused_joins_name_the_channel_and_never_the_key() {
+    let signals = registered(&[
+        "C: JOIN #secret,#other key1,key2",
+        "S: :alpha.test 475 badoper #secret :Cannot join channel (+k)",
+        "S: :alpha.test 474 badoper #other :Cannot join channel (+b)",
+    ]);
+    assert_eq!(
+        signals,
+        [
+            "command.sent JOIN",
+            "channel.refused channel-key channel=#secret 475",
+            "channel.refused channel=#other 474",
+        ]
+    );
+}
+
+#[test]
+fn own_deeds_count_when_the_server_shows_them_and_others_do_not() {
+    let signals = registered(&[
+        "S: :badoper!~badoper@10.78.0.30 JOIN :#lobby",
+        "S: :bob!~bob@10.78.0.21 JOIN :#lobby",
+        "S: :BADOPER!~badoper@10.78.0.30 KICK #lobby bob :out",
+        "S: :bob!~bob@10.78.0.21 KICK #lobby badoper :out",
+        "S: :badoper!~badoper@10.78.0.30 MODE #lobby +ob-b bob *!*@203.0.113.9 *!*@x",
+        "S: :badoper!~badoper@10.78.0.30 MODE #lobby +nt",
+        "S: :alpha.test MODE #lobby +b *!*@*",
+        "S: :badoper!~badoper@10.78.0.30 PART #lobby",
+    ]);
+    assert_eq!(
+        signals,
+        [
+            "channel.joined channel=#lobby",
+            "user.kicked channel=#lobby target=bob KICK",
+            "user.banned channel=#lobby target=*!*@203.0.113.9 MODE",
+            "channel.changed channel=#lobby MODE",
+            "channel.left channel=#lobby",
+        ]
+    );
+}
+
+#[test]
+fn nick_changes_count_when_they_were_asked_for() {
+    let lines = [
+        "C: NICK bert",
+        "C: USER bert 0 * :b",
+        "S: :beta.test 001 bert :Welcome",
+        "C: NICK bertie",
+        "S: :bert!~bert@10.78.0.30 NICK :bertie",
+        "C: NICK anna",
+        "S: :beta.test 433 bertie anna :Nickname is already in use.",
+        "S: :bertie!~bert@10.78.0.30 NICK :1HBAAAAAA",
+    ];
+    let signals = signals(&talk(&lines));
+    assert_eq!(
+        signals.iter().skip(2).map(summary).collect::<Vec<_>>(),
+        ["command.sent NICK", "nick.changed", "command.sent NICK", "command.rejected NICK 433"]
+    );
+    assert_eq!(signals[3].detail.nickname, Some(Text::from("bertie")));
+}
+
+#[test]
+fn talk_is_counted_by_target_with_weight_and_hash() {
+    let lines = [
+        "C: NICK a",
+        "S: :s 001 a :Welcome",
+        "C: PRIVMSG #m,bob,@#ops :flood line",
+        "C: PRIVMSG victim :\x01VERSION\x01",
+        "C: PRIVMSG #m :\x01ACTION waves\x01",
+        "C: NOTICE bob :\x01VERSION x\x01",
+        "C: NOTICE $$* :all",
+        "C: PRIVMSG #m :flood line",
+    ];
+    let signals = signals(&talk(&lines));
+    assert_eq!(
+        signals.iter().skip(1).map(summary).collect::<Vec<_>>(),
+        [
+            "message.channel channel=#m PRIVMSG 10B",
+            "message.private target=bob PRIVMSG 10B",
+            "message.channel channel=#ops PRIVMSG 10B",
+            "message.private target=victim CTCP 9B",
+            "message.channel channel=#m PRIVMSG 14B",
+            "message.private target=bob CTCP-REPLY 11B",
+            "message.broadcast NOTICE 3B",
+            "message.channel channel=#m PRIVMSG 10B",
+        ]
+    );
+    assert_eq!(signals[1].detail.content, signals[8].detail.content);
+    assert!(signals[1].detail.content.is_some());
+}
+
+#[test]
+fn talk_before_registration_is_none() {
+    let lines = ["C: PRIVMSG #m :hello", "S: :alpha.test 451 * :You have not registered"];
+    assert_eq!(run(&lines), ["command.rejected 451"]);
+}
+
+#[test]
+fn targets_of_one_message_are_counted_up_to_a_limit() {
+    let targets = vec!["x"; 200].join(",");
+    assert_eq!(registered(&[&format!("C: PRIVMSG {targets} :a")]).len(), 20);
+}
+
+#[test]
+fn commands_are_reported_by_known_words_only() {
+    let signals = registered(&[
+        "C: LIST",
+        "C: who #chat",
+        "C: FROBNICATE hunter2",
+        "S: :alpha.test 421 badoper FROBNICATE :Unknown command",
+        "S: :alpha.test 263 badoper LIST :Server load is temporarily too heavy. Please wait a while and try again.",
+        "S: :alpha.test 482 badoper #war :You're not channel operator",
+        "S: :alpha.test 461 badoper JOIN :Not enough parameters",
+    ]);
+    assert_eq!(
+        signals,
+        [
+            "command.sent LIST",
+            "command.sent WHO",
+            "command.sent unknown",
+            "command.rejected unknown 421",
+            "command.rejected 263",
+            "command.rejected channel=#war 482",
+            "command.rejected JOIN 461",
+        ]
+    );
+}
+
+#[test]
+fn a_lone_cr_hides_no_command() {
+    let script = [
+        (Side::Client, b"NICK a\rUSER a 0 * :a\r".to_vec()),
+        (Side::Server, b":s 001 a :Welcome\r\n".to_vec()),
+        (Side::Client, b"PRIVMSG #m :x\rOPER boss guess\r".to_vec()),
+    ];
+    let signals: Vec<_> = signals(&script).iter().map(summary).collect();
+    assert_eq!(signals[2..], ["message.channel channel=#m PRIVMSG 1B", "login.attempted oper account=boss"]);
+}
+
+#[test]
+fn a_nul_hides_no_command() {
+    let signals = registered(&["C: OPER boss guess\0", "C: \0"]);
+    assert_eq!(
+        signals,
+        ["protocol.garbage nul", "login.attempted oper account=boss", "protocol.garbage nul"]
+    );
+}
+
+#[test]
+fn a_line_over_the_limit_is_garbage_and_still_a_command() {
+    let long = "z".repeat(3000);
+    let fitting = format!("C: @+x={} PRIVMSG #m :{}", "y".repeat(4000), "z".repeat(400));
+    assert_eq!(registered(&[&fitting]), ["message.channel channel=#m PRIVMSG 400B"]);
+    assert_eq!(
+        registered(&[&format!("C: PRIVMSG #m :{long}")]),
+        ["protocol.garbage line-too-long", "message.channel channel=#m PRIVMSG 3000B"]
+    );
+    let endless = format!("C: PRIVMSG #m :{}", "z".repeat(100_000));
+    assert_eq!(registered(&[&endless])[0], "protocol.garbage line-too-long");
+}
+
+#[test]
+fn other_protocols_are_garbage_and_what_they_smuggle_is_still_read() {
+    let lines = [
+        "C: POST / HTTP/1.1",
+        "C: Host: irc.example:6667",
+        "C: ",
+        "C: NICK a",
+        "C: USER a 0 * :a",
+        "S: :s 001 a :Welcome",
+        "C: PRIVMSG #m :spam",
+    ];
+    assert_eq!(
+        run(&lines),
+        [
+            "protocol.garbage http",
+            "login.attempted registration",
+            "login.succeeded registration 1",
+            "message.channel channel=#m PRIVMSG 4B",
+        ]
+    );
+}
+
+#[test]
+fn a_websocket_port_teaches_that_http_is_at_home() {
+    let request = (Side::Client, b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".to_vec());
+    let answer = (Side::Server, b"HTTP/1.1 101 Switching Protocols\r\n".to_vec());
+    let mut play = Play::new(connection(false));
+    assert_eq!(play.all(&[request.clone(), answer]).summaries(), ["protocol.garbage http"]);
+    assert_eq!(play.progress, Progress::Opaque);
+    play.session = Session::new(&play.connection);
+    assert!(play.all(&[request]).summaries().is_empty());
+}
+
+#[test]
+fn tls_is_believed_when_the_server_answers_it() {
+    let hello = (Side::Client, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec());
+    let mut play = Play::new(connection(false));
+    play.all(&[hello.clone(), (Side::Server, b"\x16\x03\x03\x00\x7a".to_vec())]);
+    assert_eq!(play.progress, Progress::Opaque);
+    assert_eq!(play.summaries(), ["tls.handshake"]);
+
+    let mut play = Play::new(connection(false));
+    play.all(&[hello.clone(), (Side::Server, b"\x15\x03\x03\x00\x02".to_vec())]);
+    assert_eq!(play.summaries(), ["tls.failed"]);
+
+    let mut play = Play::new(connection(false));
+    assert_eq!(play.all(&[hello]).summaries(), ["protocol.garbage tls"]);
+}
+
+#[test]
+fn a_tls_hello_does_not_blind_the_reader_of_a_plain_port() {
+    let script = [
+        (Side::Client, b"\x16\x03\nNICK a\nUSER a 0 * :a\n".to_vec()),
+        (Side::Server, b":s 001 a :Welcome\r\n".to_vec()),
+        (Side::Client, b"OPER boss guess\n".to_vec()),
+        (Side::Server, b":s 464 a :Password incorrect\r\n".to_vec()),
+    ];
+    let signals: Vec<_> = signals(&script).iter().map(summary).collect();
+    assert_eq!(
+        signals,
+        [
+            "login.attempted registration",
+            "protocol.garbage tls",
+            "login.succeeded registration 1",
+            "login.attempted oper account=boss",
+            "login.failed oper account=boss 464",
+        ]
+    );
+}
+
+#[test]
+fn a_server_link_is_opened_when_the_server_introduces_itself_too() {
+    let lines = [
+        "C: PASS linkpw",
+        "C: CAPAB :MLOCK KNOCK KLN TBURST RESYNC ENCAP UNKLN DLN UNDLN RHOST CLUSTER EOB HOP",
+        "C: SERVER alpha.test 1 0HA + :hybrid test alpha.test",
+        "S: SERVER beta.test 1 1HB + :hybrid test beta.test",
+        "S: :1HB SVINFO 6 6 0 :1795240926",
+        "C: :0HA UID opera 1 1795240924 +filosw ~opera 10.78.0.23 10.78.0.23 10.78.0.23 0HAAAAACV * :test user",
+    ];
+    let mut play = Play::new(connection(false));
+    play.all(&talk(&lines));
+    assert_eq!(play.progress, Progress::Opaque);
+    assert_eq!(
+        play.summaries(),
+        ["login.attempted link account=alpha.test", "link.opened link target=alpha.test"]
+    );
+}
+
+#[test]
+fn a_refused_server_link_is_a_failed_login() {
+    for answer in [
+        "S: ERROR :Closing Link: 10.78.0.30 (Invalid password)",
+        "S: ERROR :Server not configured here",
+        "S: ERROR :Closing link: (unknown@10.78.0.30) [You can not connect a server to a client port. x]",
+    ] {
+        let lines = ["C: PASS guess TS 6 9XX", "C: CAPAB :QS ENCAP", "C: SERVER evil.test 1 :x", answer];
+        assert_eq!(
+            run(&lines),
+            ["login.attempted link account=evil.test", "login.failed link account=evil.test"]
+        );
+    }
+}
+
+#[test]
+fn a_link_refused_after_the_servers_introduction_is_a_failed_login() {
+    let lines = [
+        "C: PASS guess TS 6 9XX",
+        "C: SERVER evil.test 1 :x",
+        "S: SERVER beta.test 1 :y",
+        "S: ERROR :Closing Link: 10.78.0.30 (Invalid password)",
+    ];
+    assert_eq!(run(&lines)[1..], ["login.failed link account=evil.test"]);
+}
+
+#[test]
+fn every_464_before_registration_counts_where_the_server_keeps_the_connection() {
+    let wrong = "S: :s 464 a :Password incorrect";
+    let lines = ["C: PASS one", "C: NICK a", wrong, "C: PASS two", wrong, "S: ERROR :Bad password"];
+    assert_eq!(run(&lines), ["login.failed server-password 464"; 2]);
+}
+
+#[test]
+fn a_client_that_plays_server_first_is_still_read() {
+    let lines = [
+        "C: CAPAB :x",
+        "C: NICK a",
+        "C: USER a 0 * :a",
+        "S: :s 001 a :Welcome",
+        "C: OPER boss guess",
+        "S: :s 464 a :Password incorrect",
+    ];
+    assert_eq!(run(&lines).last().map(String::as_str), Some("login.failed oper account=boss 464"));
+}
+
+#[test]
+fn midway_the_nickname_is_learnt_from_lines_addressed_to_it() {
+    let mut play = Play::new(connection(true));
+    play.say(Side::Client, b"rest of a line\r\nPRIVMSG #m :hello\r\n");
+    assert!(!play.session.is_logged_in());
+    play.say(Side::Server, b"tail\r\n:bob!~bob@10.78.0.21 PRIVMSG badoper :hi\r\n");
+    assert!(play.session.is_logged_in());
+    play.say(Side::Server, b":badoper!~b@10.78.0.30 KICK #m bob :out\r\n");
+    assert_eq!(
+        play.summaries(),
+        ["message.channel channel=#m PRIVMSG 5B", "user.kicked channel=#m target=bob KICK"]
+    );
+}
+
+#[test]
+fn after_a_gap_the_reader_goes_on_at_the_next_line() {
+    let mut play = Play::new(connection(false));
+    play.say(Side::Client, b"NICK a\r\nUSER a 0 * :a\r\n").gap(Side::Server);
+    play.say(Side::Server, b"half\r\n:s 375 a :- s Message of the Day -\r\n");
+    assert!(play.session.is_logged_in());
+    play.say(Side::Client, b"OPER boss x\r\nPRIVM").gap(Side::Client);
+    play.say(Side::Client, b"lost\r\nPRIVMSG #m :b\r\n");
+    play.say(Side::Server, b":s 464 a :Password incorrect\r\n");
+    assert_eq!(
+        play.summaries(),
+        [
+            "login.attempted registration",
+            "login.attempted oper account=boss",
+            "message.channel channel=#m PRIVMSG 1B",
+            // What was asked is no longer certain, that something failed is.
+            "login.failed oper 464",
+        ]
+    );
+}
+
+/// A conversation with one of everything that must stay secret, each marked `s3cret`.
+fn secretive() -> Vec<(Side, Vec<u8>)> {
+    talk(&[
+        "C: PASS s3cret-server",
+        "C: NICK alice",
+        "C: USER alice 0 * :Alice",
+        "C: AUTHENTICATE PLAIN",
+        "S: AUTHENTICATE +",
+        "C: AUTHENTICATE YWxpY2UAYWxpY2UAczNjcmV0LXNhc2w=",
+        "S: :s 904 alice :SASL authentication failed",
+        "S: :s 001 alice :Welcome",
+        "C: OPER boss s3cret-oper",
+        "S: :s 464 alice :Password incorrect",
+        "C: OPER s3cret-alone",
+        "S: :s 461 alice OPER :Not enough parameters",
+        "C: JOIN #vault s3cret-key",
+        "S: :s 475 alice #vault :Cannot join channel (+k)",
+        "C: MODE #vault +k s3cret-mode",
+        "S: :alice!a@h MODE #vault +k s3cret-mode",
+        "C: PRIVMSG NickServ :IDENTIFY alice s3cret-nick",
+        "S: :NickServ!n@services NOTICE alice :Invalid password for \x02alice\x02.",
+        "C: NS IDENTIFY s3cret-first alice",
+        "S: :NickServ!n@services NOTICE alice :\x02s3cret-first\x02 is not registered.",
+        "C: PRIVMSG NickServ :REGISTER s3cret-new a@example.org",
+        "C: PRIVMSG #vault :s3cret-talk",
+        "C: s3cretcommand x",
+        "S: :s 421 alice s3cretcommand :Unknown command",
+        "C: PRIVMSG bob :\x01DCC SEND s3cret-file 1 2 3\x01",
+        "S: ERROR :Closing Link: h (Killed (boss (s3cret-reason)))",
+    ])
+}
+
+#[test]
+fn no_secret_is_in_any_signal() {
+    let signals = signals(&secretive());
+    assert!(signals.len() > 15, "{signals:?}");
+    assert!(!format!("{signals:?}").contains("s3cret"), "{signals:#?}");
+}
+
+/// Cuts what one side says in a row at these distances.
+fn recut(script: &[(Side, Vec<u8>)], cuts: &[usize]) -> Vec<(Side, Vec<u8>)> {
+    let mut joined: Vec<(Side, Vec<u8>)> = Vec::new();
+    for (side, bytes) in script {
+        match joined.last_mut() {
+            Some((last, all)) if last == side => all.extend_from_slice(bytes),
+            _ => joined.push((*side, bytes.clone())),
+        }
+    }
+    let mut cuts = cuts.iter().cycle();
+    let mut pieces = Vec::new();
+    for (side, mut bytes) in joined {
+        while !bytes.is_empty() {
+            let rest = bytes.split_off((*cuts.next().unwrap()).min(bytes.len()));
+            pieces.push((side, bytes));
+            bytes = rest;
+        }
+    }
+    pieces
+}
+
+fn chunk() -> impl Strategy<Value = (bool, Vec<u8>)> {
+    let words = prop::sample::select(vec![
+        "NICK a\r\n",
+        "USER a 0 * :a\r\n",
+        "PASS x TS 6 0AB\r\n",
+        "SERVER a b\n",
+        "OPER a b\r",
+        "PRIVMSG #a :",
+        ":s 001 a :x\r\n",
+        ":s 464 a :x\r\n",
+        ":a!b@c ",
+        "MODE #a +bbbb x y z\r\n",
+        "ERROR :Closing Link: (",
+        "NICK :b\n",
+        "AUTHENTICATE PLAIN\r\n",
+        "AUTHENTICATE ",
+        "@tag ",
+        "\0",
+        "\r",
+        "\n",
+        " ",
+        "\u{1}",
+        ":",
+        ",",
+    ]);
+    let piece = prop_oneof![
+        words.prop_map(|word| word.as_bytes().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..40),
+        Just(vec![b'x'; 5000]),
+    ];
+    (any::<bool>(), prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat()))
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived_within_the_bound(
+        midway in any::<bool>(),
+        chunks in prop::collection::vec((chunk(), 0_u8..20), 0..40),
+    ) {
+        let mut play = Play::new(connection(midway));
+        for ((is_client, bytes), dice) in chunks {
+            let side = if is_client { Side::Client } else { Side::Server };
+            if dice == 0 {
+                play.gap(side);
+            }
+            play.say(side, &bytes);
+        }
+        play.signals();
+    }
+
+    #[test]
+    fn any_cut_of_any_bytes_gives_the_same_signals(
+        script in prop::collection::vec(chunk(), 0..20),
+        cuts in prop::collection::vec(1_usize..700, 1..30),
+    ) {
+        let side = |is_client| if is_client { Side::Client } else { Side::Server };
+        let script: Vec<_> = script.into_iter().map(|(is_client, bytes)| (side(is_client), bytes)).collect();
+        prop_assert_eq!(signals(&recut(&script, &cuts)), signals(&recut(&script, &[usize::MAX])));
+    }
+
+    #[test]
+    fn any_cut_of_a_conversation_gives_the_same_signals(cuts in prop::collection::vec(1_usize..40, 1..30)) {
+        prop_assert_eq!(signals(&recut(&secretive(), &cuts)), signals(&secretive()));
+    }
+}
