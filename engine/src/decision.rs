@@ -18,7 +18,7 @@ use crate::{
     bounded::BoundedMap,
     command::{Command, Explanation, Front, Prefix},
     ledger::{Ban, Ledger},
-    limits::{ACCOUNTS_PER_ADDRESS_MAX, SUBJECTS_MAX},
+    limits::{SESSIONS_PER_ADDRESS_MAX, SUBJECTS_MAX},
     rule::{
         Action, Level, Rule,
         counter::SlidingCount,
@@ -41,6 +41,8 @@ const PATIENCE: Span = Span::from_secs(15);
 const ROTATING_ADDRESSES: usize = 8;
 /// Other logged-in sessions behind an address from which on it counts as shared.
 const SHARED_SESSIONS: usize = 2;
+/// How long a session without an account of its own lasts before it counts as somebody.
+const LASTING: Span = Span::from_secs(120);
 /// Networks from which one account may log in before it is everybody's account and proves nothing.
 const ACCOUNT_NETWORKS_MAX: usize = 4;
 /// An offence counts as a repeat for this long.
@@ -66,10 +68,18 @@ struct Person {
     /// Last login with a password of its own.
     logged_in_at: Option<Timestamp>,
     /// Connections on which somebody is logged in.
-    sessions: BTreeSet<FlowId>,
+    sessions: BTreeMap<FlowId, LoggedIn>,
     offences: u32,
     offended_at: Timestamp,
     limited_until: Timestamp,
+}
+
+/// Somebody logged in on one connection.
+#[derive(Debug)]
+struct LoggedIn {
+    since: Timestamp,
+    /// The account, if it is somebody's own.
+    account: Option<Text>,
 }
 
 /// Somebody who contributed a little to an attack, and may have only mistyped.
@@ -135,9 +145,10 @@ impl Decisions {
             return;
         };
         if let Some(flow) = signal.flow
-            && person.sessions.len() < ACCOUNTS_PER_ADDRESS_MAX
+            && person.sessions.len() < SESSIONS_PER_ADDRESS_MAX
         {
-            person.sessions.insert(flow);
+            let account = signal.detail.account.clone().filter(|_| own_password);
+            person.sessions.insert(flow, LoggedIn { since: now, account });
         }
         if !own_password {
             return;
@@ -326,7 +337,7 @@ impl Decisions {
         commands: &mut Vec<Command>,
     ) {
         match rule.action {
-            Action::Ban if !self.is_shared(address, flow) => {
+            Action::Ban if !self.is_shared(address, flow, explanation.at) => {
                 self.ban(rule, Prefix::host(address), address, explanation, ledger, commands);
             }
             Action::Ban | Action::Reset => match flow {
@@ -344,13 +355,16 @@ impl Decisions {
         }
     }
 
-    /// Whether several others are logged in behind the address.
-    fn is_shared(&self, address: Address, offender: Option<FlowId>) -> bool {
-        let Some(person) = self.people.get(&address) else {
-            return false;
-        };
-        let others = person.sessions.iter().filter(|flow| Some(**flow) != offender).count();
-        others >= SHARED_SESSIONS
+    /// Whether several others are logged in behind the address: with accounts of their own, or for long enough
+    /// that they are no clones of the offender.
+    fn is_shared(&self, address: Address, offender: Option<FlowId>, now: Timestamp) -> bool {
+        let Some(person) = self.people.get(&address) else { return false };
+        let others = || person.sessions.iter().filter(|(flow, _)| Some(**flow) != offender);
+        let accounts: BTreeSet<&Text> = others().filter_map(|(_, session)| session.account.as_ref()).collect();
+        let lasting = others()
+            .filter(|(_, session)| session.account.is_none() && now.since(session.since) >= LASTING)
+            .count();
+        accounts.len().saturating_add(lasting) >= SHARED_SESSIONS
     }
 
     fn ban(

@@ -3,7 +3,10 @@
 //! A packet goes in with its time ([`Engine::handle_packet`]), commands come out ([`Engine::next_command`]);
 //! between them lie stream → protocol → signal → rule → decision → ledger.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
 
 use floodwall_wire::Address;
 
@@ -205,8 +208,7 @@ impl Engine {
     }
 }
 
-/// A connection's reader.
-#[derive(Debug)]
+/// A connection's reader. Its `Debug` form names the protocol alone: half a line with a password may be in it.
 pub enum Session {
     /// IRC.
     Irc(Box<irc::Session>),
@@ -216,6 +218,17 @@ pub enum Session {
     TeamSpeak(Box<teamspeak::Session>),
     /// TeamTalk.
     TeamTalk(Box<teamtalk::Session>),
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Irc(_) => "Irc",
+            Self::Opaque => "Opaque",
+            Self::TeamSpeak(_) => "TeamSpeak",
+            Self::TeamTalk(_) => "TeamTalk",
+        })
+    }
 }
 
 /// What the connections of one service share.
@@ -318,10 +331,10 @@ fn with_dissector(
 impl Readers<Session> for Conversations {
     fn open(&mut self, connection: &Connection, server_port: u16) -> Session {
         match self.servers.get(usize::from(connection.service)) {
-            Some((Server::TeamTalk(_), _)) => Session::TeamTalk(Box::default()),
-            Some((Server::Irc(_), _)) => Session::Irc(Box::default()),
+            Some((Server::TeamTalk(_), _)) => Session::TeamTalk(Box::new(teamtalk::Session::new())),
+            Some((Server::Irc(_), _)) => Session::Irc(Box::new(irc::Session::new(connection))),
             Some((Server::TeamSpeak(_), query_ports)) if query_ports.contains(&server_port) => {
-                Session::TeamSpeak(Box::default())
+                Session::TeamSpeak(Box::new(teamspeak::Session::new(connection)))
             }
             Some((Server::TeamSpeak(_), _)) | None => Session::Opaque,
         }

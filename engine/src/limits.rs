@@ -33,5 +33,5 @@ pub const BANS_MAX: usize = 100_000;
 pub const EVIDENCE_LINES_MAX: usize = 5;
 /// Notes kept for a report.
 pub const NOTES_MAX: usize = 10_000;
-/// Accounts remembered per address.
-pub const ACCOUNTS_PER_ADDRESS_MAX: usize = 16;
+/// Logged-in connections remembered per address.
+pub const SESSIONS_PER_ADDRESS_MAX: usize = 64;

@@ -18,7 +18,7 @@ const BANS_SHOWN: usize = 20;
 pub(super) fn report(tally: &Tally, sources: usize) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    drop(write(&mut out, tally, sources.min(SOURCES_SHOWN)));
+    write(&mut out, tally, sources.min(SOURCES_SHOWN)).unwrap_or_default();
     out
 }
 

@@ -23,8 +23,7 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Questions kept until answered. A flood pipelines hundreds.
 const ASKED_MAX: usize = 2_048;
 
-/// Follows one connection.
-#[derive(Debug)]
+/// Follows one connection. No `Debug`: half a line with a password may be in it.
 pub struct Session {
     client_lines: Lines,
     server_lines: Lines,
@@ -83,6 +82,7 @@ enum Asked {
 
 impl Session {
     /// A connection about to be followed.
+    #[expect(clippy::new_without_default, reason = "a connection is begun, not defaulted")]
     pub const fn new() -> Self {
         Self {
             client_lines: Lines::new(LINE_BYTES_MAX),
@@ -101,12 +101,6 @@ impl Session {
     /// The user id that the welcome line gave it.
     pub const fn user_id(&self) -> Option<u16> {
         self.conversation.user_id
-    }
-}
-
-impl Default for Session {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
