@@ -360,7 +360,8 @@ impl Decisions {
     fn is_shared(&self, address: Address, offender: Option<FlowId>, now: Timestamp) -> bool {
         let Some(person) = self.people.get(&address) else { return false };
         let others = || person.sessions.iter().filter(|(flow, _)| Some(**flow) != offender);
-        let accounts: BTreeSet<&Text> = others().filter_map(|(_, session)| session.account.as_ref()).collect();
+        let accounts: BTreeSet<&Text> =
+            others().filter_map(|(_, session)| session.account.as_ref()).collect();
         let lasting = others()
             .filter(|(_, session)| session.account.is_none() && now.since(session.since) >= LASTING)
             .count();

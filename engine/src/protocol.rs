@@ -14,8 +14,10 @@ use crate::{
     time::Timestamp,
 };
 
+pub mod foreign;
 pub mod irc;
 pub mod lines;
+pub mod pending;
 pub mod teamspeak;
 pub mod teamtalk;
 

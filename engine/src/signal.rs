@@ -56,7 +56,7 @@ vocabulary! {
     LoginRefused = "login.refused", Acknowledged;
     /// A session ended by logging out.
     LoginEnded = "login.ended", Acknowledged;
-    /// A client command other than those with a signal of their own.
+    /// A client command that has no signal of its own when it is sent.
     CommandSent = "command.sent", Acknowledged;
     /// The server refused a command.
     CommandRejected = "command.rejected", Acknowledged;

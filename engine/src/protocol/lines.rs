@@ -3,7 +3,8 @@
 use memchr::memchr;
 
 /// Collects one side's bytes into lines that end in LF.
-#[derive(Debug)]
+///
+/// No `Debug`: the unfinished line may hold a password.
 pub struct Lines {
     partial: Vec<u8>,
     limit: usize,

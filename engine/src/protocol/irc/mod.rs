@@ -11,9 +11,7 @@
 //! `link`) and then left alone.
 
 pub mod dialect;
-pub mod foreign;
 pub mod message;
-pub mod pending;
 mod server;
 mod session;
 

@@ -10,15 +10,15 @@ mod client;
 mod tests;
 
 use super::{
-    foreign::{Foreign, Head},
     message::{LINE_BYTES_MAX, is_same_name},
-    pending::Pending,
     server::Server,
 };
 use crate::{
     protocol::{
         Connection, Context, Dissector, Progress, Side,
+        foreign::{Foreign, Head},
         lines::{Line, Lines},
+        pending::Pending,
     },
     signal::{Detail, Method, SignalKind},
     text::Text,

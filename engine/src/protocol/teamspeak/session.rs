@@ -10,11 +10,9 @@ use super::{
 use crate::{
     protocol::{
         Connection, Context, Dissector, Progress, Side,
-        irc::{
-            foreign::{Foreign, Head},
-            pending::Pending,
-        },
+        foreign::{Foreign, Head},
         lines::{Line, Lines},
+        pending::Pending,
     },
     signal::{Detail, Method, SignalKind},
     text::Text,

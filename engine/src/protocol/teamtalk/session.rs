@@ -52,6 +52,8 @@ struct Conversation {
     is_tls: bool,
     heard_server: bool,
     was_kicked: bool,
+    /// The channel it is in.
+    channel: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl Session {
                 is_tls: false,
                 heard_server: false,
                 was_kicked: false,
+                channel: None,
             },
         }
     }
@@ -149,6 +152,9 @@ impl Dissector for Session {
 
     fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
         let conversation = &mut self.conversation;
+        if conversation.state == State::LoggedIn {
+            conversation.leave_with_connection(server, context);
+        }
         if let Some(user_id) = conversation.user_id.take()
             && server.free(user_id, context.connection.id)
         {
@@ -305,9 +311,21 @@ impl Conversation {
             return;
         };
         self.state = State::LoggedIn;
-        let kind =
-            if message.keyword == b"joined" { SignalKind::ChannelJoined } else { SignalKind::ChannelLeft };
+        let joined = message.keyword == b"joined";
+        self.channel = joined.then_some(id);
+        let kind = if joined { SignalKind::ChannelJoined } else { SignalKind::ChannelLeft };
         context.signal(kind, Detail { channel: Some(server.channel(id)), ..self.own_detail(server) });
+    }
+
+    /// The server logs out whoever disconnects, and says so to the others.
+    fn leave_with_connection(&mut self, server: &Server, context: &mut Context<'_>) {
+        let own = self.own_detail(server);
+        if let Some(id) = self.channel.take() {
+            let channel = Some(server.channel(id));
+            let detail = Detail { channel, reason: Some("disconnected"), ..own.clone() };
+            context.signal(SignalKind::ChannelLeft, detail);
+        }
+        context.signal(SignalKind::LoginEnded, Detail { reason: Some("disconnected"), ..own });
     }
 
     fn on_transfer(&mut self, context: &mut Context<'_>) {

@@ -270,12 +270,14 @@ impl State {
         let Some(service) = dialect::service_by_name(source) else {
             return;
         };
-        if self.identifications.front().is_some_and(|asked| asked.service != service) {
+        let Some(answer) = dialect::service_answer(text) else { return };
+        // A service that is not there never answers, and must not keep the others from being heard.
+        while self.identifications.front().is_some_and(|asked| asked.service != service) {
+            self.identifications.pop();
+        }
+        if self.identifications.is_empty() {
             return;
         }
-        let Some(answer) = dialect::service_answer(text) else {
-            return;
-        };
         let account = self.identifications.pop().and_then(|asked| asked.account);
         let (kind, account) = match answer {
             ServiceAnswer::Failed => (SignalKind::LoginFailed, account),

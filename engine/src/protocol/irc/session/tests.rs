@@ -352,6 +352,17 @@ fn services_answers_count_only_when_asked_for_and_only_from_services() {
 }
 
 #[test]
+fn a_service_that_never_answers_does_not_hide_the_guesses_at_another() {
+    let signals = registered(&[
+        "C: PRIVMSG Q :AUTH a b",
+        "S: :alpha.test 401 badoper Q :No such nick/channel",
+        "C: PRIVMSG NickServ :IDENTIFY alice hunter2",
+        "S: :NickServ!s@services.test NOTICE badoper :Invalid password for \x02alice\x02.",
+    ]);
+    assert_eq!(signals.last().map(String::as_str), Some("login.failed services account=alice"));
+}
+
+#[test]
 fn a_password_in_the_accounts_place_is_not_reported() {
     let signals = registered(&[
         "C: PRIVMSG NickServ :IDENTIFY hunter2 alice",
