@@ -17,8 +17,8 @@ use floodwall_wire::{
     frame::Transport,
     limit::Limit,
     tables::{
-        KINDS, LEVELS, PORTS, Port, Role, STANDINGS, SERVICES_MAX, ServiceSettings, Source, Status, User, names,
-        service_flags,
+        KINDS, LEVELS, PORTS, Port, Role, SERVICES_MAX, STANDINGS, ServiceSettings, Source, Status, User,
+        names, service_flags,
     },
 };
 
@@ -134,7 +134,8 @@ fn fill(gate: &KernelGate) {
     gate.write(names::SETTINGS, &0_u32, &settings);
     gate.write(names::LOCALS, &address(SERVER), &1_u8);
     let main_locals = [address(SERVER), Address::default()];
-    let status = Status { heartbeat_until: u64::MAX, seed: 7, tick: 4_000_000, main_locals, ..Status::default() };
+    let status =
+        Status { heartbeat_until: u64::MAX, seed: 7, tick: 4_000_000, main_locals, ..Status::default() };
     gate.write(names::STATUS, &0_u32, &status);
     for number in 0..ENTRIES {
         let entry = Source { banned_until: u64::MAX, ..Source::default() };

@@ -28,9 +28,7 @@ impl Peer {
 
     fn load_in(namespace: &str, options: &[&str], dropped: &str) -> Result<ProgramFd> {
         let before = filters()?;
-        let inside = |arguments: &[&str]| {
-            command("ip", &[&["netns", "exec", namespace], arguments].concat())
-        };
+        let inside = |arguments: &[&str]| command("ip", &[&["netns", "exec", namespace], arguments].concat());
         inside(&["ip", "link", "add", "fw0", "type", "veth", "peer", "name", "fw1"])?;
         inside(&["ip", "link", "set", "fw0", "up"])?;
         let load = ["xdp-filter", "load", "fw0", "-m", "native", "-p", "allow"];
@@ -40,7 +38,8 @@ impl Peer {
             options.join(" "),
         );
         inside(&["sh", "-c", &script])?;
-        let id = filters()?.into_iter().find(|id| !before.contains(id)).context("xdp-filter loaded no program")?;
+        let id =
+            filters()?.into_iter().find(|id| !before.contains(id)).context("xdp-filter loaded no program")?;
         let info = loaded_programs().filter_map(|info| info.ok()).find(|info| info.id() == id);
         Ok(info.context("xdp-filter's program is gone")?.fd()?)
     }
@@ -75,7 +74,10 @@ fn remove(namespace: &str) {
 }
 
 fn command(program: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(program).args(arguments).output().with_context(|| format!("failed to start {program}"))?;
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("failed to start {program}"))?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&said).trim());

@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 
 use floodwall_wire::{
-    Address, Judgement, Observation, SourceKey, State, Verdict, frame::Transport, judge, memory::Tables, observe,
+    Address, Judgement, Observation, SourceKey, State, Verdict,
+    frame::Transport,
+    judge,
+    memory::Tables,
+    observe,
     tables::{
         GENERATIONS, KINDS, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey, SERVICES_MAX, SKETCH_COLUMNS,
         SKETCH_ROWS, ServiceSettings, Source, Status, USERS_PER_SERVICE, User, names, status_flags,
@@ -109,14 +113,19 @@ impl Homes {
     }
 
     fn write_ports(&self, generation: u32) {
-        let ports: &[Port; PORTS] = self.memory.ports(generation).try_into().expect("a block holds all ports");
+        let ports: &[Port; PORTS] =
+            self.memory.ports(generation).try_into().expect("a block holds all ports");
         self.kernel.write(names::PORTS, &generation, ports);
     }
 
     /// Sets a service's limits in one generation.
     pub fn set_settings(&mut self, generation: u32, service: u8, settings: ServiceSettings) {
         self.memory.set_settings(generation, service, settings);
-        self.kernel.write(names::SETTINGS, &(generation * SERVICES_MAX as u32 + u32::from(service)), &settings);
+        self.kernel.write(
+            names::SETTINGS,
+            &(generation * SERVICES_MAX as u32 + u32::from(service)),
+            &settings,
+        );
     }
 
     /// Guards an address; an IPv4 address also as a main one, so that both ways to find it are compared.
@@ -184,7 +193,8 @@ impl Homes {
 
     /// Compares everything the gate writes; answers how many proofs and words were compared.
     pub fn compare_tables(&self) -> usize {
-        let kernel_proofs = bpf::keys::<ProofKey>(self.kernel.map(names::PROOFS)).expect("proofs can be listed");
+        let kernel_proofs =
+            bpf::keys::<ProofKey>(self.kernel.map(names::PROOFS)).expect("proofs can be listed");
         assert_eq!(kernel_proofs.len(), self.memory.proofs().count(), "number of proofs");
         for (key, proof) in self.memory.proofs() {
             assert_eq!(self.kernel.read::<_, Proof>(names::PROOFS, key).as_ref(), Some(proof), "{key:?}");

@@ -123,12 +123,13 @@ impl KernelGate {
             XDP_DROP => Verdict::Drop,
             other => panic!("XDP action {other}"),
         };
-        let [service, class, reason, standing] = self.last_judgement();
+        let ([service, class, reason, standing], bytes) = self.last_judgement();
         let judgement = Judgement {
             reason: Reason::from_number(reason).unwrap_or_else(|| panic!("reason {reason}")),
             service,
             class: Class::ALL[usize::from(class)],
             standing: Standing::ALL[usize::from(standing)],
+            bytes,
         };
         (action, judgement)
     }
@@ -136,7 +137,7 @@ impl KernelGate {
     /// Shows the watcher a departing frame.
     pub fn observe(&self, frame: &[u8]) -> Observation {
         assert_eq!(self.run("floodwall_egress", frame).action, TC_ACT_UNSPEC);
-        let [service, class, proves, departing] = self.last_judgement();
+        let ([service, class, proves, departing], _) = self.last_judgement();
         assert_eq!(departing, 1);
         Observation { service, class: Class::ALL[usize::from(class)], proves: proves == 1 }
     }
@@ -147,12 +148,13 @@ impl KernelGate {
         self.read(names::CLOCK, &0_u32).unwrap_or_default()
     }
 
-    fn last_judgement(&self) -> [u8; 4] {
+    fn last_judgement(&self) -> ([u8; 4], u32) {
         let packed: u64 = self.read(names::LAST_JUDGEMENT, &0_u32).unwrap_or(u64::MAX);
-        let packed = u32::try_from(packed).expect("the program left a judgement");
+        assert_ne!(packed, u64::MAX, "the program left no judgement");
         // A program that leaves nothing must not be taken to repeat itself.
         self.write(names::LAST_JUDGEMENT, &0_u32, &u64::MAX);
-        packed.to_le_bytes()
+        let [a, b, c, d, bytes @ ..] = packed.to_le_bytes();
+        ([a, b, c, d], u32::from_le_bytes(bytes))
     }
 
     fn run(&self, program: &str, frame: &[u8]) -> Run {

@@ -34,7 +34,8 @@ fn all_maps_together_fit_64_mib() {
 
 /// What the kernel says a map takes (`memlock` in its descriptor's information).
 fn memory_of(fd: i32) -> u64 {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("a descriptor has information");
+    let info =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("a descriptor has information");
     let line = info.lines().find_map(|line| line.strip_prefix("memlock:")).expect("a map has memory");
     line.trim().parse().expect("a number")
 }

@@ -4,15 +4,17 @@ use std::{cell::RefCell, collections::BTreeSet, net::IpAddr};
 
 use floodwall_tests::{
     Homes,
-    packets::{Path, TCP, UDP, data, ethernet, frame, hello, ipv4, ipv6, tcp, tcp_segment, udp, udp_segment, voice},
+    packets::{
+        Path, TCP, UDP, data, ethernet, frame, hello, ipv4, ipv6, tcp, tcp_segment, udp, udp_segment, voice,
+    },
 };
 use floodwall_wire::{
     Address, Class, Reason, SourceKey,
     frame::{Transport, tcp_flags},
     limit::Limit,
     tables::{
-        GENERATIONS, KINDS, LEVELS, Port, Prefix, Role, STANDINGS, ServiceSettings, Source, Standing, service_flags,
-        source_flags, status_flags,
+        GENERATIONS, KINDS, LEVELS, Port, Prefix, Role, STANDINGS, ServiceSettings, Source, Standing,
+        service_flags, source_flags, status_flags,
     },
 };
 
@@ -80,7 +82,9 @@ fn prove(homes: &mut Homes, client: &str) {
 #[test]
 fn gate_tells_apart_what_it_must() {
     let Some(mut homes) = Homes::open("gate_tells_apart_what_it_must") else { return };
-    for group in [headers, guarded, sources, prefixes, shapes, standing, limits, learning_and_stale, generations] {
+    for group in
+        [headers, guarded, sources, prefixes, shapes, standing, limits, learning_and_stale, generations]
+    {
         set_up(&mut homes);
         group(&mut homes);
     }
@@ -100,9 +104,8 @@ fn headers(homes: &mut Homes) {
     let packet = ipv4(path, TCP, &[], 0, &segment);
     let v6 = Path::new(CLIENT_V6, SERVER_V6, IRC);
     let segment_v6 = tcp_segment(v6, 5, tcp_flags::ACK, b"PING x\r\n");
-    let extended = |next: u8, header: &[u8]| {
-        ethernet(&[0x86, 0xdd], &ipv6(v6, next, &[header, &segment_v6].concat()))
-    };
+    let extended =
+        |next: u8, header: &[u8]| ethernet(&[0x86, 0xdd], &ipv6(v6, next, &[header, &segment_v6].concat()));
     let fragment = |field| ethernet(&[8, 0], &ipv4(path, TCP, &[], field, &segment));
     let mut padded = tcp(path, tcp_flags::ACK, b"");
     padded.resize(60, 0xff);
@@ -110,26 +113,50 @@ fn headers(homes: &mut Homes) {
         ("IPv4", ethernet(&[8, 0], &packet), Reason::Admitted),
         ("VLAN", ethernet(&[0x81, 0, 0, 7, 8, 0], &packet), Reason::Admitted),
         ("QinQ", ethernet(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8, 8, 0], &packet), Reason::Admitted),
-        ("three tags", ethernet(&[0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0], &packet), Reason::NotIp),
+        (
+            "three tags",
+            ethernet(&[0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0], &packet),
+            Reason::NotIp,
+        ),
         ("ARP", ethernet(&[8, 6], &[0; 46]), Reason::NotIp),
         ("options", ethernet(&[8, 0], &ipv4(path, TCP, &[1; 40], 0, &segment)), Reason::Admitted),
         ("IPv6", extended(TCP, &[]), Reason::Admitted),
         ("hop by hop", extended(0, &[TCP, 0, 1, 4, 0, 0, 0, 0]), Reason::Admitted),
-        ("destination options", extended(60, &[TCP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Reason::Admitted),
-        ("authentication", extended(51, &[TCP, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Reason::Admitted),
+        (
+            "destination options",
+            extended(60, &[TCP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Reason::Admitted,
+        ),
+        (
+            "authentication",
+            extended(51, &[TCP, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Reason::Admitted,
+        ),
         ("first fragment, v6", extended(44, &[TCP, 0, 0, 1, 0, 0, 0, 9]), Reason::Admitted),
         ("later fragment, v6", extended(44, &[TCP, 0, 0, 8, 0, 0, 0, 9]), Reason::LaterFragment),
         ("extension header behind the end", extended(0, &[TCP, 255]), Reason::MalformedHeader),
         ("first fragment", fragment(0x2000), Reason::Admitted),
         ("later fragment", fragment(0x0001), Reason::LaterFragment),
         ("ICMP", frame(path, 1, &[8, 0, 0, 0, 0, 0, 0, 0]), Reason::Unguarded),
-        ("IPv4 header of four words", ethernet(&[8, 0], &[&[0x44], &packet[1..]].concat()), Reason::MalformedHeader),
+        (
+            "IPv4 header of four words",
+            ethernet(&[8, 0], &[&[0x44], &packet[1..]].concat()),
+            Reason::MalformedHeader,
+        ),
         ("IPv4 cut", ethernet(&[8, 0], &packet[..16]), Reason::MalformedHeader),
         ("padding is no payload", padded, Reason::Admitted),
         ("TCP header of four words", frame(path, TCP, &tcp_segment(path, 4, 16, b"x")), Reason::ShapeHeader),
-        ("TCP header beyond the segment", frame(path, TCP, &tcp_segment(path, 15, 16, b"x")), Reason::ShapeHeader),
+        (
+            "TCP header beyond the segment",
+            frame(path, TCP, &tcp_segment(path, 15, 16, b"x")),
+            Reason::ShapeHeader,
+        ),
         ("first fragment of 8 bytes", frame(path, TCP, &segment[..8]), Reason::ShapeHeader),
-        ("UDP longer than its packet", frame(path, UDP, &udp_segment(path, 99, b"x")), Reason::MalformedHeader),
+        (
+            "UDP longer than its packet",
+            frame(path, UDP, &udp_segment(path, 99, b"x")),
+            Reason::MalformedHeader,
+        ),
     ] {
         expect(homes, name, &frame, reason);
     }
@@ -176,7 +203,11 @@ fn prefixes(homes: &mut Homes) {
     let ban = Prefix { banned_until: NOW + SECOND, ..Prefix::default() };
     homes.insert_prefix(address("198.51.0.0"), 96 + 16, ban);
     expect(homes, "in a banned prefix", &data(to(IRC), b"x"), Reason::BanPrefix);
-    homes.insert_prefix(address("198.51.100.0"), 96 + 24, Prefix { flags: source_flags::ALLOWED, ..Prefix::default() });
+    homes.insert_prefix(
+        address("198.51.100.0"),
+        96 + 24,
+        Prefix { flags: source_flags::ALLOWED, ..Prefix::default() },
+    );
     expect(homes, "the longer prefix allows", &data(to(IRC), b"x"), Reason::Allowed);
     let outside = data(Path::new("198.52.0.1", SERVER, IRC), b"x");
     expect(homes, "outside", &outside, Reason::Admitted);

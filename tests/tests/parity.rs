@@ -16,8 +16,8 @@ use floodwall_wire::{
     frame::{self, Headers, Transport},
     limit::Limit,
     tables::{
-        GENERATIONS, Kind, LEVELS, Port, Prefix, Role, STANDINGS, ServiceSettings, Source, service_flags, source_flags,
-        status_flags,
+        GENERATIONS, Kind, LEVELS, Port, Prefix, Role, STANDINGS, ServiceSettings, Source, service_flags,
+        source_flags, status_flags,
     },
     window::SliceWindow,
 };
@@ -43,7 +43,10 @@ fn every_packet_of_every_capture_is_judged_alike() {
     let compared = homes.compare_tables();
     println!("{} packets of {} captures compared, as {} frames:", run.packets, run.captures, run.frames);
     println!("  {} judged, {} observed, {} proved", run.judged, run.observed, run.proved);
-    println!("  {compared} table entries equal at the end; {} frames not runnable in the kernel", run.unrunnable);
+    println!(
+        "  {compared} table entries equal at the end; {} frames not runnable in the kernel",
+        run.unrunnable
+    );
     for (reason, count) in &run.reasons {
         println!("  {count:>8} {}", reason.as_str());
     }
@@ -218,7 +221,8 @@ fn bind_user(homes: &mut Homes, frame: &[u8], headers: &Headers) {
 /// Whether the server sent it: its source port is guarded and its destination port is not.
 fn departs(frame: &[u8]) -> bool {
     let Ok(headers) = frame::walk(&SliceWindow::new(frame)) else { return false };
-    let guarded = |port| GUARDED.iter().any(|(transport, at, ..)| (*transport, *at) == (headers.transport, port));
+    let guarded =
+        |port| GUARDED.iter().any(|(transport, at, ..)| (*transport, *at) == (headers.transport, port));
     guarded(headers.source_port) && !guarded(headers.destination_port)
 }
 
@@ -246,7 +250,8 @@ fn as_ethernet(link: pcap::Linktype, packet: &[u8]) -> Option<Vec<u8>> {
 /// The committed captures, and those beside the checkout if they are there.
 fn captures() -> Vec<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let shared = std::env::var_os("FLOODWALL_SHARED").map_or_else(|| here.join("../../shared"), PathBuf::from);
+    let shared =
+        std::env::var_os("FLOODWALL_SHARED").map_or_else(|| here.join("../../shared"), PathBuf::from);
     let mut files = list(&here.join("corpus/teamtalk"));
     files.extend(list(&here.join("corpus/irc")));
     let others = list(&shared.join("corpus/pcaps"));

@@ -144,17 +144,22 @@ mod tests {
 
     #[test]
     fn impossible_sources_are_named() {
-        for text in ["0.0.0.0", "0.1.2.3", "224.0.0.1", "239.255.255.255", "255.255.255.255", "::", "ff02::1"] {
+        for text in ["0.0.0.0", "0.1.2.3", "224.0.0.1", "239.255.255.255", "255.255.255.255", "::", "ff02::1"]
+        {
             assert!(address(text).is_impossible_source(), "{text}");
         }
-        for text in ["127.0.0.1", "10.0.0.1", "223.255.255.255", "240.0.0.1", "::1", "fe80::1", "2001:db8::1"] {
+        for text in ["127.0.0.1", "10.0.0.1", "223.255.255.255", "240.0.0.1", "::1", "fe80::1", "2001:db8::1"]
+        {
             assert!(!address(text).is_impossible_source(), "{text}");
         }
     }
 
     #[test]
     fn networks_are_24_and_48() {
-        assert_eq!(SourceKey::network_of(address("192.0.2.7")), SourceKey::network_of(address("192.0.2.250")));
+        assert_eq!(
+            SourceKey::network_of(address("192.0.2.7")),
+            SourceKey::network_of(address("192.0.2.250"))
+        );
         assert_ne!(SourceKey::network_of(address("192.0.2.7")), SourceKey::network_of(address("192.0.3.7")));
         let one = SourceKey::network_of(address("2001:db8:1:2::3"));
         assert_eq!(one, SourceKey::network_of(address("2001:db8:1:ffff::3")));

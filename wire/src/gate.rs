@@ -6,8 +6,8 @@ use crate::{
     limit::{Admission, Limit},
     shape::{self, Datagram, Payload, Shape},
     tables::{
-        KINDS, Kind, LEVELS, NO_SERVICE, ProofKey, Role, SERVICES_MAX, STANDINGS, Scope, ServiceSettings, Source, Standing, Status,
-        budget_index, service_flags, sketch_cells, source_flags, status_flags,
+        KINDS, Kind, LEVELS, NO_SERVICE, ProofKey, Role, SERVICES_MAX, STANDINGS, Scope, ServiceSettings,
+        Source, Standing, Status, budget_index, service_flags, sketch_cells, source_flags, status_flags,
     },
     word::Word,
 };
@@ -23,6 +23,8 @@ pub struct Judgement {
     pub class: Class,
     /// What the gate knew of its source.
     pub standing: Standing,
+    /// Bytes of the frame up to where the IP packet ends, as its header says; 0 if it was not walked so far.
+    pub bytes: u32,
 }
 
 impl Judgement {
@@ -39,8 +41,8 @@ impl Judgement {
     }
 
     #[inline(always)]
-    const fn unguarded(reason: Reason) -> Self {
-        Self { reason, service: NO_SERVICE, class: Class::UdpOther, standing: Standing::Stranger }
+    const fn unguarded(reason: Reason, bytes: u32) -> Self {
+        Self { reason, service: NO_SERVICE, class: Class::UdpOther, standing: Standing::Stranger, bytes }
     }
 }
 
@@ -50,29 +52,30 @@ pub fn judge<W: Window, S: State>(window: &W, state: &S) -> Judgement {
     // 1. Headers: what is not IP or not guarded passes, unread and uncounted per source.
     let headers = match frame::walk(window) {
         Ok(headers) => headers,
-        Err(Unwalkable::NotIp) => return Judgement::unguarded(Reason::NotIp),
-        Err(Unwalkable::OtherTransport) => return Judgement::unguarded(Reason::Unguarded),
-        Err(Unwalkable::LaterFragment) => return Judgement::unguarded(Reason::LaterFragment),
-        Err(Unwalkable::Malformed) => return Judgement::unguarded(Reason::MalformedHeader),
+        Err(Unwalkable::NotIp) => return Judgement::unguarded(Reason::NotIp, 0),
+        Err(Unwalkable::OtherTransport) => return Judgement::unguarded(Reason::Unguarded, 0),
+        Err(Unwalkable::LaterFragment) => return Judgement::unguarded(Reason::LaterFragment, 0),
+        Err(Unwalkable::Malformed) => return Judgement::unguarded(Reason::MalformedHeader, 0),
     };
+    let bytes = headers.transport_offset + headers.transport_bytes;
     let status = state.status();
     let generation = status.generation;
     let port = state.port(generation, headers.transport, headers.destination_port);
     let (Some(service), Some(role)) = (port.service(), port.role()) else {
-        return Judgement::unguarded(Reason::Unguarded);
+        return Judgement::unguarded(Reason::Unguarded, bytes);
     };
     let Some(settings) = state.settings(generation, service) else {
-        return Judgement::unguarded(Reason::Unguarded);
+        return Judgement::unguarded(Reason::Unguarded, bytes);
     };
     if status.flags & status_flags::ANY_ADDRESS == 0 && !state.is_local(&headers.destination) {
-        return Judgement::unguarded(Reason::Unguarded);
+        return Judgement::unguarded(Reason::Unguarded, bytes);
     }
     let packet = Packet::read(window, &headers, service, role).blurred(window);
     let now = state.now();
     let level = level_of(status, &packet, headers.transport, now);
     let case = Case { window, state, status, settings, headers: &headers, packet: &packet, level, now };
     let (standing, reason) = case.settle();
-    Judgement { reason, service, class: packet.class, standing }
+    Judgement { reason, service, class: packet.class, standing, bytes }
 }
 
 /// A guarded packet, as far as its own bytes tell.
@@ -118,9 +121,10 @@ impl Packet {
             Some(tcp) => (shape::classify_segment(&tcp), tcp),
             None => (Class::Fragment, TcpHeader::ABSENT),
         };
-        let (kind, units) = match class {
-            Class::TcpSyn => (Kind::Syn, 1),
-            _ => (Kind::Payload, tcp.payload_bytes as u64),
+        let (kind, units) = if matches!(class, Class::TcpSyn) {
+            (Kind::Syn, 1)
+        } else {
+            (Kind::Payload, tcp.payload_bytes as u64)
         };
         Self { service, role, class, user_id: 0, kind, units, tcp }
     }
@@ -190,7 +194,9 @@ impl<W: Window, S: State> Case<'_, W, S> {
         };
         let content = match account.standing {
             Standing::Allowed => Ok(Reason::Allowed),
-            Standing::Stranger | Standing::Proven | Standing::Known | Standing::Limited => self.check_content(),
+            Standing::Stranger | Standing::Proven | Standing::Known | Standing::Limited => {
+                self.check_content()
+            }
         };
         let reason = match content {
             Ok(passing) => self.charge(&account, blurred(self.window, passing)),
@@ -274,7 +280,8 @@ impl<W: Window, S: State> Case<'_, W, S> {
         }
         let passing = if lacks_session { Reason::Learning } else { passing };
         let Packet { kind, units, .. } = *self.packet;
-        let exempt = matches!(account.standing, Standing::Allowed) && matches!(kind, Kind::Syn | Kind::Payload);
+        let exempt =
+            matches!(account.standing, Standing::Allowed) && matches!(kind, Kind::Syn | Kind::Payload);
         if units == 0 || exempt {
             return passing;
         }
@@ -320,7 +327,9 @@ impl<W: Window, S: State> Case<'_, W, S> {
         match self.take(word, self.pick(self.settings.service.as_flattened(), self.level)) {
             Admission::Admitted => passing,
             // Above the budget a SYN meets the kernel's SYN cookies, not a lottery.
-            Admission::Contended | Admission::Over if matches!(self.packet.kind, Kind::Syn) => Reason::SynCookie,
+            Admission::Contended | Admission::Over if matches!(self.packet.kind, Kind::Syn) => {
+                Reason::SynCookie
+            }
             Admission::Contended => Reason::LimitContended,
             Admission::Over => Reason::LimitService,
         }

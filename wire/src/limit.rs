@@ -125,8 +125,9 @@ mod tests {
     fn long_run_rate_is_within_two_percent_from_one_per_minute_to_a_million_per_second() {
         let minute = Limit { interval: 60 * SECOND, tolerance: 60 * SECOND };
         let word = Word::new(0);
-        let passed =
-            (0..100_000).filter(|n| take(&word, &minute, SECOND + n * SECOND, 1) == Admission::Admitted).count();
+        let passed = (0..100_000)
+            .filter(|n| take(&word, &minute, SECOND + n * SECOND, 1) == Admission::Admitted)
+            .count();
         assert!((1_666..=1_668).contains(&passed), "{passed}");
 
         for rate in [1, 50, 1_000, 1_000_000] {
@@ -167,9 +168,7 @@ mod tests {
     fn two_threads_admit_exactly_the_burst() {
         let limit = Limit::per_second(1, 1_000);
         let word = Word::new(0);
-        let count = || {
-            (0..20_000).filter(|_| take(&word, &limit, SECOND, 1) == Admission::Admitted).count()
-        };
+        let count = || (0..20_000).filter(|_| take(&word, &limit, SECOND, 1) == Admission::Admitted).count();
         let total = std::thread::scope(|scope| {
             let one = scope.spawn(count);
             let other = scope.spawn(count);
@@ -182,9 +181,8 @@ mod tests {
     fn sharing_one_cell_with_a_flood_leaves_the_other() {
         let limit = Limit::per_second(1, 1);
         let (shared, own, flood_only) = (Word::new(0), Word::new(0), Word::new(0));
-        let both = |one: &Word, other: &Word| {
-            take(one, &limit, SECOND, 1).either(take(other, &limit, SECOND, 1))
-        };
+        let both =
+            |one: &Word, other: &Word| take(one, &limit, SECOND, 1).either(take(other, &limit, SECOND, 1));
         for _ in 0..10 {
             both(&shared, &flood_only);
         }

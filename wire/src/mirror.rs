@@ -33,11 +33,9 @@ pub const fn share(class: Class, direction: u8) -> Share {
     match class {
         Class::TcpSyn | Class::TcpReset | Class::TcpFin | Class::TcpPayload => Share::Whole,
         Class::TcpAck if direction == DEPARTING => Share::Whole,
-        Class::UdpHello
-        | Class::UdpKeepalive
-        | Class::UdpHandshake
-        | Class::UdpCommand
-        | Class::UdpOther => Share::Start,
+        Class::UdpHello | Class::UdpKeepalive | Class::UdpHandshake | Class::UdpCommand | Class::UdpOther => {
+            Share::Start
+        }
         Class::TcpAck
         | Class::Fragment
         | Class::UdpVoice

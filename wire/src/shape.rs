@@ -158,8 +158,13 @@ mod tests {
 
     #[test]
     fn a_shape_survives_its_number() {
-        let reasons =
-            [Reason::ShapeLength, Reason::ShapeKind, Reason::ShapeId, Reason::ShapeTlv, Reason::ShapeHandshake];
+        let reasons = [
+            Reason::ShapeLength,
+            Reason::ShapeKind,
+            Reason::ShapeId,
+            Reason::ShapeTlv,
+            Reason::ShapeHandshake,
+        ];
         for shape in reasons.map(Shape::Breaks).into_iter().chain([Shape::Fits, Shape::Unreadable]) {
             assert_eq!(Shape::from_code(shape.code()), shape);
         }

@@ -174,7 +174,7 @@ impl Port {
 
     /// A port of the service with this index.
     pub const fn guarded(service: u8, role: Role) -> Self {
-        Self((role as u16) << 8 | service as u16 + 1)
+        Self(((role as u16) << 8) | (service as u16 + 1))
     }
 
     /// Index of the service, if guarded.
@@ -368,7 +368,7 @@ pub struct User {
 pub struct Counter {
     /// Packets.
     pub packets: u64,
-    /// Bytes, whole frames.
+    /// Bytes of frames up to the end of their IP packets; what is not walked so far counts with its linear part.
     pub bytes: u64,
 }
 
@@ -507,7 +507,7 @@ pub mod names {
     /// Read-only global of the object, a `u32`: 1 for an object loaded for tests.
     pub const TEST_CLOCK_ENABLED: &str = "TEST_CLOCK_ENABLED";
     /// Array of one `u64`, written only by an object loaded for tests: service, class, reason and standing of the
-    /// last packet from the lowest byte on (0, 0, whether it proves and 1 for what departs).
+    /// last packet from the lowest byte on, and its bytes (for what departs: service, class, whether it proves, 1).
     pub const LAST_JUDGEMENT: &str = "LAST_JUDGEMENT";
     /// Array of the test clock: one `u64`, read only when the object was loaded for tests.
     pub const TEST_CLOCK: &str = "TEST_CLOCK";

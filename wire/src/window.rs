@@ -55,10 +55,7 @@ pub trait Window {
         if offset == 0 {
             return None;
         }
-        match self.read_u16(offset - 1) {
-            Some(pair) => Some((pair & 0xff) as u8),
-            None => None,
-        }
+        self.read_u16(offset - 1).map(|pair| (pair & 0xff) as u8)
     }
 }
 

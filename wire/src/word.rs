@@ -44,7 +44,11 @@ impl Word {
         use core::intrinsics::{AtomicOrdering, atomic_cxchg};
         // SAFETY: the pointer comes from a reference and is aligned for u64.
         let (_, stored) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0.get(), current, new)
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                self.0.get(),
+                current,
+                new,
+            )
         };
         stored
     }

@@ -18,11 +18,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use floodwall_wire::{
-    State, Verdict, judge,
-    observe,
-    tables::status_flags,
-};
+use floodwall_wire::{State, Verdict, judge, observe, tables::status_flags};
 
 use crate::{maps::Tables, mirror::Mirrored, window::PacketWindow};
 
@@ -55,7 +51,7 @@ fn judge_arriving(context: &XdpContext) -> Verdict {
     let Some(state) = Tables::open() else { return Verdict::Pass };
     let window = PacketWindow::new(context);
     let judgement = judge(&window, &state);
-    maps::count_arrival(&judgement, window.bytes());
+    maps::count_arrival(&judgement, window.linear_bytes());
     maps::record_judgement(&judgement);
     let observing = state.status().flags & status_flags::OBSERVE != 0;
     if matches!(judgement.verdict(), Verdict::Drop) && !observing {
@@ -85,15 +81,10 @@ fn observe_departing(context: &TcContext) {
     if !observation.is_guarded() {
         return;
     }
-    maps::count_departure(&observation, window.bytes());
+    maps::count_departure(&observation, context.len());
     mirror::mirror_departing(
         context,
-        Mirrored {
-            service: observation.service,
-            class: observation.class,
-            reason: 0,
-            standing: 0,
-        },
+        Mirrored { service: observation.service, class: observation.class, reason: 0, standing: 0 },
         state.now(),
     );
 }

@@ -200,7 +200,8 @@ extern "C" fn floodwall_take(word: *const Word, interval: u64, tolerance: u64, n
 
 /// Counts an arriving packet by service, class and reason.
 #[inline(always)]
-pub(crate) fn count_arrival(judgement: &Judgement, bytes: u32) {
+pub(crate) fn count_arrival(judgement: &Judgement, linear_bytes: u32) {
+    let bytes = if judgement.bytes == 0 { linear_bytes } else { judgement.bytes };
     let index = tables::counter_index(judgement.service, judgement.class, judgement.reason);
     add(COUNTERS.get_ptr_mut(index), bytes);
 }
@@ -272,21 +273,22 @@ pub(crate) fn test_clock() -> u64 {
 /// Leaves a judgement for the test that asked for it.
 #[inline(always)]
 pub(crate) fn record_judgement(judgement: &Judgement) {
-    leave([judgement.service, judgement.class as u8, judgement.reason as u8, judgement.standing as u8]);
+    let Judgement { service, class, reason, standing, bytes } = *judgement;
+    leave([service, class as u8, reason as u8, standing as u8], bytes);
 }
 
 /// Leaves an observation for the test that asked for it.
 #[inline(always)]
 pub(crate) fn record_observation(observation: &Observation) {
-    leave([observation.service, observation.class as u8, observation.proves as u8, 1]);
+    leave([observation.service, observation.class as u8, observation.proves as u8, 1], 0);
 }
 
 #[inline(always)]
-fn leave(parts: [u8; 4]) {
+fn leave(parts: [u8; 4], bytes: u32) {
     if !clock::is_test() {
         return;
     }
     let Some(entry) = LAST_JUDGEMENT.get_ptr_mut(0) else { return };
     // SAFETY: a valid map value; tests run one packet at a time.
-    unsafe { *entry = u64::from(u32::from_le_bytes(parts)) };
+    unsafe { *entry = u64::from(bytes) << 32 | u64::from(u32::from_le_bytes(parts)) };
 }

@@ -8,9 +8,8 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use floodwall_wire::{
-    Class,
-    frame,
-    mirror::{ARRIVING, DEPARTING, CHUNK_BYTES, CHUNKS_MAX, Record, START_BYTES, Share, share},
+    Class, frame,
+    mirror::{ARRIVING, CHUNK_BYTES, CHUNKS_MAX, DEPARTING, Record, START_BYTES, Share, share},
     tables::Fault,
 };
 

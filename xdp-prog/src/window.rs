@@ -23,7 +23,7 @@ pub(crate) trait Packet: EbpfContext {
     /// Address behind the last byte of the linear part.
     fn linear_end(&self) -> usize;
 
-    /// Length of the frame, all buffers included.
+    /// Length of the frame, all buffers included. For XDP a call of 10 ns, so not for every packet.
     fn bytes(&self) -> u32;
 
     /// Copies bytes from any part of the packet; answers 0 or an error number.
@@ -161,10 +161,10 @@ impl<'a, P: Packet> PacketWindow<'a, P> {
         Self { packet, start: packet.start(), linear_end: packet.linear_end() }
     }
 
-    /// Length of the frame.
+    /// Length of the linear part.
     #[inline(always)]
-    pub(crate) fn bytes(&self) -> u32 {
-        self.packet.bytes()
+    pub(crate) fn linear_bytes(&self) -> u32 {
+        (self.linear_end - self.start) as u32
     }
 
     /// The number at `offset`, in memory order.
@@ -195,7 +195,7 @@ impl<'a, P: Packet> PacketWindow<'a, P> {
 impl<P: Packet> Window for PacketWindow<'_, P> {
     #[inline(always)]
     fn length(&self) -> u32 {
-        self.bytes()
+        self.packet.bytes()
     }
 
     #[inline(always)]

@@ -46,7 +46,9 @@ pub fn check() -> Result<()> {
     let built = compile(&root)?;
     for section in SECTIONS {
         if dump(&root, &built, section)? != dump(&root, &sources::object(&root), section)? {
-            bail!("section {section} of the committed object differs from a fresh build: run `cargo xtask ebpf`");
+            bail!(
+                "section {section} of the committed object differs from a fresh build: run `cargo xtask ebpf`"
+            );
         }
     }
     say("The committed object equals a fresh build.");
@@ -58,7 +60,8 @@ pub fn check() -> Result<()> {
 /// # Errors
 /// When the hash beside the object is not that of the sources.
 pub fn check_digest(root: &Path) -> Result<()> {
-    let recorded = fs::read_to_string(sources::recorded(root)).context("no record of the object's sources")?;
+    let recorded =
+        fs::read_to_string(sources::recorded(root)).context("no record of the object's sources")?;
     if recorded.trim() != sources::digest(root)? {
         bail!("the sources of the kernel object changed and the object did not: run `cargo xtask ebpf`");
     }
@@ -106,8 +109,10 @@ fn compile(root: &Path) -> Result<PathBuf> {
 
 /// Flags of the compiler; paths of this machine are mapped away so that anybody builds the same bytes.
 fn flags(root: &Path) -> String {
-    let home = env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", env::var("HOME").unwrap_or_default()));
-    let rustup = env::var("RUSTUP_HOME").unwrap_or_else(|_| format!("{}/.rustup", env::var("HOME").unwrap_or_default()));
+    let home =
+        env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", env::var("HOME").unwrap_or_default()));
+    let rustup = env::var("RUSTUP_HOME")
+        .unwrap_or_else(|_| format!("{}/.rustup", env::var("HOME").unwrap_or_default()));
     [
         "-Ctarget-cpu=v3".into(),
         "-Clink-arg=--btf".into(),

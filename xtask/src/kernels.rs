@@ -67,7 +67,9 @@ fn fetch(folder: &Path, package: &str) -> Result<PathBuf> {
     if let Ok(image) = find_image(&unpacked) {
         return Ok(image);
     }
-    process::run(Command::new("apt-get").current_dir(folder).args(["--quiet", "--quiet", "download", &name]))?;
+    process::run(
+        Command::new("apt-get").current_dir(folder).args(["--quiet", "--quiet", "download", &name]),
+    )?;
     let archive = fs::read_dir(folder)?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|path| path.to_string_lossy().contains(&format!("/{name}_")))
@@ -134,15 +136,32 @@ fn boots(image: &Path, initrd: &Path) -> bool {
     say(&format!("{} {name}", if succeeded { "PASSED" } else { "FAILED" }));
     let lines: Vec<&str> = console.lines().collect();
     let shown = if succeeded { lines.as_slice() } else { &lines[lines.len().saturating_sub(40)..] };
-    for line in shown.iter().filter(|line| !succeeded || line.starts_with("floodwall")) {
-        say(&format!("    {line}"));
+    for line in shown {
+        // The firmware leaves the first line unfinished.
+        let line = line.find("floodwall").and_then(|from| line.get(from..)).unwrap_or(line);
+        if !succeeded || line.starts_with("floodwall") {
+            say(&format!("    {line}"));
+        }
     }
     succeeded
 }
 
 fn boot(image: &Path, initrd: &Path) -> Result<String> {
     let output = Command::new("timeout")
-        .args(["240", QEMU, "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "2", "-nographic", "-no-reboot"])
+        .args([
+            "240",
+            QEMU,
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-m",
+            "512",
+            "-smp",
+            "2",
+            "-nographic",
+            "-no-reboot",
+        ])
         .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
         .arg("-kernel")
         .arg(image)

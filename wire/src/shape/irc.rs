@@ -37,7 +37,9 @@ mod tests {
 
     #[test]
     fn http_and_tls_are_foreign() {
-        for text in [&b"GET / HTTP/1.1\r\n"[..], b"POST /x HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1", b"PUT /a HTTP"] {
+        for text in
+            [&b"GET / HTTP/1.1\r\n"[..], b"POST /x HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1", b"PUT /a HTTP"]
+        {
             assert_eq!(shape(text), Shape::Breaks(Reason::ShapeForeignProtocol));
         }
         let hello = [0x16, 3, 1, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 3, 3];

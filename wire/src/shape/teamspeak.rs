@@ -89,7 +89,11 @@ fn check_handshake<W: Window>(window: &W, payload: Payload, kind: u8) -> Shape {
             if payload.bytes == 34 && zero == 0 { Shape::Fits } else { BROKEN }
         }
         2 => {
-            if payload.bytes == 38 { Shape::Fits } else { BROKEN }
+            if payload.bytes == 38 {
+                Shape::Fits
+            } else {
+                BROKEN
+            }
         }
         4 => check_solution(window, payload),
         _ => BROKEN,

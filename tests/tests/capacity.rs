@@ -1,0 +1,53 @@
+//! Promise 5: what happens when a table is full is written down, and the same in both homes.
+
+use floodwall_tests::{Homes, bpf, packets};
+use floodwall_wire::{
+    Address, SourceKey,
+    frame::Transport,
+    tables::{PROOFS_MAX, Port, ProofKey, Role, SOURCES_MAX, ServiceSettings, Source, names, status_flags},
+};
+
+#[test]
+fn full_sources_refuse_and_evict_nothing() {
+    let Some(mut homes) = Homes::open("full_sources_refuse_and_evict_nothing") else { return };
+    let map = homes.kernel.map(names::SOURCES);
+    let banned = Source { banned_until: u64::MAX, ..Source::default() };
+    for number in 0..u64::from(SOURCES_MAX) {
+        homes.memory.insert_source(SourceKey(number), banned.clone()).expect("there is room in memory");
+        bpf::update(map, &SourceKey(number), &banned).expect("there is room in the kernel");
+    }
+    let beyond = SourceKey(u64::from(SOURCES_MAX));
+    assert!(homes.memory.insert_source(beyond, banned.clone()).is_err());
+    let refused = bpf::update(map, &beyond, &banned).expect_err("the kernel has no room either");
+    assert_eq!(refused.raw_os_error(), Some(libc_e2big()));
+    for number in [0, 1, u64::from(SOURCES_MAX) - 1] {
+        assert!(bpf::lookup::<_, Source>(map, &SourceKey(number)).expect("a look-up").is_some(), "{number}");
+    }
+    let renewed = Source { banned_until: 1, ..Source::default() };
+    bpf::update(map, &SourceKey(7), &renewed).expect("an entry that is there can be changed");
+}
+
+/// "Argument list too long" is how the kernel says that a hash is full.
+const fn libc_e2big() -> i32 {
+    7
+}
+
+#[test]
+fn full_proofs_go_on_proving_and_stay_bounded() {
+    let Some(mut homes) = Homes::open("full_proofs_go_on_proving_and_stay_bounded") else { return };
+    homes.set_port(0, Transport::Tcp, 10_333, Port::guarded(0, Role::TeamTalk));
+    homes.set_settings(0, 0, ServiceSettings { proof_for: 1_000_000, ..ServiceSettings::default() });
+    homes.set_status(|status| status.flags |= status_flags::ANY_ADDRESS);
+    for number in 0..PROOFS_MAX + 1_000 {
+        let path = packets::Path::new(&Address::from_v4(0x0a00_0000 + number).to_string(), "192.0.2.1", 10_333);
+        let answer = packets::data(path.back(), b"welcome");
+        assert!(homes.observe(&answer, &number).proves, "answer {number}");
+    }
+    let held = bpf::keys::<ProofKey>(homes.kernel.map(names::PROOFS)).expect("proofs can be listed");
+    assert!(held.len() <= PROOFS_MAX as usize, "{} proofs", held.len());
+    // The kernel lets proofs go in batches, so it may hold fewer; a tenth fewer would be a table not worth its memory.
+    assert!(held.len() > PROOFS_MAX as usize * 9 / 10, "{} proofs", held.len());
+    assert_eq!(homes.memory.proofs().count(), PROOFS_MAX as usize);
+    let newest = ProofKey { address: Address::from_v4(0x0a00_0000 + PROOFS_MAX + 999), service: 0 };
+    assert!(held.contains(&newest), "the newest proof is the one that counts");
+}
