@@ -261,14 +261,26 @@ impl Ring {
             let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
             // SAFETY: a new mapping of a descriptor we hold.
             let at = unsafe {
-                libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, map.as_raw_fd(), offset)
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    length,
+                    protection,
+                    libc::MAP_SHARED,
+                    map.as_raw_fd(),
+                    offset,
+                )
             };
             if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at) }
         };
         let consumer = open(PAGE, libc::PROT_READ | libc::PROT_WRITE, 0)?.cast();
         // The kernel maps the data twice, so that no record wraps.
         let producer: *const u8 = open(PAGE + 2 * bytes, libc::PROT_READ, PAGE)?.cast_const().cast();
-        Ok(Self { consumer, producer: producer.cast(), data: producer.wrapping_add(PAGE), bytes: bytes as u64 })
+        Ok(Self {
+            consumer,
+            producer: producer.cast(),
+            data: producer.wrapping_add(PAGE),
+            bytes: bytes as u64,
+        })
     }
 
     /// Takes every record out.

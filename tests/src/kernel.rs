@@ -174,6 +174,7 @@ fn load_xdp(ebpf: &mut Ebpf, name: &str) -> Result<()> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya names two dozen kinds of maps")]
 fn map_data(map: &Map) -> &MapData {
     match map {
         Map::Array(data)

@@ -1,5 +1,7 @@
 //! What the kernel-side tests share: the two homes side by side, packets by hand, captures.
 
+#![expect(clippy::panic, reason = "only tests and benchmarks call this, and a panic is how they fail")]
+
 pub mod bpf;
 pub mod homes;
 pub mod kernel;

@@ -19,17 +19,12 @@ fn full_sources_refuse_and_evict_nothing() {
     let beyond = SourceKey(u64::from(SOURCES_MAX));
     assert!(homes.memory.insert_source(beyond, banned.clone()).is_err());
     let refused = bpf::update(map, &beyond, &banned).expect_err("the kernel has no room either");
-    assert_eq!(refused.raw_os_error(), Some(libc_e2big()));
+    assert_eq!(refused.raw_os_error(), Some(libc::E2BIG));
     for number in [0, 1, u64::from(SOURCES_MAX) - 1] {
         assert!(bpf::lookup::<_, Source>(map, &SourceKey(number)).expect("a look-up").is_some(), "{number}");
     }
     let renewed = Source { banned_until: 1, ..Source::default() };
     bpf::update(map, &SourceKey(7), &renewed).expect("an entry that is there can be changed");
-}
-
-/// "Argument list too long" is how the kernel says that a hash is full.
-const fn libc_e2big() -> i32 {
-    7
 }
 
 #[test]
@@ -39,7 +34,8 @@ fn full_proofs_go_on_proving_and_stay_bounded() {
     homes.set_settings(0, 0, ServiceSettings { proof_for: 1_000_000, ..ServiceSettings::default() });
     homes.set_status(|status| status.flags |= status_flags::ANY_ADDRESS);
     for number in 0..PROOFS_MAX + 1_000 {
-        let path = packets::Path::new(&Address::from_v4(0x0a00_0000 + number).to_string(), "192.0.2.1", 10_333);
+        let path =
+            packets::Path::new(&Address::from_v4(0x0a00_0000 + number).to_string(), "192.0.2.1", 10_333);
         let answer = packets::data(path.back(), b"welcome");
         assert!(homes.observe(&answer, &number).proves, "answer {number}");
     }

@@ -4,6 +4,8 @@
 //! sources are banned, known, limited and forgotten, user ids bound, levels moved and rule sets swapped, by a fixed
 //! scheme and in both homes alike, so that as many branches as possible are compared.
 
+#![expect(clippy::panic, reason = "a panic is how a test fails")]
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -132,15 +134,15 @@ impl Run {
 
     /// Does something to the tables, by a fixed scheme, about the sender of every 41st packet.
     fn disturb(&self, homes: &mut Homes, frame: &[u8], now: u64) {
-        if self.packets % 700 == 0 {
+        if self.packets.is_multiple_of(700) {
             let turn = (self.packets / 700) as u32;
             homes.set_status(|status| {
                 status.generation = turn % 2;
-                status.heartbeat_until = if turn % 3 == 0 { now } else { now + 60 * SECOND };
-                status.levels[0] = (turn % 3) << 8 | (turn + 1) % 3;
+                status.heartbeat_until = if turn.is_multiple_of(3) { now } else { now + 60 * SECOND };
+                status.levels[0] = ((turn % 3) << 8) | ((turn + 1) % 3);
             });
         }
-        if self.packets % 41 != 0 {
+        if !self.packets.is_multiple_of(41) {
             return;
         }
         let Ok(headers) = frame::walk(&SliceWindow::new(frame)) else { return };

@@ -567,7 +567,7 @@ mod tests {
     #[test]
     fn sketch_cells_lie_in_their_rows_and_differ_by_scope() {
         let (one, other) = sketch_cells(7, 42, 0, Kind::Greeting, Scope::Source);
-        assert!(one < SKETCH_COLUMNS && other >= SKETCH_COLUMNS && other < 2 * SKETCH_COLUMNS);
+        assert!(one < SKETCH_COLUMNS && (SKETCH_COLUMNS..2 * SKETCH_COLUMNS).contains(&other));
         assert_ne!((one, other), sketch_cells(7, 42, 0, Kind::Greeting, Scope::Network));
         assert_ne!((one, other), sketch_cells(7, 42, 0, Kind::Datagram, Scope::Source));
         assert_ne!((one, other), sketch_cells(8, 42, 0, Kind::Greeting, Scope::Source));
