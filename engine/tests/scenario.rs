@@ -1,0 +1,385 @@
+//! Whole stories in virtual time: TeamTalk and IRC conversations packet by packet, and every command that comes
+//! of them.
+
+use std::collections::BTreeMap;
+
+use floodwall_engine::{
+    Command, Configuration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
+    packet::Body,
+    rule::{Level, Rule, file},
+};
+use floodwall_wire::{
+    Address, Class, Reason,
+    frame::{
+        TcpHeader,
+        tcp_flags::{ACK, FIN, SYN},
+    },
+};
+
+const SERVER: Address = Address::from_v4(0x0a00_0001);
+const SHIPPED: &str = include_str!("../../rules/teamtalk.toml");
+
+struct World {
+    engine: Engine,
+    now: Timestamp,
+    next_port: u16,
+    next_user: u16,
+}
+
+struct Connection {
+    client: Address,
+    port: u16,
+    client_sent: u32,
+    server_sent: u32,
+    user_id: u16,
+}
+
+fn rules_of(source: &str) -> Vec<Rule> {
+    file::parse("test.toml", source).expect("good rules").rules
+}
+
+impl World {
+    fn new(rules: &str) -> Self {
+        let service =
+            Service { protocol: Protocol::TeamTalk, query_ports: Vec::new(), rules: rules_of(rules) };
+        let configuration = Configuration { services: vec![service], seed: 7 };
+        let now = Timestamp::from_secs(1_800_000_000);
+        Self { engine: Engine::new(configuration), now, next_port: 20_000, next_user: 1 }
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now = self.now + Span::from_millis(millis);
+        self.engine.handle_timeout(self.now);
+    }
+
+    fn segment(&mut self, connection: &Connection, from: Side, flags: u8, payload: &[u8]) {
+        self.now = self.now + Span::from_millis(1);
+        let (sequence, acknowledgement) = match from {
+            Side::Client => (connection.client_sent, connection.server_sent),
+            Side::Server => (connection.server_sent, connection.client_sent),
+        };
+        let tcp = TcpHeader {
+            sequence,
+            acknowledgement,
+            flags,
+            payload_offset: 54,
+            payload_bytes: payload.len() as u32,
+        };
+        self.engine.handle_packet(&Packet {
+            at: self.now,
+            service: 0,
+            from,
+            client: connection.client,
+            client_port: connection.port,
+            server: SERVER,
+            server_port: 10_333,
+            class: Class::TcpPayload,
+            reason: Reason::Admitted,
+            body: Body::Segment { tcp, payload },
+        });
+    }
+
+    fn connect(&mut self, client: Address) -> Connection {
+        self.next_port += 1;
+        self.next_user += 1;
+        let (port, user_id) = (self.next_port, self.next_user);
+        let mut connection = Connection { client, port, client_sent: 100, server_sent: 900, user_id };
+        self.segment(&connection, Side::Client, SYN, b"");
+        connection.client_sent += 1;
+        self.segment(&connection, Side::Server, SYN | ACK, b"");
+        connection.server_sent += 1;
+        self.segment(&connection, Side::Client, ACK, b"");
+        self.say(&mut connection, Side::Server, &format!("teamtalk userid={user_id} protocol=\"5.14\""));
+        connection
+    }
+
+    fn say(&mut self, connection: &mut Connection, from: Side, line: &str) {
+        let line = format!("{line}\r\n");
+        self.segment(connection, from, ACK, line.as_bytes());
+        match from {
+            Side::Client => connection.client_sent += line.len() as u32,
+            Side::Server => connection.server_sent += line.len() as u32,
+        }
+    }
+
+    fn fail(&mut self, connection: &mut Connection, account: &str) {
+        self.say(
+            connection,
+            Side::Client,
+            &format!("login username=\"{account}\" password=\"secret-guess\""),
+        );
+        self.say(connection, Side::Server, "error number=2002 message=\"Invalid user account\"");
+    }
+
+    fn log_in(&mut self, connection: &mut Connection, account: &str) {
+        let user_id = connection.user_id;
+        self.say(
+            connection,
+            Side::Client,
+            &format!("login username=\"{account}\" password=\"secret-right\""),
+        );
+        let accepted = format!(
+            "accepted userid={user_id} nickname=\"{account}\" username=\"{account}\" password=\"secret-right\""
+        );
+        self.say(connection, Side::Server, &accepted);
+        self.say(connection, Side::Server, "ok");
+    }
+
+    fn write(&mut self, connection: &mut Connection, messages: usize) {
+        for n in 0..messages {
+            self.say(connection, Side::Client, &format!("message type=2 chanid=1 content=\"text {n}\""));
+            self.say(connection, Side::Server, "ok");
+        }
+    }
+
+    fn close(&mut self, mut connection: Connection) {
+        self.segment(&connection, Side::Client, FIN | ACK, b"");
+        connection.client_sent += 1;
+        self.segment(&connection, Side::Server, FIN | ACK, b"");
+    }
+
+    /// What was done to whom since the last call; knowledge and user ids left out.
+    fn deeds(&mut self) -> Vec<String> {
+        let mut deeds = Vec::new();
+        while let Some(command) = self.engine.next_command() {
+            deeds.extend(match command {
+                Command::Ban { subject, until, explanation } => {
+                    let length = until.since(explanation.at);
+                    Some(format!("ban {subject} for {length} by {}", explanation.rule))
+                }
+                Command::Limit { address, explanation, .. } => {
+                    Some(format!("limit {address} by {}", explanation.rule))
+                }
+                Command::Reset { address, explanation, .. } => {
+                    Some(format!("reset {address} by {}", explanation.rule))
+                }
+                Command::Note { explanation, .. } => Some(format!("note {}", explanation.rule)),
+                Command::SetLevel { level, .. } => Some(format!("level {}", level.as_str())),
+                Command::Know { .. } | Command::BindUser { .. } | Command::FreeUser { .. } => None,
+            });
+        }
+        deeds
+    }
+}
+
+fn address(text: &str) -> Address {
+    Address::from(text.parse::<std::net::IpAddr>().expect("an address"))
+}
+
+fn guess_once(world: &mut World, from: &str, account: &str) {
+    let mut connection = world.connect(address(from));
+    world.fail(&mut connection, account);
+    world.close(connection);
+}
+
+#[test]
+fn the_eighth_wrong_password_bans_and_the_seventh_does_not() {
+    let mut world = World::new(SHIPPED);
+    for _ in 0..7 {
+        guess_once(&mut world, "192.0.2.9", "admin");
+    }
+    assert_eq!(world.deeds(), [""; 0]);
+    guess_once(&mut world, "192.0.2.9", "admin");
+    assert_eq!(world.deeds(), ["ban 192.0.2.9/32 for 10m by teamtalk/login-storm"]);
+}
+
+#[test]
+fn pipelined_guesses_on_one_connection_count_each() {
+    let mut world = World::new(SHIPPED);
+    let mut connection = world.connect(address("192.0.2.9"));
+    for n in 0..20 {
+        world.say(&mut connection, Side::Client, &format!("login username=\"u{n}\" password=\"x\" id={n}"));
+    }
+    for n in 0..20 {
+        world.say(&mut connection, Side::Server, &format!("begin id={n}"));
+        world.say(&mut connection, Side::Server, "error number=2002 message=\"Invalid user account\"");
+        world.say(&mut connection, Side::Server, &format!("end id={n}"));
+    }
+    assert_eq!(world.deeds(), ["ban 192.0.2.9/32 for 10m by teamtalk/login-storm"]);
+}
+
+#[test]
+fn a_repeat_is_banned_twice_as_long() {
+    let mut world = World::new(SHIPPED);
+    for _ in 0..8 {
+        guess_once(&mut world, "192.0.2.9", "admin");
+    }
+    world.deeds();
+    world.wait(11 * 60_000);
+    for _ in 0..8 {
+        guess_once(&mut world, "192.0.2.9", "admin");
+    }
+    assert_eq!(world.deeds(), ["ban 192.0.2.9/32 for 20m by teamtalk/login-storm"]);
+}
+
+#[test]
+fn many_addresses_raise_the_level_and_each_is_stopped() {
+    let mut world = World::new(SHIPPED);
+    for round in 0..3 {
+        for n in 0..20u32 {
+            guess_once(&mut world, &format!("198.51.{n}.7"), &format!("user{round}{n}"));
+        }
+    }
+    let deeds = world.deeds();
+    assert!(deeds.contains(&"level attack".to_owned()), "{deeds:?}");
+    for n in 0..20 {
+        let name = format!(" 198.51.{n}.7");
+        assert!(deeds.iter().any(|deed| deed.contains(&name)), "{name}: {deeds:?}");
+    }
+    world.wait(60 * 60_000);
+    assert_eq!(world.engine.level(0), Level::Elevated);
+    world.wait(60 * 60_000);
+    assert_eq!(world.engine.level(0), Level::Normal);
+}
+
+#[test]
+fn somebody_who_mistypes_during_an_attack_and_then_logs_in_is_left_alone() {
+    let mut world = World::new(SHIPPED);
+    for n in 0..14u32 {
+        guess_once(&mut world, &format!("198.51.{n}.7"), "x");
+    }
+    let mut regular = world.connect(address("203.0.113.5"));
+    world.fail(&mut regular, "alice");
+    assert!(world.deeds().contains(&"level attack".to_owned()));
+    world.fail(&mut regular, "alice");
+    world.log_in(&mut regular, "alice");
+    world.wait(20_000);
+    world.engine.finish();
+    let deeds = world.deeds();
+    assert!(!deeds.iter().any(|deed| deed.contains("203.0.113.5")), "{deeds:?}");
+    assert_eq!(deeds.iter().filter(|deed| deed.starts_with("limit 198.51.")).count(), 14, "{deeds:?}");
+}
+
+#[test]
+fn in_an_ipv6_64_the_guilty_are_banned_and_not_their_neighbours() {
+    let mut world = World::new(SHIPPED);
+    let mut neighbour = world.connect(address("2001:db8::10"));
+    world.fail(&mut neighbour, "carol");
+    world.log_in(&mut neighbour, "carol");
+    for _ in 0..3 {
+        for guilty in ["2001:db8::13", "2001:db8::14", "2001:db8::15"] {
+            guess_once(&mut world, guilty, "admin");
+        }
+    }
+    world.engine.finish();
+    let mut deeds = world.deeds();
+    deeds.sort();
+    let by = "for 10m by teamtalk/network-guessing";
+    assert_eq!(
+        deeds,
+        ["2001:db8::13", "2001:db8::14", "2001:db8::15"].map(|guilty| format!("ban {guilty}/128 {by}"))
+    );
+}
+
+#[test]
+fn one_host_with_a_whole_64_is_banned_as_one() {
+    let mut world = World::new(SHIPPED);
+    for n in 1..=8 {
+        guess_once(&mut world, &format!("2001:db8:0:7::{n:x}"), "admin");
+    }
+    assert_eq!(world.deeds(), ["ban 2001:db8:0:7::/64 for 10m by teamtalk/network-guessing"]);
+}
+
+#[test]
+fn behind_a_shared_address_the_offending_connection_is_cut_and_not_the_house() {
+    let mut world = World::new(SHIPPED);
+    let house = address("203.0.113.80");
+    for account in ["mum", "dad", "kid"] {
+        let mut connection = world.connect(house);
+        world.log_in(&mut connection, account);
+    }
+    let mut bad = world.connect(house);
+    for n in 0..8 {
+        world.fail(&mut bad, &format!("admin{n}"));
+    }
+    assert_eq!(world.deeds(), ["reset 203.0.113.80 by teamtalk/login-storm"]);
+}
+
+#[test]
+fn clones_of_one_account_are_no_household() {
+    let mut world = World::new(SHIPPED);
+    for _ in 0..4 {
+        let mut connection = world.connect(address("203.0.113.80"));
+        world.log_in(&mut connection, "stolen");
+    }
+    for _ in 0..8 {
+        guess_once(&mut world, "203.0.113.80", "admin");
+    }
+    assert_eq!(world.deeds(), ["ban 203.0.113.80/32 for 10m by teamtalk/login-storm"]);
+}
+
+#[test]
+fn an_account_everybody_uses_makes_nobody_known() {
+    let mut world = World::new(SHIPPED);
+    let mut known = BTreeMap::new();
+    for n in 1..=10u32 {
+        let mut connection = world.connect(address(&format!("198.51.{n}.1")));
+        world.log_in(&mut connection, "guest");
+        while let Some(command) = world.engine.next_command() {
+            if let Command::Know { address, .. } = command {
+                known.insert(address, n);
+            }
+        }
+    }
+    assert!(known.len() < 4, "{known:?}");
+}
+
+#[test]
+fn a_flood_of_messages_bans_and_a_lively_talker_does_not() {
+    let mut world = World::new(SHIPPED);
+    let mut talker = world.connect(address("203.0.113.5"));
+    world.log_in(&mut talker, "alice");
+    for _ in 0..30 {
+        world.write(&mut talker, 5);
+        world.wait(1_000);
+    }
+    assert_eq!(world.deeds(), [""; 0]);
+    world.write(&mut talker, 60);
+    assert_eq!(world.deeds(), ["ban 203.0.113.5/32 for 5m by teamtalk/message-flood"]);
+}
+
+#[test]
+fn bans_a_minute_are_braked() {
+    let mut world = World::new(&SHIPPED.replace("limit = 8\n", "limit = 2\n"));
+    let mut banned = 0;
+    let mut limited = 0;
+    for n in 0..200u32 {
+        for _ in 0..2 {
+            guess_once(&mut world, &format!("10.{}.{}.7", n / 200 + 1, n), "admin");
+        }
+        for deed in world.deeds() {
+            banned += usize::from(deed.starts_with("ban"));
+            limited += usize::from(deed.starts_with("limit"));
+        }
+    }
+    assert!(banned <= 121 && limited > 0, "{banned} banned, {limited} limited");
+}
+
+#[test]
+fn a_shadow_rule_is_counted_and_does_nothing() {
+    let mut world = World::new(&SHIPPED.replace("[[rule]]", "[[rule]]\nshadow = true"));
+    for _ in 0..10 {
+        guess_once(&mut world, "192.0.2.9", "admin");
+    }
+    world.engine.finish();
+    assert_eq!(world.deeds(), [""; 0]);
+    let fired: Vec<(String, u64)> =
+        world.engine.fired().map(|(rule, fired)| (rule.to_string(), fired.shadowed)).collect();
+    assert!(fired.contains(&("teamtalk/login-storm".to_owned(), 1)), "{fired:?}");
+}
+
+#[test]
+fn no_secret_reaches_a_command() {
+    let mut world = World::new(SHIPPED);
+    let mut connection = world.connect(address("192.0.2.9"));
+    world.log_in(&mut connection, "alice");
+    for _ in 0..8 {
+        world.fail(&mut connection, "admin");
+    }
+    let mut text = String::new();
+    while let Some(command) = world.engine.next_command() {
+        text.push_str(&format!("{command:?}"));
+    }
+    text.push_str(&format!("{:?}", world.engine));
+    assert!(text.contains("login-storm") && !text.contains("secret"), "{text}");
+}
