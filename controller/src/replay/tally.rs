@@ -1,9 +1,6 @@
 //! What a replay counts, source by source.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use floodwall_engine::{
     Command, Engine, Timestamp,
@@ -13,6 +10,7 @@ use floodwall_engine::{
     signal::SignalKind,
 };
 use floodwall_wire::{Address, Class, Judgement, Reason, Verdict, class::CLASSES, tables::Standing};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use crate::{capture::Frame, guard::Guard};
 
