@@ -1,6 +1,6 @@
 //! Both homes of the gate side by side: every write goes to both, every packet is judged by both, and they must agree.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use floodwall_wire::{
     Address, Judgement, Observation, SourceKey, State, Verdict,
@@ -42,17 +42,24 @@ impl Homes {
             crate::skip(test, "needs root to load programs");
             return None;
         }
-        let kernel = KernelGate::for_tests(&prebuilt_object()).unwrap_or_else(|error| panic!("{error:#}"));
+        Some(Self::load(&prebuilt_object()).unwrap_or_else(|error| panic!("{error:#}")))
+    }
+
+    /// Empty tables on both sides.
+    ///
+    /// # Errors
+    /// As [`KernelGate::for_tests`].
+    pub fn load(object: &Path) -> anyhow::Result<Self> {
         let mut homes = Self {
             memory: Tables::new(SEED),
-            kernel,
+            kernel: KernelGate::for_tests(object)?,
             sources: BTreeSet::new(),
             hosts: BTreeSet::new(),
             users: BTreeSet::new(),
         };
         homes.set_status(|_| {});
         homes.set_now(0);
-        Some(homes)
+        Ok(homes)
     }
 
     /// Empties every table.

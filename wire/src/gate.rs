@@ -1,7 +1,7 @@
 //! The gate: one packet in, one judgement out. [`judge`] reads in the order of the design's table.
 
 use crate::{
-    Class, Reason, SourceKey, State, Verdict, Window,
+    Address, Class, Reason, SourceKey, State, Verdict, Window,
     frame::{self, Headers, TcpHeader, Transport, Unwalkable},
     limit::{Admission, Limit},
     shape::{self, Datagram, Payload, Shape},
@@ -171,12 +171,6 @@ impl Account<'_> {
         let standing = Standing::from_number(window.blur(self.standing as u32) as u8);
         Self { standing: standing.unwrap_or(Standing::Stranger), ..self }
     }
-
-    /// Whether it is nobody the tables tell of: such sources also draw on budgets that all of them share.
-    #[inline(always)]
-    const fn is_strange(&self) -> bool {
-        self.budgets.is_none() && !matches!(self.standing, Standing::Allowed)
-    }
 }
 
 /// There is one path through these steps and each is written once, for all standings: in the kernel every step is
@@ -267,72 +261,22 @@ impl<W: Window, S: State> Case<'_, W, S> {
         Account { standing, budgets }
     }
 
-    /// Step 6. A known or proven source draws on its own budget alone; strangers on their cells of the sketch, then
-    /// their network's, then what all of them share; an allowed source pays for its datagrams only, because
-    /// addresses can be forged.
+    /// Step 6, by way of the home; see [`State::charge`].
     #[inline(always)]
     fn charge(&self, account: &Account<'_>, passing: Reason) -> Reason {
-        let strange = account.is_strange();
-        let learning = self.status.learning_until > self.now;
-        let lacks_session = strange && self.needs_session();
-        if lacks_session && !learning {
-            return Reason::StandingStranger;
-        }
-        let passing = if lacks_session { Reason::Learning } else { passing };
-        let Packet { kind, units, .. } = *self.packet;
-        let exempt =
-            matches!(account.standing, Standing::Allowed) && matches!(kind, Kind::Syn | Kind::Payload);
-        if units == 0 || exempt {
-            return passing;
-        }
-        // While the gate learns who holds a session, a stranger's media may be a regular's: it is held to the
-        // limits of the proven, and to no shared budget.
-        let stranger = matches!(account.standing, Standing::Stranger);
-        let benefit_of_doubt = learning && stranger && matches!(kind, Kind::Datagram);
-        let standing = if benefit_of_doubt { Standing::Proven } else { account.standing };
-        match self.take_own(account, standing) {
-            Admission::Admitted if strange && !benefit_of_doubt => self.charge_shared(passing),
-            Admission::Admitted => passing,
-            Admission::Over => Reason::LimitSource,
-            Admission::Contended => match account.standing {
-                Standing::Allowed => passing,
-                Standing::Known => Reason::Contended,
-                Standing::Stranger | Standing::Proven | Standing::Limited => Reason::LimitContended,
-            },
-        }
-    }
-
-    /// The source's own budget, or its cells of the sketch.
-    #[inline(always)]
-    fn take_own(&self, account: &Account<'_>, standing: Standing) -> Admission {
-        let standings = self.level * STANDINGS + standing as usize;
-        let limit = self.pick(self.settings.source.as_flattened().as_flattened(), standings);
-        match account.budgets {
-            Some(budgets) => self.take(self.pick(budgets, 0), limit),
-            None => self.take_sketched(SourceKey::of(self.headers.source), Scope::Source, limit),
-        }
-    }
-
-    /// What a stranger shares with its network, and then with all strangers.
-    #[inline(always)]
-    fn charge_shared(&self, passing: Reason) -> Reason {
-        let network = SourceKey::network_of(self.headers.source);
-        let limit = self.pick(self.settings.network.as_flattened(), self.level);
-        match self.take_sketched(network, Scope::Network, limit) {
-            Admission::Admitted => {}
-            Admission::Contended => return Reason::LimitContended,
-            Admission::Over => return Reason::LimitPrefix,
-        }
-        let word = self.state.budget(budget_index(self.packet.service, self.packet.kind));
-        match self.take(word, self.pick(self.settings.service.as_flattened(), self.level)) {
-            Admission::Admitted => passing,
-            // Above the budget a SYN meets the kernel's SYN cookies, not a lottery.
-            Admission::Contended | Admission::Over if matches!(self.packet.kind, Kind::Syn) => {
-                Reason::SynCookie
-            }
-            Admission::Contended => Reason::LimitContended,
-            Admission::Over => Reason::LimitService,
-        }
+        let Packet { service, kind, units, .. } = *self.packet;
+        let bill = Bill {
+            source: self.headers.source,
+            now: self.now,
+            units,
+            service: service as u32,
+            kind: kind as u32,
+            level: self.level as u32,
+            standing: account.standing as u32,
+            needs_session: self.needs_session() as u32,
+            passing: passing as u32,
+        };
+        self.state.charge(self.settings, account.budgets, &bill)
     }
 
     /// Shape and user id: `Ok` with the reason to pass for, `Err` with the reason to drop for.
@@ -383,36 +327,145 @@ impl<W: Window, S: State> Case<'_, W, S> {
             Role::Irc | Role::IrcPlain | Role::TeamSpeakQuery | Role::TeamSpeakFiles => false,
         }
     }
-
-    #[inline(always)]
-    fn take_sketched(&self, key: SourceKey, scope: Scope, limit: Option<&Limit>) -> Admission {
-        let Packet { service, kind, .. } = *self.packet;
-        let (first, second) = sketch_cells(self.status.seed, key.0, service, kind, scope);
-        self.take(self.state.sketch(first), limit).either(self.take(self.state.sketch(second), limit))
-    }
-
-    #[inline(always)]
-    fn take(&self, word: Option<&Word>, limit: Option<&Limit>) -> Admission {
-        match (word, limit) {
-            (Some(word), Some(limit)) => self.state.take(word, limit, self.now, self.packet.units),
-            // Both tables are as large as their indices.
-            _ => Admission::Admitted,
-        }
-    }
-
-    /// This packet's kind in one row of a table that has a column for each.
-    ///
-    /// The index is in range. Blurred, LLVM does not know it, and clamps the very register it then adds to the address:
-    /// the one form of a bound that the verifier follows wherever LLVM moves it.
-    #[inline(always)]
-    fn pick<'t, T>(&self, table: &'t [T], row: usize) -> Option<&'t T> {
-        let index = row * KINDS + self.packet.kind as usize;
-        table.get((self.window.blur(index as u32) as usize).min(table.len() - 1))
-    }
 }
 
 /// The same reason; see [`Window::blur`].
 #[inline(always)]
 fn blurred<W: Window>(window: &W, reason: Reason) -> Reason {
     Reason::from_number(window.blur(reason as u32) as u8).unwrap_or(Reason::Admitted)
+}
+
+/// What a packet is charged for, and whose it is: all that [`charge`] needs beside the tables. Plain numbers, because
+/// in the kernel it crosses a call.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Bill {
+    /// Who sent it.
+    pub source: Address,
+    /// Gate clock, ns.
+    pub now: u64,
+    /// How much it is charged for; 0 is free.
+    pub units: u64,
+    /// Index of the service.
+    pub service: u32,
+    /// Number of the [`Kind`].
+    pub kind: u32,
+    /// Level of the service, for this kind of traffic.
+    pub level: u32,
+    /// Number of the [`Standing`].
+    pub standing: u32,
+    /// 1 if only an address with a session may send it.
+    pub needs_session: u32,
+    /// Number of the [`Reason`] to pass for.
+    pub passing: u32,
+}
+
+/// Step 6. A known or proven source draws on its own budget alone; strangers on their cells of the sketch, then their
+/// network's, then what all of them share; an allowed source pays for its datagrams only, because addresses can be
+/// forged.
+#[inline(always)]
+pub fn charge<S: State>(
+    state: &S,
+    settings: &ServiceSettings,
+    budgets: Option<&[Word; KINDS]>,
+    bill: &Bill,
+) -> Reason {
+    let passing = Reason::from_number(bill.passing as u8).unwrap_or(Reason::Admitted);
+    let kind = Kind::from_number(bill.kind as u8).unwrap_or(Kind::Datagram);
+    let standing = Standing::from_number(bill.standing as u8).unwrap_or(Standing::Stranger);
+    // Nobody the tables tell of: such sources also draw on budgets that all of them share.
+    let strange = budgets.is_none() && !matches!(standing, Standing::Allowed);
+    let learning = state.status().learning_until > bill.now;
+    let lacks_session = strange && bill.needs_session != 0;
+    if lacks_session && !learning {
+        return Reason::StandingStranger;
+    }
+    let passing = if lacks_session { Reason::Learning } else { passing };
+    let exempt = matches!(standing, Standing::Allowed) && matches!(kind, Kind::Syn | Kind::Payload);
+    if bill.units == 0 || exempt {
+        return passing;
+    }
+    // While the gate learns who holds a session, a stranger's media may be a regular's: it is held to the limits of
+    // the proven, and to no shared budget.
+    let stranger = matches!(standing, Standing::Stranger);
+    let benefit_of_doubt = learning && stranger && matches!(kind, Kind::Datagram);
+    let row = if benefit_of_doubt { Standing::Proven as u32 } else { bill.standing };
+    match take_own(state, settings, budgets, bill, row) {
+        Admission::Admitted if strange && !benefit_of_doubt => charge_shared(state, settings, bill, passing),
+        Admission::Admitted => passing,
+        Admission::Over => Reason::LimitSource,
+        Admission::Contended => match standing {
+            Standing::Allowed => passing,
+            Standing::Known => Reason::Contended,
+            Standing::Stranger | Standing::Proven | Standing::Limited => Reason::LimitContended,
+        },
+    }
+}
+
+/// The source's own budget, or its cells of the sketch.
+#[inline(always)]
+fn take_own<S: State>(
+    state: &S,
+    settings: &ServiceSettings,
+    budgets: Option<&[Word; KINDS]>,
+    bill: &Bill,
+    standing: u32,
+) -> Admission {
+    let row = bill.level * STANDINGS as u32 + standing;
+    let limit = pick(settings.source.as_flattened().as_flattened(), row, bill.kind);
+    match budgets {
+        Some(budgets) => take(state, pick(budgets, 0, bill.kind), limit, bill),
+        None => take_sketched(state, SourceKey::of(bill.source), Scope::Source, limit, bill),
+    }
+}
+
+/// What a stranger shares with its network, and then with all strangers.
+#[inline(always)]
+fn charge_shared<S: State>(state: &S, settings: &ServiceSettings, bill: &Bill, passing: Reason) -> Reason {
+    let limit = pick(settings.network.as_flattened(), bill.level, bill.kind);
+    match take_sketched(state, SourceKey::network_of(bill.source), Scope::Network, limit, bill) {
+        Admission::Admitted => {}
+        Admission::Contended => return Reason::LimitContended,
+        Admission::Over => return Reason::LimitPrefix,
+    }
+    let kind = Kind::from_number(bill.kind as u8).unwrap_or(Kind::Datagram);
+    let word = state.budget(budget_index(bill.service as u8, kind));
+    match take(state, word, pick(settings.service.as_flattened(), bill.level, bill.kind), bill) {
+        Admission::Admitted => passing,
+        // Above the budget a SYN meets the kernel's SYN cookies, not a lottery.
+        Admission::Contended | Admission::Over if matches!(kind, Kind::Syn) => Reason::SynCookie,
+        Admission::Contended => Reason::LimitContended,
+        Admission::Over => Reason::LimitService,
+    }
+}
+
+#[inline(always)]
+fn take_sketched<S: State>(
+    state: &S,
+    key: SourceKey,
+    scope: Scope,
+    limit: Option<&Limit>,
+    bill: &Bill,
+) -> Admission {
+    let kind = Kind::from_number(bill.kind as u8).unwrap_or(Kind::Datagram);
+    let (first, second) = sketch_cells(state.status().seed, key.0, bill.service as u8, kind, scope);
+    take(state, state.sketch(first), limit, bill).either(take(state, state.sketch(second), limit, bill))
+}
+
+#[inline(always)]
+fn take<S: State>(state: &S, word: Option<&Word>, limit: Option<&Limit>, bill: &Bill) -> Admission {
+    match (word, limit) {
+        (Some(word), Some(limit)) => state.take(word, limit, bill.now, bill.units),
+        // Both tables are as large as their indices.
+        _ => Admission::Admitted,
+    }
+}
+
+/// One row of a table that has a column for each kind.
+///
+/// The index is in range. LLVM does not know it and clamps the very register it then adds to the address: the one form
+/// of a bound that the verifier follows wherever LLVM moves it.
+#[inline(always)]
+fn pick<T>(table: &[T], row: u32, kind: u32) -> Option<&T> {
+    table.get(((row * KINDS as u32 + kind) as usize).min(table.len() - 1))
 }

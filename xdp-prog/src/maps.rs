@@ -13,8 +13,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use floodwall_wire::{
-    Address, Judgement, Observation, SourceKey, State,
+    Address, Judgement, Observation, Reason, SourceKey, State,
     frame::Transport,
+    gate::{self, Bill},
     limit::{self, Admission, Limit},
     mirror::{CHUNK_BYTES, Chunk, Record},
     tables::{self, ClockReading, Counter, Fault, Port, Prefix, PrefixKey, Proof, ProofKey, Source},
@@ -183,6 +184,32 @@ impl State for Tables {
     fn take(&self, word: &Word, limit: &Limit, now: u64, units: u64) -> Admission {
         let word = core::ptr::from_ref(word);
         Admission::from_code(floodwall_take(word, limit.interval, limit.tolerance, now, units))
+    }
+
+    #[inline(always)]
+    fn charge(&self, settings: &ServiceSettings, budgets: Option<&Budgets>, bill: &Bill) -> Reason {
+        let budgets = budgets.map_or(core::ptr::null(), core::ptr::from_ref);
+        let number = floodwall_charge(settings, budgets, bill);
+        Reason::from_number(number as u8).unwrap_or(Reason::Admitted)
+    }
+}
+
+/// The budgets of one source.
+type Budgets = [Word; tables::KINDS];
+
+/// Charges a packet; a global function like `floodwall_take`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn floodwall_charge(
+    settings: *const ServiceSettings,
+    budgets: *const Budgets,
+    bill: *const Bill,
+) -> u32 {
+    let Some(state) = Tables::open() else { return Reason::Admitted as u32 };
+    // SAFETY: the verifier admits only null, which is refused here, and memory of these types' sizes.
+    match unsafe { (settings.as_ref(), budgets.as_ref(), bill.as_ref()) } {
+        (Some(settings), budgets, Some(bill)) => gate::charge(&state, settings, budgets, bill) as u32,
+        _ => Reason::Admitted as u32,
     }
 }
 

@@ -1,10 +1,19 @@
-//! Loads the gate's programs on the running kernel and says what the verifier made of them.
-#![allow(clippy::print_stdout, reason = "its output is its purpose")]
+//! Loads the gate's programs on the running kernel, says what the verifier made of them and runs a few packets.
+#![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use floodwall_tests::{KernelGate, prebuilt_object};
+use anyhow::{Result, ensure};
+use floodwall_tests::{
+    Homes, KernelGate,
+    packets::{self, data, hello, tcp, udp, voice},
+    prebuilt_object,
+};
+use floodwall_wire::{
+    Reason, SourceKey,
+    frame::{Transport, tcp_flags},
+    tables::{Port, Role, ServiceSettings, Source, service_flags, status_flags},
+};
 
 fn main() -> Result<()> {
     let object = std::env::args_os().nth(1).map_or_else(prebuilt_object, PathBuf::from);
@@ -13,6 +22,35 @@ fn main() -> Result<()> {
         let (walked, held) = gate.instructions(program)?;
         println!("{program}: {held} instructions, {walked} walked by the verifier");
     }
-    println!("clock: {:?}", gate.clock());
+    println!("floodwall_clock says {:?}", gate.clock());
+    println!("floodwall gate: {} packets judged alike in both homes", judge_some(&object)?);
     Ok(())
+}
+
+/// A stranger, its login, its voice, its ban. [`Homes`] panics where the homes disagree.
+fn judge_some(object: &Path) -> Result<usize> {
+    let mut homes = Homes::load(object)?;
+    for transport in [Transport::Tcp, Transport::Udp] {
+        homes.set_port(0, transport, 10_333, Port::guarded(0, Role::TeamTalk));
+    }
+    let flags = service_flags::REQUIRE_SESSION;
+    homes.set_settings(0, 0, ServiceSettings { flags, proof_for: 1_000, ..ServiceSettings::default() });
+    homes.set_status(|status| status.flags |= status_flags::ANY_ADDRESS);
+    let path = packets::Path::new("198.51.100.7", "192.0.2.1", 10_333);
+    let expect = |homes: &Homes, frame: &[u8], reason| -> Result<()> {
+        let judged = homes.judge(frame, &"probe");
+        ensure!(judged.reason == reason, "{judged:?}, expected {reason:?}");
+        Ok(())
+    };
+    expect(&homes, &tcp(path, tcp_flags::SYN, b""), Reason::Admitted)?;
+    expect(&homes, &udp(path, &voice(5, 100)), Reason::StandingStranger)?;
+    expect(&homes, &udp(path, &hello(0)), Reason::ShapeId)?;
+    expect(&homes, &data(path, &[b'x'; 1_400]), Reason::Admitted)?;
+    ensure!(homes.observe(&data(path.back(), b"welcome"), &"probe").proves, "the answer proves nothing");
+    expect(&homes, &udp(path, &voice(5, 100)), Reason::Admitted)?;
+    let banned = Source { banned_until: u64::MAX, ..Source::default() };
+    homes.insert_source(SourceKey::of(path.source.into()), &banned);
+    expect(&homes, &udp(path, &voice(5, 100)), Reason::BanAddress)?;
+    homes.compare_tables();
+    Ok(7)
 }
