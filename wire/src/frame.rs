@@ -256,8 +256,9 @@ fn walk_ipv6<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> 
         if bytes > left {
             return Err(Unwalkable::Malformed);
         }
-        left -= bytes;
-        at += bytes;
+        // The verifier walks a loop anew for every way of getting to its head that it can tell apart.
+        left = window.blur(left - bytes);
+        at = window.blur(at + bytes);
         extension += 1;
     }
     transport(
@@ -325,18 +326,26 @@ impl Headers {
     /// The rest of the TCP header, or `None` if the segment has no complete one.
     #[inline(always)]
     pub fn tcp<W: Window>(&self, window: &W) -> Option<TcpHeader> {
-        let numbers = window.read_u64(self.transport_offset + 4)?;
-        let control = window.read_u16(self.transport_offset + 12)?;
+        TcpHeader::read(window, self.transport_offset, self.transport_bytes)
+    }
+}
+
+impl TcpHeader {
+    /// Reads the header at `offset` of a segment of `bytes` bytes, or answers `None` if it is not complete.
+    #[inline(always)]
+    pub fn read<W: Window>(window: &W, offset: u32, bytes: u32) -> Option<Self> {
+        let numbers = window.read_u64(offset + 4)?;
+        let control = window.read_u16(offset + 12)?;
         let header_bytes = ((control >> 12) as u32) << 2;
-        if header_bytes < TCP_HEADER_BYTES || header_bytes > self.transport_bytes {
+        if header_bytes < TCP_HEADER_BYTES || header_bytes > bytes {
             return None;
         }
-        Some(TcpHeader {
+        Some(Self {
             sequence: (numbers >> 32) as u32,
             acknowledgement: numbers as u32,
             flags: (control & 0x3f) as u8,
-            payload_offset: self.transport_offset + header_bytes,
-            payload_bytes: self.transport_bytes - header_bytes,
+            payload_offset: offset + header_bytes,
+            payload_bytes: bytes - header_bytes,
         })
     }
 }

@@ -1,11 +1,10 @@
 //! What a home must supply: tables and a clock.
 
 use crate::{
-    Address, Reason, SourceKey,
+    Address, SourceKey,
     frame::Transport,
-    gate::{self, Bill},
     limit::{self, Admission, Limit},
-    tables::{KINDS, Port, Prefix, Proof, ProofKey, ServiceSettings, Source, Status, User},
+    tables::{Port, Prefix, Proof, ProofKey, ServiceSettings, Source, Status, User},
     word::Word,
 };
 
@@ -57,14 +56,5 @@ pub trait State {
     #[inline(always)]
     fn take(&self, word: &Word, limit: &Limit, now: u64, units: u64) -> Admission {
         limit::take(word, limit, now, units)
-    }
-
-    /// Charges a packet. As for [`take`](Self::take), the kernel's home makes a function of this.
-    #[inline(always)]
-    fn charge(&self, settings: &ServiceSettings, budgets: Option<&[Word; KINDS]>, bill: &Bill) -> Reason
-    where
-        Self: Sized,
-    {
-        gate::charge(self, settings, budgets, bill)
     }
 }

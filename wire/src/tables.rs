@@ -163,6 +163,22 @@ pub enum Role {
     TeamSpeakFiles = 6,
 }
 
+impl Role {
+    /// The role with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::TeamTalk,
+            2 => Self::Irc,
+            3 => Self::IrcPlain,
+            4 => Self::TeamSpeakVoice,
+            5 => Self::TeamSpeakQuery,
+            6 => Self::TeamSpeakFiles,
+            _ => return None,
+        })
+    }
+}
+
 /// One entry of the port table: 0, or a service and what is spoken there.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(transparent)]
@@ -189,15 +205,7 @@ impl Port {
     /// What is spoken there; `None` for an entry no version of this code writes.
     #[inline(always)]
     pub const fn role(self) -> Option<Role> {
-        match self.0 >> 8 {
-            1 => Some(Role::TeamTalk),
-            2 => Some(Role::Irc),
-            3 => Some(Role::IrcPlain),
-            4 => Some(Role::TeamSpeakVoice),
-            5 => Some(Role::TeamSpeakQuery),
-            6 => Some(Role::TeamSpeakFiles),
-            _ => None,
-        }
+        Role::from_number((self.0 >> 8) as u8)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Checked reads of one frame.
 
 use crate::{
+    State,
+    gate::{self, Arrival, Settlement},
     shape::{self, Payload, Shape},
     tables::Role,
 };
@@ -43,6 +45,16 @@ pub trait Window {
         Self: Sized,
     {
         shape::check_datagram(self, role, payload)
+    }
+
+    /// Settles what becomes of a guarded packet. As for [`check_datagram`](Self::check_datagram), the kernel's home makes
+    /// a function of this.
+    #[inline(always)]
+    fn settle<S: State>(&self, state: &S, arrival: &Arrival) -> Settlement
+    where
+        Self: Sized,
+    {
+        gate::settle(self, state, arrival)
     }
 
     /// The byte at `offset`, which must not be the first of the frame.

@@ -13,9 +13,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use floodwall_wire::{
-    Address, Judgement, Observation, Reason, SourceKey, State,
+    Address, Judgement, Observation, SourceKey, State,
     frame::Transport,
-    gate::{self, Bill},
     limit::{self, Admission, Limit},
     mirror::{CHUNK_BYTES, Chunk, Record},
     tables::{self, ClockReading, Counter, Fault, Port, Prefix, PrefixKey, Proof, ProofKey, Source},
@@ -128,7 +127,7 @@ impl State for Tables {
     #[inline(always)]
     fn is_local(&self, address: &Address) -> bool {
         let [first, second] = &self.status.main_locals;
-        address == first || address == second || LOCALS.get_ptr(address).is_some()
+        address == first || address == second || LOCALS.get_ptr(copied(address)).is_some()
     }
 
     #[inline(always)]
@@ -141,7 +140,7 @@ impl State for Tables {
     #[inline(always)]
     fn host(&self, address: &Address) -> Option<&Source> {
         // SAFETY: as for `source`.
-        unsafe { HOSTS.get(address) }
+        unsafe { HOSTS.get(copied(address)) }
     }
 
     #[inline(always)]
@@ -185,31 +184,18 @@ impl State for Tables {
         let word = core::ptr::from_ref(word);
         Admission::from_code(floodwall_take(word, limit.interval, limit.tolerance, now, units))
     }
-
-    #[inline(always)]
-    fn charge(&self, settings: &ServiceSettings, budgets: Option<&Budgets>, bill: &Bill) -> Reason {
-        let budgets = budgets.map_or(core::ptr::null(), core::ptr::from_ref);
-        let number = floodwall_charge(settings, budgets, bill);
-        Reason::from_number(number as u8).unwrap_or(Reason::Admitted)
-    }
 }
 
-/// The budgets of one source.
-type Budgets = [Word; tables::KINDS];
-
-/// Charges a packet; a global function like `floodwall_take`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn floodwall_charge(
-    settings: *const ServiceSettings,
-    budgets: *const Budgets,
-    bill: *const Bill,
-) -> u32 {
-    let Some(state) = Tables::open() else { return Reason::Admitted as u32 };
-    // SAFETY: the verifier admits only null, which is refused here, and memory of these types' sizes.
-    match unsafe { (settings.as_ref(), budgets.as_ref(), bill.as_ref()) } {
-        (Some(settings), budgets, Some(bill)) => gate::charge(&state, settings, budgets, bill) as u32,
-        _ => Reason::Admitted as u32,
+/// The address on this function's own stack. Up to some kernel after 6.1 a key may not lie in memory that a caller lent;
+/// read plainly, LLVM would see that a copy is not needed.
+#[inline(always)]
+fn copied(address: &Address) -> Address {
+    // SAFETY: valid references.
+    unsafe {
+        Address {
+            high: core::ptr::read_volatile(&raw const address.high),
+            low: core::ptr::read_volatile(&raw const address.low),
+        }
     }
 }
 

@@ -9,11 +9,14 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use floodwall_wire::{
-    Window,
+    Class, Reason, State, Window,
+    gate::{self, Arrival, Settlement},
     shape::{self, Payload, Shape},
-    tables::Role,
+    tables::{Role, Standing},
     window::WINDOW_BYTES,
 };
+
+use crate::maps::Tables;
 
 /// What the two program types call the same things.
 pub(crate) trait Packet: EbpfContext {
@@ -34,6 +37,9 @@ pub(crate) trait Packet: EbpfContext {
 
     /// Checks a datagram against its protocol's grammar.
     fn check_datagram(&self, role: Role, payload: Payload) -> Shape;
+
+    /// Settles what becomes of a guarded packet.
+    fn settle<S: State>(&self, state: &S, arrival: &Arrival) -> Settlement;
 }
 
 impl Packet for XdpContext {
@@ -67,6 +73,11 @@ impl Packet for XdpContext {
         let (role, whole) = (role as u32, u32::from(payload.whole));
         Shape::from_code(floodwall_shape(self.ctx, role, payload.offset, payload.bytes, whole))
     }
+
+    #[inline(always)]
+    fn settle<S: State>(&self, _state: &S, arrival: &Arrival) -> Settlement {
+        Settlement::from_code(floodwall_settle(self.ctx, arrival))
+    }
 }
 
 impl Packet for TcContext {
@@ -95,6 +106,26 @@ impl Packet for TcContext {
     fn check_datagram(&self, role: Role, payload: Payload) -> Shape {
         // What departs is watched, never checked; this is not called and not compiled in.
         shape::check_datagram(&PacketWindow::new(self), role, payload)
+    }
+
+    #[inline(always)]
+    fn settle<S: State>(&self, state: &S, arrival: &Arrival) -> Settlement {
+        // As above.
+        gate::settle(&PacketWindow::new(self), state, arrival)
+    }
+}
+
+/// What becomes of a guarded packet; a global function like `floodwall_shape`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn floodwall_settle(context: *mut xdp_md, arrival: *const Arrival) -> u32 {
+    const PASS: Settlement =
+        Settlement { class: Class::UdpOther, standing: Standing::Stranger, reason: Reason::Unreadable };
+    let context = XdpContext::new(context);
+    // SAFETY: the verifier admits only null, which is refused here, and memory of this type's size.
+    match (Tables::open(), unsafe { arrival.as_ref() }) {
+        (Some(state), Some(arrival)) => gate::settle(&PacketWindow::new(&context), &state, arrival).code(),
+        _ => PASS.code(),
     }
 }
 
@@ -207,6 +238,11 @@ impl<P: Packet> Window for PacketWindow<'_, P> {
     #[inline(always)]
     fn check_datagram(&self, role: Role, payload: Payload) -> Shape {
         self.packet.check_datagram(role, payload)
+    }
+
+    #[inline(always)]
+    fn settle<S: State>(&self, state: &S, arrival: &Arrival) -> Settlement {
+        self.packet.settle(state, arrival)
     }
 
     #[inline(always)]
