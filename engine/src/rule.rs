@@ -1,6 +1,6 @@
 //! Rules: what operators tune. A rule counts signals by a subject and answers when there are too many.
 //!
-//! [`file`] reads rule files into [`RuleFile`]s and names every mistake, [`counter`] counts in sliding windows,
+//! [`mod@file`] reads rule files into [`RuleFile`]s and names every mistake, [`counter`] counts in sliding windows,
 //! [`evaluate`] turns signals into [`Finding`](evaluate::Finding)s.
 
 use floodwall_wire::tables::{KINDS, LEVELS, STANDINGS};
