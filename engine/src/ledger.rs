@@ -1,6 +1,6 @@
 //! The ledger: which bans stand, since when, until when, and why.
 //!
-//! Bound: [`BANS_MAX`](crate::limits::BANS_MAX) bans. A full ledger refuses new ones; none is undone to make
+//! Bound: [`BANS_MAX`] bans. A full ledger refuses new ones; none is undone to make
 //! room.
 
 use std::collections::BTreeMap;

@@ -6,8 +6,8 @@
 //! the client bytes it acknowledges, so an answer never overtakes its question. Bytes that stay missing for
 //! [`GAP_PATIENCE`](crate::limits::GAP_PATIENCE) are reported as missed, not guessed.
 //!
-//! Bounds: [`FLOWS_MAX`](crate::limits::FLOWS_MAX) connections and
-//! [`FLOWS_BYTES_MAX`](crate::limits::FLOWS_BYTES_MAX) buffered bytes. Beyond the first, the connection longest
+//! Bounds: [`FLOWS_MAX`] connections and
+//! [`FLOWS_BYTES_MAX`] buffered bytes. Beyond the first, the connection longest
 //! silent goes, logged-in ones last; beyond the second, further segments are not kept and become gaps.
 
 use floodwall_wire::{

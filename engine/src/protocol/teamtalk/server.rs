@@ -1,6 +1,6 @@
 //! What all connections of one TeamTalk server share.
 //!
-//! Bounds: 4,094 user ids are all the protocol has; [`CHANNELS_MAX`] channel names are kept, further ones are
+//! Bounds: 4,094 user ids are all the protocol has; `CHANNELS_MAX` channel names are kept, further ones are
 //! shown by number.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,7 +1,7 @@
 //! One TCP connection to a TeamTalk server.
 //!
 //! Every client line but `ping` and `quit` is answered by exactly one `ok` or `error`, in order, so answers are
-//! paired with a queue of what was asked; a `begin id=` re-synchronises it. The queue holds [`ASKED_MAX`]
+//! paired with a queue of what was asked; a `begin id=` re-synchronises it. The queue holds `ASKED_MAX`
 //! entries; beyond that the oldest is forgotten and its answer counts by its error number alone.
 
 use std::collections::VecDeque;
