@@ -1,11 +1,12 @@
-//! Packets from capture files: pcap and pcapng through libpcap, `.gz` and `.zst` through a pipe.
+//! Packets from capture files: classic pcap directly, everything else (pcapng, old variants) through libpcap,
+//! `.gz` and `.zst` through a pipe.
 //!
 //! Every frame is handed on as Ethernet: raw IP and loopback captures get a header in front, so that there is
 //! one gate and not one per link type.
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::{
@@ -18,6 +19,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use floodwall_engine::Timestamp;
 use pcap::{Capture, Linktype, Offline, Precision};
+
+mod classic;
+
+use classic::{ClassicCapture, Record};
 
 const ETHERNET_BYTES: usize = 14;
 
@@ -33,7 +38,7 @@ pub(crate) struct Frame<'a> {
 /// A capture file being read.
 pub(crate) struct CaptureFile {
     path: PathBuf,
-    capture: Capture<Offline>,
+    reader: Reader,
     link: Link,
     buffer: Vec<u8>,
     packets: u64,
@@ -42,6 +47,36 @@ pub(crate) struct CaptureFile {
     decompressor: Option<JoinHandle<io::Result<()>>>,
     /// Keeps the pipe's reading end open while libpcap opens its own.
     _pipe: Option<io::PipeReader>,
+}
+
+/// Who reads the file.
+enum Reader {
+    Classic(ClassicCapture),
+    Library(Capture<Offline>),
+}
+
+impl Reader {
+    fn linktype(&self) -> Linktype {
+        match self {
+            Self::Classic(capture) => Linktype(capture.linktype()),
+            Self::Library(capture) => capture.get_datalink(),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Record<'_>>> {
+        match self {
+            Self::Classic(capture) => capture.next(),
+            Self::Library(capture) => match capture.next_packet() {
+                Ok(packet) => Ok(Some(Record {
+                    at: timestamp(packet.header),
+                    wire_bytes: packet.header.len,
+                    bytes: packet.data,
+                })),
+                Err(pcap::Error::NoMorePackets) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
 }
 
 /// What stands in front of the IP header.
@@ -112,25 +147,32 @@ impl CaptureFile {
             bail!("{shown} is empty: not a capture");
         }
         let compression = Compression::of(magic.get(..got).unwrap_or_default());
-        let (capture, decompressor, pipe) = match compression {
-            Compression::None => (open_path(path, path)?, None, None),
+        let mut decompressor = None;
+        let mut pipe = None;
+        let reader = match compression {
+            Compression::None if ClassicCapture::recognises(magic) => {
+                file.rewind().with_context(|| format!("cannot read {shown}"))?;
+                Reader::Classic(ClassicCapture::open(file).with_context(|| shown.to_string())?)
+            }
+            Compression::None => Reader::Library(open_path(path, path)?),
             Compression::Gzip | Compression::Zstandard => {
+                file.rewind().with_context(|| format!("cannot read {shown}"))?;
                 let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-                let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
                 let counted = CountedFile { file, consumed: Arc::clone(&consumed) };
-                let thread = std::thread::spawn(move || compression.unpack(counted, writer));
+                decompressor = Some(std::thread::spawn(move || compression.unpack(counted, writer)));
                 let descriptor = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
-                (open_path(&descriptor, path)?, Some(thread), Some(reader))
+                pipe = Some(reader);
+                Reader::Library(open_path(&descriptor, path)?)
             }
         };
-        let linktype = capture.get_datalink();
+        let linktype = reader.linktype();
         let Some(link) = Link::of(linktype) else {
             let name = linktype.get_name().unwrap_or_else(|_| linktype.0.to_string());
             bail!("{shown}: link type {name} is not understood; capture on an Ethernet interface");
         };
         Ok(Self {
             path: path.to_owned(),
-            capture,
+            reader,
             link,
             buffer: Vec::new(),
             packets: 0,
@@ -146,32 +188,25 @@ impl CaptureFile {
     /// # Errors
     /// Names file and packet number when the capture is truncated or corrupt.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame<'_>>> {
-        let Self { capture, packets, path, decompressor, .. } = self;
+        let Self { reader, packets, path, decompressor, .. } = self;
         let number = *packets + 1;
-        let packet = match capture.next_packet() {
-            Ok(packet) => packet,
-            Err(pcap::Error::NoMorePackets) => {
-                return finish(decompressor.take())
-                    .map(|()| None)
-                    .with_context(|| format!("{}: packet {number}", path.display()));
-            }
-            Err(error) => return Err(anyhow!("{}: packet {number}: {error}", path.display())),
+        let place = || format!("{}: packet {number}", path.display());
+        let Some(Record { at, wire_bytes, bytes }) = reader.next().with_context(place)? else {
+            return finish(decompressor.take()).map(|()| None).with_context(place);
         };
         *packets = number;
         if self.counts_own_bytes {
-            self.consumed.fetch_add(16 + u64::from(packet.header.caplen), Ordering::Relaxed);
+            self.consumed.fetch_add(16 + bytes.len() as u64, Ordering::Relaxed);
         }
-        let at = timestamp(packet.header);
-        let wire_bytes = packet.header.len;
         if self.link == Link::Ethernet {
-            return Ok(Some(Frame { at, bytes: packet.data, wire_bytes }));
+            return Ok(Some(Frame { at, bytes, wire_bytes }));
         }
         // An unreadable link header leaves an empty frame: counted as undecoded, like any frame without IP.
-        let (ethertype, offset) = self.link.network(packet.data).unwrap_or((0, packet.data.len()));
+        let (ethertype, offset) = self.link.network(bytes).unwrap_or((0, bytes.len()));
         self.buffer.clear();
         self.buffer.resize(ETHERNET_BYTES - 2, 0);
         self.buffer.extend_from_slice(&ethertype.to_be_bytes());
-        self.buffer.extend_from_slice(packet.data.get(offset..).unwrap_or_default());
+        self.buffer.extend_from_slice(bytes.get(offset..).unwrap_or_default());
         Ok(Some(Frame { at, bytes: &self.buffer, wire_bytes }))
     }
 

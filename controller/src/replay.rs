@@ -13,7 +13,7 @@ use std::{
 };
 
 use floodwall_engine::{Engine, Packet, Span, Timestamp};
-use floodwall_wire::{State, frame, judge, observe, window::SliceWindow};
+use floodwall_wire::{Observation, frame, judge_walked, observe_walked, window::SliceWindow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
@@ -177,35 +177,19 @@ impl Wall {
         self.tally.count_frame(frame);
         let window = SliceWindow::new(frame.bytes);
         let Ok(headers) = frame::walk(&window) else {
-            self.tally.count_undecoded(frame);
-            return;
+            return self.tally.count_undecoded();
         };
-        let judgement = judge(&window, tables);
+        let judgement = judge_walked(&window, tables, &headers);
         if judgement.is_guarded() {
             self.tally.count_arriving(frame, headers.source, &judgement);
-            let packet = Packet::arriving(frame.at, frame.bytes, &headers, &judgement);
-            self.engine.handle_packet(&packet);
+            self.engine.handle_packet(&Packet::arriving(frame.at, frame.bytes, &headers, &judgement));
         } else {
-            // What a server still answers to a banned source would not have been asked; it proves nothing.
-            if self.engine.is_banned(headers.destination) {
-                let port = tables.port(0, headers.transport, headers.source_port);
-                if let Some(service) = port.service() {
-                    let class = judgement.class;
-                    let packet = Packet::departing(frame.at, frame.bytes, &headers, service, class);
-                    self.engine.handle_packet(&packet);
-                }
-                return self.carry_out();
-            }
-            let observation = observe(&window, tables);
+            let observation = observe_walked(&window, tables, &headers);
             if !observation.is_guarded() {
                 return;
             }
-            if observation.proves {
-                self.tally.note_proof(headers.destination);
-            }
-            let packet =
-                Packet::departing(frame.at, frame.bytes, &headers, observation.service, observation.class);
-            self.engine.handle_packet(&packet);
+            let Observation { service, class, .. } = observation;
+            self.engine.handle_packet(&Packet::departing(frame.at, frame.bytes, &headers, service, class));
         }
         self.carry_out();
     }
@@ -222,7 +206,7 @@ impl Wall {
     fn finish(&mut self) {
         self.engine.finish();
         self.carry_out();
-        self.tally.finish(&self.engine);
+        self.tally.finish(&self.engine, &self.enforcer.tables);
     }
 
     const fn tally(&self) -> &Tally {

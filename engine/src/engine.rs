@@ -8,8 +8,6 @@ use std::{
     fmt,
 };
 
-use floodwall_wire::Address;
-
 use crate::{
     command::Command,
     decision::Decisions,
@@ -378,12 +376,4 @@ impl Readers<Session> for Conversations {
 fn closing_detail(connection: &Connection, at: Timestamp, ending: Ending) -> Detail {
     let weight = at.since(connection.opened).as_nanos() / 1_000_000;
     Detail { reason: Some(ending.as_str()), weight, ..Detail::default() }
-}
-
-/// Where an address stands in the ledger, for the shell's reports.
-impl Engine {
-    /// Whether a ban holds for the address now.
-    pub fn is_banned(&self, address: Address) -> bool {
-        self.ledger.ban_of(address, self.now).is_some()
-    }
 }

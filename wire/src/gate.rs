@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Class, Reason, SourceKey, State, Verdict, Window,
-    frame::{self, Fragment, TcpHeader, Transport, UDP_HEADER_BYTES, Unwalkable},
+    frame::{self, Fragment, Headers, TcpHeader, Transport, UDP_HEADER_BYTES, Unwalkable},
     limit::{Admission, Limit, take},
     shape::{self, Datagram, Payload, Shape},
     tables::{
@@ -57,6 +57,12 @@ pub fn judge<W: Window, S: State>(window: &W, state: &S) -> Judgement {
         Err(Unwalkable::LaterFragment) => return Judgement::unguarded(Reason::LaterFragment, 0),
         Err(Unwalkable::Malformed) => return Judgement::unguarded(Reason::MalformedHeader, 0),
     };
+    judge_walked(window, state, &headers)
+}
+
+/// Judges an arriving frame whose headers have been walked.
+#[inline(always)]
+pub fn judge_walked<W: Window, S: State>(window: &W, state: &S, headers: &Headers) -> Judgement {
     let bytes = headers.transport_offset + headers.transport_bytes;
     let status = state.status();
     let port = state.port(status.generation, headers.transport, headers.destination_port);

@@ -34,8 +34,8 @@ pub mod word;
 
 pub use address::{Address, SourceKey};
 pub use class::Class;
-pub use gate::{Judgement, judge};
+pub use gate::{Judgement, judge, judge_walked};
 pub use reason::{Reason, Verdict};
 pub use state::State;
-pub use watcher::{Observation, observe};
+pub use watcher::{Observation, observe, observe_walked};
 pub use window::Window;

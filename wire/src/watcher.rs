@@ -46,7 +46,15 @@ enum Evidence {
 /// Looks at a departing frame and records what it proves.
 #[inline(always)]
 pub fn observe<W: Window, S: State>(window: &W, state: &mut S) -> Observation {
-    let Ok(headers) = frame::walk(window) else { return Observation::UNGUARDED };
+    match frame::walk(window) {
+        Ok(headers) => observe_walked(window, state, &headers),
+        Err(_) => Observation::UNGUARDED,
+    }
+}
+
+/// Looks at a departing frame whose headers have been walked.
+#[inline(always)]
+pub fn observe_walked<W: Window, S: State>(window: &W, state: &mut S, headers: &Headers) -> Observation {
     let status = *state.status();
     let port = state.port(status.generation, headers.transport, headers.source_port);
     let (Some(service), Some(role)) = (port.service(), port.role()) else { return Observation::UNGUARDED };
@@ -59,7 +67,7 @@ pub fn observe<W: Window, S: State>(window: &W, state: &mut S) -> Observation {
     }
     let now = state.now();
     let learning = status.learning_until > now;
-    let (class, evidence) = weigh(window, &headers, role, learning);
+    let (class, evidence) = weigh(window, headers, role, learning);
     let proves = record(state, headers.destination, service, evidence, now, proof_for);
     Observation { service, class, proves }
 }

@@ -9,7 +9,9 @@ use floodwall_engine::{
     rule::{Level, RuleId},
     signal::SignalKind,
 };
-use floodwall_wire::{Address, Class, Judgement, Reason, Verdict, class::CLASSES, tables::Standing};
+use floodwall_wire::{
+    Address, Class, Judgement, Reason, Verdict, class::CLASSES, memory::Tables, tables::Standing,
+};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use crate::{capture::Frame, guard::Guard};
@@ -128,7 +130,6 @@ pub(super) struct Tally {
     pub(super) levels: Vec<LevelRow>,
     pub(super) failures: Vec<String>,
     sources: HashMap<Address, Source>,
-    proven: HashSet<Address>,
     known: HashSet<Address>,
     rest: Source,
 }
@@ -154,7 +155,6 @@ impl Tally {
             levels: Vec::new(),
             failures: Vec::new(),
             sources: HashMap::new(),
-            proven: HashSet::new(),
             known: HashSet::new(),
             rest: Source::default(),
         }
@@ -167,7 +167,7 @@ impl Tally {
     }
 
     /// A frame without a TCP or UDP header to read.
-    pub(super) const fn count_undecoded(&mut self, _frame: &Frame<'_>) {
+    pub(super) const fn count_undecoded(&mut self) {
         self.undecoded += 1;
     }
 
@@ -193,12 +193,6 @@ impl Tally {
             return &mut self.rest;
         }
         self.sources.entry(address).or_default()
-    }
-
-    pub(super) fn note_proof(&mut self, address: Address) {
-        if self.proven.len() < SOURCES_MAX {
-            self.proven.insert(address);
-        }
     }
 
     pub(super) fn note_command(&mut self, command: &Command) {
@@ -247,12 +241,13 @@ impl Tally {
         }
     }
 
-    pub(super) fn finish(&mut self, engine: &Engine) {
+    pub(super) fn finish(&mut self, engine: &Engine, tables: &Tables) {
         self.signals = engine.signals().collect();
+        let proven: HashSet<Address> = tables.proofs().map(|(key, _)| key.address).collect();
         for (address, source) in &mut self.sources {
             source.standing = Some(if self.known.contains(address) {
                 Standing::Known
-            } else if self.proven.contains(address) {
+            } else if proven.contains(address) {
                 Standing::Proven
             } else {
                 Standing::Stranger
