@@ -2,6 +2,7 @@
 
 mod gate;
 mod peer;
+mod replay;
 
 use std::process::ExitCode;
 
@@ -29,12 +30,27 @@ enum What {
         #[arg(long)]
         require_peers: bool,
     },
+    /// Packets per second of `floodwall replay`, beside ndpiReader on the same capture.
+    Replay {
+        /// Size of the capture, made by repeating the committed corpus.
+        #[arg(long, default_value_t = 500)]
+        megabytes: u64,
+        /// Rounds after the first, which fills the page cache.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Fail when ndpiReader cannot be had.
+        #[arg(long)]
+        require_peers: bool,
+    },
 }
 
 #[expect(clippy::print_stderr, reason = "errors are printed once, here")]
 fn main() -> ExitCode {
-    let What::Gate { repeat, rounds, require_peers } = Arguments::parse().what;
-    match gate::run(repeat, rounds, require_peers) {
+    let measured = match Arguments::parse().what {
+        What::Gate { repeat, rounds, require_peers } => gate::run(repeat, rounds, require_peers),
+        What::Replay { megabytes, rounds, require_peers } => replay::run(megabytes, rounds, require_peers),
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -33,7 +33,7 @@ enum Command {
         #[arg(long)]
         require: bool,
     },
-    /// Measure: `gate` prints ns per packet beside an empty program and xdp-filter.
+    /// Measure: `gate` ns per packet in the kernel, `replay` packets per second from captures; beside their peers.
     Bench {
         /// What to measure, and its options.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
