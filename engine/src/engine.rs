@@ -94,7 +94,7 @@ impl Engine {
     pub fn handle_packet(&mut self, packet: &Packet<'_>) {
         self.handle_timeout(packet.at);
         match packet.body {
-            Body::Segment { ref tcp, payload } => {
+            Body::Segment { ref tcp, payload, .. } => {
                 self.streams.handle_segment(packet, tcp, payload, &mut self.conversations);
             }
             Body::Datagram(payload) => self.conversations.on_datagram(packet, payload),

@@ -4,7 +4,8 @@
 //! wins; a different second copy is reported. What a client sent is handed on only once the server's ACK covers
 //! it, so nothing counts that the server may never have accepted; what the server sent is handed on only after
 //! the client bytes it acknowledges, so an answer never overtakes its question. Bytes that stay missing for
-//! [`GAP_PATIENCE`](crate::limits::GAP_PATIENCE) are reported as missed, not guessed.
+//! [`GAP_PATIENCE`](crate::limits::GAP_PATIENCE) are reported as missed, not guessed. A client's segment with a
+//! wrong checksum is passed over where the same client has shown right ones.
 //!
 //! Bounds: [`FLOWS_MAX`] connections and
 //! [`FLOWS_BYTES_MAX`] buffered bytes. Beyond the first, the connection longest
@@ -18,7 +19,7 @@ use floodwall_wire::{
 use crate::{
     bounded::BoundedMap,
     limits::{FLOW_HALF_OPEN, FLOW_IDLE, FLOWS_BYTES_MAX, FLOWS_MAX},
-    packet::Packet,
+    packet::{Checksum, Packet},
     protocol::{Connection, Progress, Side},
     signal::FlowId,
     time::{Span, Timestamp},
@@ -94,6 +95,7 @@ pub struct Streams<S> {
     buffered: usize,
     next_id: u64,
     refused_segments: u64,
+    broken_segments: u64,
 }
 
 /// One followed connection and the session attached to it.
@@ -107,6 +109,8 @@ pub struct Flow<S> {
     state: State,
     client: Half,
     server: Half,
+    /// The client's checksums come as they were sent: one that is wrong is a broken segment.
+    has_checksums: bool,
     /// Sequence number of a SYN seen on an open connection: it counts only if the server answers it.
     new_syn: Option<u32>,
 }
@@ -140,7 +144,13 @@ pub trait Readers<S> {
 impl<S> Streams<S> {
     /// Follows nothing yet.
     pub fn new(seed: u64) -> Self {
-        Self { flows: BoundedMap::new(FLOWS_MAX, seed), buffered: 0, next_id: 1, refused_segments: 0 }
+        Self {
+            flows: BoundedMap::new(FLOWS_MAX, seed),
+            buffered: 0,
+            next_id: 1,
+            refused_segments: 0,
+            broken_segments: 0,
+        }
     }
 
     /// Takes one segment.
@@ -158,17 +168,25 @@ impl<S> Streams<S> {
             server_port: packet.server_port,
         };
         let now = packet.at;
-        if self.flows.get(&key).is_none() && !self.open(&key, packet, tcp, payload, readers) {
-            return;
-        }
-        let Some(flow) = self.flows.touch(&key, now) else {
-            return;
+        let room = FLOWS_BYTES_MAX.saturating_sub(self.buffered);
+        let segment = Segment { packet, tcp, payload, room, from: packet.from, now };
+        let flow = match self.flows.touch(&key, now) {
+            Some(flow) => flow,
+            None => {
+                if !self.open(&key, packet, tcp, payload, readers) {
+                    return;
+                }
+                let Some(flow) = self.flows.touch(&key, now) else {
+                    return;
+                };
+                flow
+            }
         };
         let before = flow.buffered();
-        let room = FLOWS_BYTES_MAX.saturating_sub(self.buffered);
-        let segment = Segment { from: packet.from, tcp, payload, now, room };
-        if flow.take(&segment, readers) == Stored::NoRoom {
-            self.refused_segments = self.refused_segments.saturating_add(1);
+        match flow.take(&segment, readers) {
+            Stored::NoRoom => self.refused_segments = self.refused_segments.saturating_add(1),
+            Stored::Broken => self.broken_segments = self.broken_segments.saturating_add(1),
+            Stored::Kept | Stored::Conflict => {}
         }
         let after = flow.buffered();
         self.buffered = self.buffered.saturating_sub(before).saturating_add(after);
@@ -209,6 +227,7 @@ impl<S> Streams<S> {
                     state: if syn { State::Opening } else { State::Open },
                     client: Half::default(),
                     server: Half::default(),
+                    has_checksums: false,
                     new_syn: None,
                 },
                 |flow| flow.state == State::Closed || !readers.is_protected(&flow.session),
@@ -277,6 +296,11 @@ impl<S> Streams<S> {
         self.buffered
     }
 
+    /// Segments with a wrong checksum on connections that have shown right ones: no server took them.
+    pub const fn broken_segments(&self) -> u64 {
+        self.broken_segments
+    }
+
     /// Connections let go for lack of room, and segments not kept for lack of room.
     pub const fn losses(&self) -> (u64, u64) {
         (self.flows.evicted(), self.refused_segments)
@@ -285,6 +309,7 @@ impl<S> Streams<S> {
 
 /// One segment on its way into a connection.
 struct Segment<'a> {
+    packet: &'a Packet<'a>,
     from: Side,
     tcp: &'a TcpHeader,
     payload: &'a [u8],
@@ -315,6 +340,9 @@ impl<S> Flow<S> {
     }
 
     fn take(&mut self, segment: &Segment<'_>, readers: &mut impl Readers<S>) -> Stored {
+        if self.is_broken(segment) {
+            return Stored::Broken;
+        }
         if segment.has(tcp_flags::SYN) {
             self.take_syn(segment, readers);
             return Stored::Kept;
@@ -335,6 +363,23 @@ impl<S> Flow<S> {
             self.close(segment.now, Ending::Finished, readers);
         }
         stored
+    }
+
+    /// Whether the server's TCP threw the segment away for its checksum. A wrong one alone says nothing: where the
+    /// card computes them, captures show wrong ones throughout. Only what changes something is looked at, and
+    /// only what arrives: the server's own need not be doubted.
+    fn is_broken(&mut self, segment: &Segment<'_>) -> bool {
+        const CHANGES: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
+        let matters = !segment.payload.is_empty() || segment.tcp.flags & CHANGES != 0;
+        if segment.from == Side::Server || !matters || self.state == State::Opaque {
+            return false;
+        }
+        match segment.packet.checksum() {
+            Checksum::Right => self.has_checksums = true,
+            Checksum::Wrong => return self.has_checksums,
+            Checksum::Unknown => {}
+        }
+        false
     }
 
     /// A SYN opens; on an open connection it counts only once the server has answered it.
@@ -365,6 +410,7 @@ impl<S> Flow<S> {
         self.session = readers.open(&self.connection, self.server_port);
         self.client = Half::default();
         self.server = Half::default();
+        self.has_checksums = false;
         self.new_syn = None;
         self.state = State::Opening;
     }
@@ -390,7 +436,17 @@ impl<S> Flow<S> {
             own.pass_over(end);
             return Stored::Kept;
         }
-        let stored = own.store(tcp.sequence, segment.payload, needs, segment.room);
+        if segment.from == Side::Server && !segment.payload.is_empty() {
+            self.deliver(segment.now, readers);
+            if self.state == State::Open
+                && needs <= self.client.delivered()
+                && self.server.take_next(tcp.sequence, segment.payload)
+            {
+                self.tell(segment.now, Event::Bytes(Side::Server, segment.payload), readers);
+                return Stored::Kept;
+            }
+        }
+        let stored = self.half_mut(segment.from).store(tcp.sequence, segment.payload, needs, segment.room);
         if stored == Stored::Conflict {
             self.tell(segment.now, Event::Conflict(segment.from), readers);
         }
@@ -458,6 +514,13 @@ impl<S> Flow<S> {
         self.state = State::Closed;
         if !was_opening {
             readers.tell(&self.connection, &mut self.session, now, Event::Closed(ending));
+        }
+    }
+
+    const fn half_mut(&mut self, side: Side) -> &mut Half {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
         }
     }
 

@@ -1,6 +1,6 @@
 //! One direction of a connection: segments in any order in, bytes in order out.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use crate::{
     limits::{FLOW_BYTES_MAX, GAP_PATIENCE, SEGMENTS_MAX},
@@ -12,6 +12,9 @@ const ORIGIN: u64 = 1 << 32;
 /// A segment that begins further ahead than any window reaches was never accepted.
 const AHEAD_MAX: u64 = 4 << 20;
 
+/// Segments that follow each other are kept as one up to this size, so that taking a part of it off stays cheap.
+const JOINED_BYTES_MAX: usize = 4 * 1024;
+
 /// What became of a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stored {
@@ -19,6 +22,8 @@ pub(super) enum Stored {
     Kept,
     /// Kept as far as new, but it differs from an earlier copy.
     Conflict,
+    /// Passed over: its checksum is wrong.
+    Broken,
     /// Not kept: a bound is reached. What is missing will be a gap.
     NoRoom,
 }
@@ -41,8 +46,8 @@ pub(super) struct Half {
     acknowledged: u64,
     /// Where the FIN stands.
     finish: Option<u64>,
-    /// Not overlapping, none before `delivered`.
-    segments: BTreeMap<u64, Held>,
+    /// In order, not overlapping, none before `delivered`. Nearly always one or none.
+    segments: VecDeque<Held>,
     buffered: usize,
     stuck_since: Option<Timestamp>,
     impatient: bool,
@@ -50,9 +55,16 @@ pub(super) struct Half {
 
 #[derive(Debug)]
 struct Held {
+    start: u64,
     bytes: Vec<u8>,
     /// Offset of the other direction that must have been handed on before.
     needs: u64,
+}
+
+impl Held {
+    const fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes.len() as u64)
+    }
 }
 
 impl Half {
@@ -157,6 +169,10 @@ impl Half {
 
     /// Fills the holes that the segment covers; the first copy of every byte stays.
     fn insert(&mut self, start: u64, payload: &[u8], needs: u64) -> Stored {
+        if self.segments.back().is_none_or(|last| last.end() <= start) {
+            self.append(start, payload, needs);
+            return Stored::Kept;
+        }
         let end = start.saturating_add(payload.len() as u64);
         let slice = |from: u64, to: u64| {
             let from = from.saturating_sub(start) as usize;
@@ -166,18 +182,17 @@ impl Half {
         let mut holes = Vec::new();
         let mut conflict = false;
         let mut at = start;
-        let first = self.segments.range(..=start).next_back().map_or(start, |(begin, _)| *begin);
-        for (begin, held) in self.segments.range(first..end) {
-            let finish = begin.saturating_add(held.bytes.len() as u64);
-            let (from, to) = (at.max(*begin), end.min(finish));
-            if *begin > at {
-                holes.push((at, *begin));
+        let first = self.segments.partition_point(|held| held.end() <= start);
+        for held in self.segments.range(first..).take_while(|held| held.start < end) {
+            let (from, to) = (at.max(held.start), end.min(held.end()));
+            if held.start > at {
+                holes.push((at, held.start));
             }
             if from < to {
-                let theirs = held.bytes.get((from - begin) as usize..(to - begin) as usize);
+                let theirs = held.bytes.get((from - held.start) as usize..(to - held.start) as usize);
                 conflict |= theirs.is_some_and(|theirs| theirs != slice(from, to));
             }
-            at = at.max(finish);
+            at = at.max(held.end());
         }
         if at < end {
             holes.push((at, end));
@@ -185,22 +200,47 @@ impl Half {
         for (from, to) in holes {
             let bytes = slice(from, to).to_vec();
             self.buffered = self.buffered.saturating_add(bytes.len());
-            self.segments.insert(from, Held { bytes, needs });
+            let place = self.segments.partition_point(|held| held.start < from);
+            self.segments.insert(place, Held { start: from, bytes, needs });
         }
         if conflict { Stored::Conflict } else { Stored::Kept }
+    }
+
+    /// Keeps what follows everything held.
+    fn append(&mut self, start: u64, payload: &[u8], needs: u64) {
+        self.buffered = self.buffered.saturating_add(payload.len());
+        if let Some(last) = self.segments.back_mut()
+            && last.end() == start
+            && last.needs == needs
+            && last.bytes.len().saturating_add(payload.len()) <= JOINED_BYTES_MAX
+        {
+            last.bytes.extend_from_slice(payload);
+            return;
+        }
+        self.segments.push_back(Held { start, bytes: payload.to_vec(), needs });
+    }
+
+    /// Passes over a segment that is exactly the next one, if nothing is held: it can be handed on as it is.
+    pub(super) fn take_next(&mut self, sequence: u32, payload: &[u8]) -> bool {
+        let is_next = self.segments.is_empty() && self.unwrap(sequence) == self.delivered;
+        if is_next {
+            self.delivered = self.delivered.saturating_add(payload.len() as u64);
+            self.stuck_since = None;
+        }
+        is_next
     }
 
     /// The next bytes before `limit` whose question was handed on before `question`; or, when patience has run
     /// out, how many are missing.
     pub(super) fn next_due(&mut self, limit: u64, question: u64, now: Timestamp) -> Option<Due> {
-        let first = self.segments.first_key_value().map(|(start, held)| (*start, held.needs));
+        let first = self.segments.front().map(|held| (held.start, held.needs));
         match first {
             Some((start, needs)) if start == self.delivered => {
                 if start >= limit || (needs > question && !self.impatient) {
                     return None;
                 }
                 self.stuck_since = None;
-                Some(Due::Bytes(self.take_first(limit)))
+                self.take_first(limit).map(Due::Bytes)
             }
             Some((start, _)) => self.give_up(start.min(limit), now),
             None if limit != u64::MAX => self.give_up(limit, now),
@@ -208,18 +248,16 @@ impl Half {
         }
     }
 
-    fn take_first(&mut self, limit: u64) -> Vec<u8> {
-        let Some((start, mut held)) = self.segments.pop_first() else {
-            return Vec::new();
-        };
-        let allowed = usize::try_from(limit.saturating_sub(start)).unwrap_or(usize::MAX);
+    fn take_first(&mut self, limit: u64) -> Option<Vec<u8>> {
+        let mut held = self.segments.pop_front()?;
+        let allowed = usize::try_from(limit.saturating_sub(held.start)).unwrap_or(usize::MAX);
         if held.bytes.len() > allowed {
-            let rest = held.bytes.split_off(allowed);
-            self.segments.insert(limit, Held { bytes: rest, needs: held.needs });
+            let bytes = held.bytes.split_off(allowed);
+            self.segments.push_front(Held { start: limit, bytes, needs: held.needs });
         }
-        self.delivered = start.saturating_add(held.bytes.len() as u64);
+        self.delivered = held.end();
         self.buffered = self.buffered.saturating_sub(held.bytes.len());
-        held.bytes
+        Some(held.bytes)
     }
 
     /// Bytes before `target` are missing although later ones, or their acknowledgement, are there.

@@ -95,10 +95,15 @@ impl World {
             payload_offset: 54,
             payload_bytes: piece.payload.len() as u32,
         };
-        let packet = Packet {
-            at: Timestamp::from_nanos(piece.at * 1_000_000),
+        let packet = Packet { at: Timestamp::from_nanos(piece.at * 1_000_000), ..self.packet(piece.from) };
+        self.streams.handle_segment(&packet, &tcp, &piece.payload, &mut self.recorder);
+    }
+
+    fn packet(&self, from: Side) -> Packet<'static> {
+        Packet {
+            at: Timestamp::from_nanos(self.now * 1_000_000),
             service: 0,
-            from: piece.from,
+            from,
             client: Address::from_v4(1),
             client_port: 40_000,
             server: Address::from_v4(2),
@@ -106,8 +111,7 @@ impl World {
             class: Class::TcpPayload,
             reason: Reason::Admitted,
             body: Body::Other,
-        };
-        self.streams.handle_segment(&packet, &tcp, &piece.payload, &mut self.recorder);
+        }
     }
 
     fn told(&self) -> Vec<&str> {
@@ -248,6 +252,141 @@ fn an_unanswered_attempt_is_forgotten_without_a_word() {
     let later = Timestamp::from_nanos((world.now + 60_000) * 1_000_000);
     world.streams.handle_timeout(later, &mut world.recorder);
     assert!(world.streams.is_empty() && world.told().is_empty());
+}
+
+#[test]
+fn keepalives_and_window_probes_say_nothing_new() {
+    let mut world = World::opened();
+    world.client(0, b"ping\n");
+    world.server(0, 5, b"pong\n");
+    // RFC 9293 section 3.8.4: one byte before the next one, empty or garbage, from either side.
+    world.send(Side::Client, ACK, 4, 5, b"");
+    world.server(4, 5, b"");
+    world.send(Side::Client, ACK, 4, 5, b"\n");
+    world.server(5, 5, b"");
+    // Zero window: the probe's byte is not taken, the acknowledgement stays; later it is sent with the rest.
+    world.client(5, b"l");
+    world.server(5, 5, b"");
+    world.client(5, b"l");
+    world.server(5, 5, b"");
+    assert_eq!(world.recorder.client, b"ping\n");
+    world.client(5, b"logout\n");
+    world.server(5, 12, b"ok\n");
+    assert_eq!(world.recorder.client, b"ping\nlogout\n");
+    assert_eq!(world.recorder.server, b"pong\nok\n");
+    assert_eq!(world.told(), ["opened"]);
+    assert_eq!(world.streams.buffered_bytes(), 0);
+}
+
+#[test]
+fn both_sides_may_close_at_once() {
+    let mut world = World::opened();
+    world.client(0, b"quit\n");
+    world.send(Side::Client, FIN | ACK, 5, 0, b"");
+    world.send(Side::Server, FIN | ACK, 0, 0, b"bye\n");
+    assert_eq!(world.told(), ["opened"], "the server has not acknowledged the last words");
+    world.send(Side::Client, ACK, 6, 5, b"");
+    world.send(Side::Server, ACK, 5, 6, b"");
+    assert_eq!(world.told(), ["opened", "closed finished"]);
+    assert_eq!((&*world.recorder.client, &*world.recorder.server), (&b"quit\n"[..], &b"bye\n"[..]));
+}
+
+#[test]
+fn a_side_that_closed_still_hears_the_other() {
+    let mut world = World::opened();
+    world.send(Side::Client, FIN | ACK, 0, 0, b"");
+    world.server(0, 1, b"last");
+    world.server(4, 1, b" words");
+    assert_eq!((&*world.recorder.server, world.told()), (&b"last words"[..], vec!["opened"]));
+    world.send(Side::Server, FIN | ACK, 10, 1, b"");
+    assert_eq!(world.told(), ["opened", "closed finished"]);
+}
+
+#[test]
+fn a_half_open_connection_goes_sooner_than_an_idle_one() {
+    let mut world = World::opened();
+    let key = |port| FlowKey {
+        client: Address::from_v4(1),
+        server: Address::from_v4(2),
+        client_port: port,
+        server_port: 10_333,
+    };
+    assert!(world.streams.flow(&key(40_000)).is_some_and(Flow::is_open));
+    let later = |world: &World, secs: u64| Timestamp::from_nanos((world.now + secs * 1_000) * 1_000_000);
+    let soon = later(&world, 60);
+    world.streams.handle_timeout(soon, &mut world.recorder);
+    assert_eq!(world.streams.len(), 1, "silent for a minute is no reason");
+    let late = later(&world, 16 * 60);
+    world.streams.handle_timeout(late, &mut world.recorder);
+    assert_eq!(world.told(), ["opened", "closed idle"]);
+    // SYN and SYN-ACK without the third step.
+    let mut world = World::new();
+    world.send(Side::Client, SYN, -1, 0, b"");
+    world.send(Side::Server, SYN | ACK, -1, 0, b"");
+    let soon = later(&world, 31);
+    world.streams.handle_timeout(soon, &mut world.recorder);
+    assert!(world.streams.is_empty() && world.told().is_empty());
+}
+
+/// A client's segment as it stands in a frame, with a right checksum or a wrong one.
+fn checked(flags: u8, offset: i64, payload: &[u8], wrong: u16) -> Vec<u8> {
+    let sequence = (i64::from(CLIENT_ISN) + 1 + offset) as u32;
+    let mut whole = vec![0x9c, 0x40, 0x28, 0x5d];
+    whole.extend(sequence.to_be_bytes());
+    whole.extend((SERVER_ISN + 1).to_be_bytes());
+    whole.extend([0x50, flags, 0x10, 0, 0, 0, 0, 0]);
+    whole.extend(payload);
+    let mut sum = 1 + 2 + 6 + whole.len() as u32;
+    for pair in whole.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+    }
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    let checksum = !(sum as u16) ^ wrong;
+    whole[16..18].copy_from_slice(&checksum.to_be_bytes());
+    whole
+}
+
+impl World {
+    fn client_checked(&mut self, flags: u8, offset: i64, payload: &[u8], wrong: u16) {
+        self.now += 1;
+        let whole = checked(flags, offset, payload, wrong);
+        let tcp = TcpHeader {
+            sequence: (i64::from(CLIENT_ISN) + 1 + offset) as u32,
+            acknowledgement: if flags & ACK == 0 { 0 } else { SERVER_ISN + 1 },
+            flags,
+            payload_offset: 54,
+            payload_bytes: payload.len() as u32,
+        };
+        let packet =
+            Packet { body: Body::Segment { tcp, payload, whole: &whole }, ..self.packet(Side::Client) };
+        self.streams.handle_segment(&packet, &tcp, payload, &mut self.recorder);
+    }
+}
+
+#[test]
+fn a_broken_segment_does_not_take_the_place_of_the_true_one() {
+    let mut world = World::new();
+    world.client_checked(SYN, -1, b"", 0);
+    world.send(Side::Server, SYN | ACK, -1, 0, b"");
+    world.client_checked(ACK, 0, b"quit\n", 0x55);
+    world.client_checked(RST, 0, b"", 0x55);
+    world.client_checked(FIN | ACK, 0, b"", 0x55);
+    world.client_checked(ACK, 0, b"login", 0);
+    world.server(0, 5, b"");
+    assert_eq!(world.recorder.client, b"login");
+    assert_eq!((world.told(), world.streams.broken_segments()), (vec!["opened"], 3));
+}
+
+#[test]
+fn where_all_checksums_are_wrong_none_is_held_against_a_segment() {
+    let mut world = World::new();
+    world.client_checked(SYN, -1, b"", 0x55);
+    world.send(Side::Server, SYN | ACK, -1, 0, b"");
+    world.client_checked(ACK, 0, b"login", 0x77);
+    world.server(0, 5, b"");
+    assert_eq!((&*world.recorder.client, world.streams.broken_segments()), (&b"login"[..], 0));
 }
 
 #[test]
