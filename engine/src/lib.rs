@@ -11,6 +11,7 @@ pub mod bounded;
 pub mod command;
 pub mod decision;
 pub mod engine;
+pub mod fragment;
 pub mod ledger;
 pub mod limits;
 pub mod packet;
