@@ -253,7 +253,7 @@ impl Conversations {
                 let server = match service.protocol {
                     Protocol::Irc => Server::Irc(Box::default()),
                     Protocol::TeamSpeak => Server::TeamSpeak(Box::default()),
-                    Protocol::TeamTalk => Server::TeamTalk(Box::default()),
+                    Protocol::TeamTalk => Server::TeamTalk(Box::new(teamtalk::Server::new(seed))),
                 };
                 (server, service.query_ports.clone())
             })
@@ -262,34 +262,28 @@ impl Conversations {
     }
 
     fn on_datagram(&mut self, packet: &Packet<'_>, payload: &[u8]) {
+        let signals = &mut self.output.signals;
+        let server = match self.servers.get_mut(usize::from(packet.service)) {
+            Some((Server::TeamTalk(server), _)) => Some(server),
+            _ => None,
+        };
         if packet.from == Side::Server {
+            if let Some(server) = server {
+                server.on_answer(packet, payload, signals);
+            }
             return;
         }
-        let (kind, detail) = if packet.reason.is_shape() {
+        let before = signals.len();
+        if packet.reason.is_shape() {
             let reason = Some(packet.reason.as_str());
-            (SignalKind::DatagramMalformed, Detail { reason, ..Detail::default() })
-        } else {
-            let told = match self.servers.get_mut(usize::from(packet.service)) {
-                Some((Server::TeamTalk(server), _)) => {
-                    server.on_datagram(packet.client, packet.client_port, payload)
-                }
-                _ => None,
-            };
-            let stranger = packet.reason == floodwall_wire::Reason::StandingStranger;
-            match told {
-                Some(told) => told,
-                None if stranger => (SignalKind::DatagramStranger, Detail::default()),
-                None => return,
-            }
-        };
-        self.output.signals.push(Signal {
-            kind,
-            at: packet.at,
-            service: packet.service,
-            address: packet.client,
-            flow: None,
-            detail,
-        });
+            let detail = Detail { reason, ..Detail::default() };
+            signals.push(Signal::of_packet(SignalKind::DatagramMalformed, packet, detail));
+        } else if let Some(server) = server {
+            server.on_datagram(packet, payload, signals);
+        }
+        if signals.len() == before && packet.reason == floodwall_wire::Reason::StandingStranger {
+            signals.push(Signal::of_packet(SignalKind::DatagramStranger, packet, Detail::default()));
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod lines;
 pub mod pending;
 pub mod teamspeak;
 pub mod teamtalk;
+pub mod tls;
 
 /// The protocols that are understood.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

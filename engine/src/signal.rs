@@ -2,7 +2,7 @@
 
 use floodwall_wire::Address;
 
-use crate::{text::Text, time::Timestamp};
+use crate::{packet::Packet, text::Text, time::Timestamp};
 
 macro_rules! vocabulary {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $evidence:ident;)*) => {
@@ -104,8 +104,15 @@ vocabulary! {
     DatagramAbsent = "datagram.absent", Spoofable;
     /// The port of a bound user id moved.
     DatagramRebound = "datagram.rebound", Spoofable;
-    /// Several sessions fell silent together right after one login.
-    ClientStalled = "client.stalled", Acknowledged;
+    /// A user id that had no UDP address yet was given one by somebody else.
+    DatagramPrebound = "datagram.prebound", Spoofable;
+    /// One address asked for many user ids that are not its own.
+    DatagramScan = "datagram.scan", Spoofable;
+    /// Somebody else keeps a session alive.
+    DatagramKeptAlive = "datagram.kept-alive", Spoofable;
+    /// Several sessions fell silent together right after one login. Whoever falls silent can choose when, so it
+    /// proves nothing against the one who logged in.
+    ClientStalled = "client.stalled", Spoofable;
     /// A nickname that belongs to somebody known appeared from elsewhere.
     IdentitySpoofed = "identity.spoofed", Acknowledged;
     /// Somebody is active whom nobody saw join.
@@ -122,9 +129,11 @@ vocabulary! {
     StreamConflict = "stream.conflict", Acknowledged;
     /// Bytes of a followed connection were missed.
     StreamGap = "stream.gap", Acknowledged;
-    /// A TLS handshake was seen; the rest of the flow is opaque.
+    /// Overlapping IP fragments carried different bytes.
+    FragmentConflict = "fragment.conflict", Spoofable;
+    /// A TLS handshake was completed; the rest of the flow is opaque.
     TlsHandshake = "tls.handshake", Acknowledged;
-    /// A TLS handshake failed.
+    /// A TLS handshake was begun and not completed.
     TlsFailed = "tls.failed", Acknowledged;
 }
 
@@ -199,6 +208,13 @@ pub struct Signal {
     pub flow: Option<FlowId>,
     /// More about it.
     pub detail: Detail,
+}
+
+impl Signal {
+    /// Something a client's packet shows by itself, outside any connection.
+    pub const fn of_packet(kind: SignalKind, packet: &Packet<'_>, detail: Detail) -> Self {
+        Self { kind, at: packet.at, service: packet.service, address: packet.client, flow: None, detail }
+    }
 }
 
 /// One line for evidence: kind, address and the fields that are set. Never message text or secrets, which a

@@ -1,13 +1,14 @@
 //! Text somebody else chose: bounded when it is kept, escaped when it is shown.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// Bytes kept of any one name.
 pub const TEXT_BYTES_MAX: usize = 96;
 
-/// A name, channel or account as it came over the wire, cut to [`TEXT_BYTES_MAX`] bytes.
+/// A name, channel or account as it came over the wire, cut to [`TEXT_BYTES_MAX`] bytes. Every signal names
+/// somebody, so copies share.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Text(Box<str>);
+pub struct Text(Arc<str>);
 
 impl Text {
     /// Keeps the beginning of `bytes`; what is not UTF-8 becomes the replacement character.

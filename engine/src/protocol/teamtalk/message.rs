@@ -33,7 +33,16 @@ impl<'a> Message<'a> {
 
     /// The parameters, in order.
     pub const fn parameters(&self) -> Parameters<'a> {
-        Parameters { rest: self.parameters }
+        Parameters { rest: self.parameters, is_broken: false }
+    }
+
+    /// Whether the server can read the line: parameters to its end, in UTF-8, without NUL. If not it answers with
+    /// error 1000 whatever the command.
+    pub fn is_well_formed(&self) -> bool {
+        let mut parameters = self.parameters();
+        while parameters.next().is_some() {}
+        let is_text = std::str::from_utf8(self.parameters).is_ok() && !self.parameters.contains(&0);
+        is_text && parameters.rest.trim_ascii().is_empty() && !parameters.is_broken
     }
 
     /// The last value of a parameter: the server lets the last one win.
@@ -77,6 +86,7 @@ impl<'a> Message<'a> {
 #[derive(Clone, Debug)]
 pub struct Parameters<'a> {
     rest: &'a [u8],
+    is_broken: bool,
 }
 
 impl<'a> Iterator for Parameters<'a> {
@@ -104,6 +114,7 @@ impl<'a> Iterator for Parameters<'a> {
 
 impl Parameters<'_> {
     const fn end<T>(&mut self) -> Option<T> {
+        self.is_broken = true;
         self.rest = &[];
         None
     }

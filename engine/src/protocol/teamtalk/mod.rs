@@ -1,11 +1,15 @@
-//! TeamTalk 5, control channel and datagrams (`protocols/teamtalk.md`).
+//! TeamTalk 5, with TeamTalk 4's names, control channel and datagrams (`protocols/teamtalk.md`).
 //!
-//! [`message`] reads one line, [`session`] follows one TCP connection, [`server`] holds what all connections
-//! of one server share: user ids, whose address each belongs to, channel names, UDP bindings.
+//! [`message`] reads one line, [`question`] what a client asks, [`session`] follows one TCP connection, [`server`]
+//! holds what all connections of one server share: user ids, whose address each belongs to, channel names.
+//! [`datagram`] follows to which UDP address the server binds each user id, [`stall`] who falls silent together.
 
+pub mod datagram;
 pub mod message;
+mod question;
 pub mod server;
 pub mod session;
+pub mod stall;
 
 pub use server::Server;
 pub use session::Session;

@@ -1,29 +1,41 @@
 //! What all connections of one TeamTalk server share.
 //!
 //! Bounds: 4,094 user ids are all the protocol has; `CHANNELS_MAX` channel names are kept, further ones are
-//! shown by number.
+//! shown by number; addresses are counted per connection, which are bounded.
 
 use std::collections::{BTreeMap, HashMap};
 
 use floodwall_wire::Address;
+use foldhash::fast::FixedState;
 
 use crate::{
-    signal::{Detail, FlowId, SignalKind},
+    packet::Packet,
+    signal::{Detail, FlowId, Signal, SignalKind},
     text::Text,
+    time::Timestamp,
+};
+
+use super::{
+    datagram::{Binding, Header, Refused, Scans, Unanswered},
+    stall::{Habit, Heard, Login, Watch},
 };
 
 /// Channel names kept.
 const CHANNELS_MAX: usize = 4_096;
 
-const KIND_HELLO: u8 = 1;
-const KIND_KEEPALIVE: u8 = 2;
-
 /// Users, channels and UDP bindings of one server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Server {
-    users: BTreeMap<u16, User>,
-    sessions_by_address: HashMap<Address, u32>,
+    /// By user id.
+    users: Vec<Option<Box<User>>>,
+    /// Connections per address, those whose user id is not known included.
+    sessions_by_address: HashMap<Address, u32, FixedState>,
     channels: BTreeMap<i64, Text>,
+    /// The protocol version it states.
+    protocol: Option<u32>,
+    unanswered: Unanswered,
+    scans: Scans,
+    watch: Watch,
 }
 
 /// One connection's user, from its welcome line on.
@@ -37,22 +49,75 @@ pub struct User {
     pub nickname: Option<Text>,
     /// The account it logged in with.
     pub account: Option<Text>,
-    /// The UDP port bound to it.
-    pub udp_port: Option<u16>,
+    /// Whether it is logged in.
+    pub is_logged_in: bool,
+    /// The channel it is in.
+    pub channel: Option<i64>,
+    /// Its packet protocol as the server tells it; text clients have 0.
+    pub packet_protocol: Option<i64>,
+    /// Its UDP address.
+    pub binding: Binding,
+    /// How often it is heard.
+    pub habit: Habit,
 }
 
 impl Server {
-    /// The welcome line gave a connection its id.
-    pub fn bind(&mut self, user_id: u16, flow: FlowId, address: Address) {
+    /// Nobody there; `seed` keys the tables.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            users: Vec::new(),
+            sessions_by_address: HashMap::with_hasher(FixedState::with_seed(seed)),
+            channels: BTreeMap::new(),
+            protocol: None,
+            unanswered: Unanswered::default(),
+            scans: Scans::new(seed),
+            watch: Watch::default(),
+        }
+    }
+
+    /// A connection was met whose user id is not known yet.
+    pub fn meet(&mut self, address: Address) {
+        let count = self.sessions_by_address.entry(address).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// A connection that was met is over, or its user id is known now.
+    pub fn part(&mut self, address: Address) {
+        if let Some(count) = self.sessions_by_address.get_mut(&address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.sessions_by_address.remove(&address);
+            }
+        }
+    }
+
+    /// A connection got its id: by the welcome line, or, where that was missed, by its login.
+    pub fn bind(&mut self, user_id: u16, flow: FlowId, address: Address, binding: Binding, now: Timestamp) {
         self.free_id(user_id);
-        let user = User { flow, address, nickname: None, account: None, udp_port: None };
-        self.users.insert(user_id, user);
-        *self.sessions_by_address.entry(address).or_default() += 1;
+        let index = usize::from(user_id);
+        if self.users.len() <= index {
+            self.users.resize_with(index.saturating_add(1), || None);
+        }
+        let user = User {
+            flow,
+            address,
+            nickname: None,
+            account: None,
+            is_logged_in: false,
+            channel: None,
+            packet_protocol: None,
+            binding,
+            habit: Habit::new(now),
+        };
+        if let Some(place) = self.users.get_mut(index) {
+            *place = Some(Box::new(user));
+            self.meet(address);
+        }
     }
 
     /// The connection with this id is gone. An id that meanwhile belongs to another connection stays.
     pub fn free(&mut self, user_id: u16, flow: FlowId) -> bool {
-        let own = self.users.get(&user_id).is_some_and(|user| user.flow == flow);
+        let own = self.user(user_id).is_some_and(|user| user.flow == flow);
         if own {
             self.free_id(user_id);
         }
@@ -60,30 +125,26 @@ impl Server {
     }
 
     fn free_id(&mut self, user_id: u16) {
-        let Some(user) = self.users.remove(&user_id) else {
-            return;
-        };
-        if let Some(count) = self.sessions_by_address.get_mut(&user.address) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.sessions_by_address.remove(&user.address);
-            }
+        let user = self.users.get_mut(usize::from(user_id)).and_then(Option::take);
+        if let Some(user) = user {
+            self.part(user.address);
         }
     }
 
     /// The user with this id.
     pub fn user(&self, user_id: u16) -> Option<&User> {
-        self.users.get(&user_id)
+        self.users.get(usize::from(user_id))?.as_deref()
     }
 
     /// The user with this id.
     pub fn user_mut(&mut self, user_id: u16) -> Option<&mut User> {
-        self.users.get_mut(&user_id)
+        self.users.get_mut(usize::from(user_id))?.as_deref_mut()
     }
 
     /// Users with their ids, in order of id.
     pub fn users(&self) -> impl Iterator<Item = (u16, &User)> {
-        self.users.iter().map(|(id, user)| (*id, user))
+        let numbered = (0..=u16::MAX).zip(&self.users);
+        numbered.filter_map(|(id, user)| user.as_deref().map(|user| (id, user)))
     }
 
     /// How a user is named in signals: by nickname, or by id.
@@ -114,47 +175,233 @@ impl Server {
         }
     }
 
+    /// The welcome line's protocol version.
+    pub const fn state_protocol(&mut self, major: u32) {
+        self.protocol = Some(major);
+    }
+
+    /// Whether a version's first number fits what the server speaks.
+    pub fn speaks(&self, major: u32) -> bool {
+        self.protocol.is_none_or(|own| own == major)
+    }
+
+    /// Whether a packet protocol fits the others in the channel who have one; text clients have none.
+    pub fn suits_channel(&self, user_id: u16, packet_protocol: i64) -> bool {
+        let channel = self.user(user_id).and_then(|user| user.channel);
+        let mut others = self.users().filter(|(id, user)| {
+            *id != user_id && channel.is_some() && user.channel == channel && user.packet_protocol > Some(0)
+        });
+        let first = others.next();
+        first.is_none()
+            || first.into_iter().chain(others).any(|(_, user)| user.packet_protocol == Some(packet_protocol))
+    }
+
     /// Whether an address holds a connection.
     pub fn has_session(&self, address: &Address) -> bool {
         self.sessions_by_address.contains_key(address)
     }
+}
 
-    /// Judges a client's datagram of correct shape by what the control channel has shown.
-    pub fn on_datagram(&mut self, from: Address, port: u16, payload: &[u8]) -> Option<(SignalKind, Detail)> {
-        let [kind, low, high, ..] = payload else {
-            return None;
-        };
-        let user_id = u16::from(*low) | u16::from(*high & 0x0f) << 8;
-        let detail = Detail {
-            number: Some(u32::from(user_id)),
-            command: Some(command_of(*kind)),
-            weight: payload.len() as u64,
-            ..Detail::default()
-        };
-        let known_here = self.has_session(&from);
-        let Some(user) = self.users.get_mut(&user_id) else {
-            let kind = if known_here { SignalKind::DatagramAbsent } else { SignalKind::DatagramStranger };
-            return Some((kind, detail));
-        };
-        if user.address != from {
-            let target = user.nickname.clone();
-            return Some((SignalKind::DatagramForeign, Detail { target, ..detail }));
+/// Who is heard.
+impl Server {
+    /// A client's line or datagram shows that it is alive.
+    pub fn hear(&mut self, user_id: u16, now: Timestamp) {
+        if let Some(user) = self.user_mut(user_id) {
+            user.habit.hear(now);
         }
-        match user.udp_port.replace(port) {
-            Some(bound) if bound != port => Some((SignalKind::DatagramRebound, detail)),
-            _ => None,
+        self.watch.hear(now);
+    }
+
+    /// Somebody logged in: from now on those are watched who are there.
+    pub fn watch_login(&mut self, login: Login) {
+        let Self { users, watch, .. } = self;
+        let numbered = (0..=u16::MAX).zip(users.iter());
+        let sessions = numbered.filter_map(|(user_id, user)| {
+            let user = user.as_deref().filter(|user| user.is_logged_in)?;
+            Some(Heard { user_id, flow: user.flow, address: user.address, habit: user.habit })
+        });
+        watch.begin(login, sessions);
+    }
+
+    /// Tells of logins after which others fell silent.
+    pub fn settle_stalls(&mut self, service: u8, now: Timestamp, out: &mut Vec<Signal>) {
+        while self.watch.is_due(now) {
+            let Self { users, watch, .. } = self;
+            let last_heard = |user_id: u16, flow: FlowId| {
+                let user = users.get(usize::from(user_id))?.as_deref()?;
+                (user.flow == flow && user.is_logged_in).then(|| user.habit.last_heard())
+            };
+            let Some(stall) = watch.settle(now, last_heard) else {
+                continue;
+            };
+            out.push(Signal {
+                kind: SignalKind::ClientStalled,
+                at: now,
+                service,
+                address: stall.login.address,
+                flow: Some(stall.login.flow),
+                detail: Detail {
+                    nickname: Some(stall.login.nickname),
+                    account: Some(stall.login.account),
+                    number: Some(stall.sessions),
+                    ..Detail::default()
+                },
+            });
         }
     }
 }
 
-const fn command_of(kind: u8) -> &'static str {
-    match kind & 0x7f {
-        KIND_HELLO => "hello",
-        KIND_KEEPALIVE => "keepalive",
-        3 | 4 => "voice",
-        5 | 6 => "video",
-        7..=10 => "media",
-        11..=22 => "desktop",
-        _ => "unknown",
+/// Datagrams.
+impl Server {
+    /// Judges a client's datagram of correct shape by what the control channel and the server's answers have shown.
+    pub fn on_datagram(&mut self, packet: &Packet<'_>, payload: &[u8], out: &mut Vec<Signal>) {
+        let Some(header) = Header::parse(payload) else {
+            return;
+        };
+        let from = packet.client;
+        let mut tell = |kind, target: Option<Text>, number: u32| {
+            let detail = Detail {
+                number: Some(number),
+                command: Some(header.command()),
+                target,
+                weight: payload.len() as u64,
+                ..Detail::default()
+            };
+            out.push(Signal::of_packet(kind, packet, detail));
+        };
+        let id = u32::from(header.user_id);
+        let Some(user) = self.users.get_mut(usize::from(header.user_id)).and_then(Option::as_deref_mut)
+        else {
+            let has_session = self.has_session(&from);
+            let kind = if has_session { SignalKind::DatagramAbsent } else { SignalKind::DatagramStranger };
+            tell(kind, None, id);
+            if let Some(ids) = self.count_scan(from, &header, packet.at) {
+                tell(SignalKind::DatagramScan, None, ids);
+            }
+            return;
+        };
+        let is_owner = user.address == from;
+        let taken = user.take_datagram(packet, &header);
+        if is_owner {
+            self.hear(header.user_id, packet.at);
+            self.settle_stalls(packet.service, packet.at, out);
+            if taken == Taken::Moved {
+                push_own(SignalKind::DatagramRebound, packet, &header, payload, out);
+            }
+        } else {
+            let target = user.nickname.clone();
+            for kind in taken.told_of_others(&header) {
+                tell(kind, target.clone(), id);
+            }
+            if let Some(ids) = self.count_scan(from, &header, packet.at) {
+                tell(SignalKind::DatagramScan, None, ids);
+            }
+        }
+        if header.binds() && matches!(taken, Taken::Refused | Taken::Withheld) {
+            self.unanswered.push(Refused { from: (from, packet.client_port), header });
+        }
+    }
+
+    fn count_scan(&mut self, from: Address, header: &Header, now: Timestamp) -> Option<u32> {
+        if header.binds() { self.scans.count(from, header.user_id, now) } else { None }
+    }
+
+    /// A server's HELLO or KEEPALIVE: it accepted what it answers. Only what was not expected is news.
+    pub fn on_answer(&mut self, packet: &Packet<'_>, payload: &[u8], out: &mut Vec<Signal>) {
+        let Some(answer) = Header::parse(payload).filter(|header| header.binds() && header.user_id == 0)
+        else {
+            return;
+        };
+        let to = (packet.client, packet.client_port);
+        let Some(request) = self.unanswered.take(to, &answer) else {
+            return;
+        };
+        let header = request.header;
+        let Some(user) = self.user_mut(header.user_id) else {
+            return;
+        };
+        let was_unknown = user.binding == Binding::Unknown;
+        user.binding = Binding::Held { address: to.0, port: to.1 };
+        if user.address != to.0 && was_unknown {
+            push_own(SignalKind::DatagramPrebound, packet, &header, payload, out);
+        }
+    }
+}
+
+fn push_own(kind: SignalKind, packet: &Packet<'_>, header: &Header, payload: &[u8], out: &mut Vec<Signal>) {
+    let detail = Detail {
+        number: Some(u32::from(header.user_id)),
+        command: Some(header.command()),
+        weight: payload.len() as u64,
+        ..Detail::default()
+    };
+    out.push(Signal::of_packet(kind, packet, detail));
+}
+
+/// What the server makes of a datagram for a user id that exists.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Taken {
+    /// It bound the id.
+    Bound,
+    /// It would have bound the id, had it come through.
+    Withheld,
+    /// From where the id is bound to.
+    Accepted,
+    /// From there, by another port, which is bound from now on.
+    Moved,
+    /// From elsewhere.
+    Refused,
+}
+
+impl Taken {
+    /// What is told when it came from another address than the session's.
+    fn told_of_others(self, header: &Header) -> impl Iterator<Item = SignalKind> {
+        let (first, second) = match self {
+            Self::Bound if header.keeps_alive() => {
+                (SignalKind::DatagramPrebound, Some(SignalKind::DatagramKeptAlive))
+            }
+            Self::Bound | Self::Withheld => (SignalKind::DatagramPrebound, None),
+            Self::Accepted | Self::Moved if header.keeps_alive() => (SignalKind::DatagramKeptAlive, None),
+            Self::Accepted | Self::Moved | Self::Refused => (SignalKind::DatagramForeign, None),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
+impl User {
+    /// Takes a nickname, mostly the one it has.
+    pub fn rename(&mut self, nickname: &[u8]) {
+        if self.nickname.as_ref().is_none_or(|known| known.as_str().as_bytes() != nickname) {
+            self.nickname = Some(Text::new(nickname));
+        }
+    }
+
+    /// Follows the binding as the server does.
+    fn take_datagram(&mut self, packet: &Packet<'_>, header: &Header) -> Taken {
+        let (from, port) = (packet.client, packet.client_port);
+        let arrives = !packet.is_dropped();
+        match self.binding {
+            Binding::Held { address, port: bound } if address == from => {
+                let in_channel = self.channel.is_some_and(|channel| channel == i64::from(header.channel));
+                let moves = bound != port && arrives && (header.binds() || in_channel);
+                if moves {
+                    self.binding = Binding::Held { address, port };
+                }
+                if moves { Taken::Moved } else { Taken::Accepted }
+            }
+            Binding::Held { .. } => Taken::Refused,
+            Binding::Free if !header.binds() => Taken::Refused,
+            Binding::Free if !arrives => Taken::Withheld,
+            Binding::Free => {
+                self.binding = Binding::Held { address: from, port };
+                Taken::Bound
+            }
+            // Whoever holds the session most likely holds the binding too.
+            Binding::Unknown if self.address == from && arrives => {
+                self.binding = Binding::Held { address: from, port };
+                Taken::Accepted
+            }
+            Binding::Unknown => Taken::Refused,
+        }
     }
 }

@@ -3,25 +3,38 @@
 //! Every client line but `ping` and `quit` is answered by exactly one `ok` or `error`, in order, so answers are
 //! paired with a queue of what was asked; a `begin id=` re-synchronises it. The queue holds `ASKED_MAX`
 //! entries; beyond that the oldest is forgotten and its answer counts by its error number alone.
+//!
+//! An encrypted server is read as far as it can be: whether the handshake was completed, and how long it took.
 
 use std::collections::VecDeque;
 
 use crate::{
     protocol::{
         Context, Dissector, Fact, Progress, Side,
+        foreign::{Foreign, Head},
         lines::{Line, Lines},
+        tls::{Handshake, Tracker},
     },
     signal::{Detail, Method, SignalKind},
     text::Text,
+    time::Span,
 };
 
-use super::{Server, message::Message};
+use super::{
+    Server,
+    datagram::Binding,
+    message::Message,
+    question::{Asked, Place, Question, login_method, major, reason},
+    stall::Login,
+};
 
 /// The server cuts a connection that sends more than this without a line end (`teamtalk.md` a.1); far longer
 /// lines than any client writes are skipped here.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Questions kept until answered. A flood pipelines hundreds.
 const ASKED_MAX: usize = 2_048;
+/// Clients log in as soon as their UDP is answered, and give up after 10 s (`teamtalk.md` a.8).
+const LOGIN_PATIENCE: Span = Span::from_secs(30);
 
 /// Follows one connection. No `Debug`: half a line with a password may be in it.
 pub struct Session {
@@ -30,7 +43,7 @@ pub struct Session {
     conversation: Conversation,
 }
 
-/// `ExpectWelcome` → `ExpectLogin` ⇄ `LoggedIn`; `ExpectLogin` → `Transferring`.
+/// `ExpectWelcome` → `ExpectLogin` ⇄ `LoggedIn`; `ExpectLogin` → `Transferring`; `ExpectWelcome` → `Unreadable`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// From the start.
@@ -41,45 +54,35 @@ enum State {
     LoggedIn,
     /// From the server's go-ahead for a file: raw bytes follow.
     Transferring,
+    /// From a handshake that is over, or bytes met midway that are no commands: a file transfer.
+    Unreadable,
 }
 
-#[derive(Debug)]
 struct Conversation {
     state: State,
     user_id: Option<u16>,
+    /// Whether the address was counted without a user id.
+    is_met: bool,
     asked: VecDeque<Question>,
-    /// The client has begun a TLS handshake.
-    is_tls: bool,
+    head: Head,
+    tls: Tracker,
     heard_server: bool,
-    was_kicked: bool,
+    /// Somebody logged in on it, ever.
+    had_login: bool,
+    told_held: bool,
+    kicked: Option<Kicked>,
     /// The channel it is in.
-    channel: Option<i64>,
+    channel: Option<Place>,
+    told_mismatch: bool,
 }
 
-#[derive(Debug)]
-struct Question {
-    id: Option<i64>,
-    asked: Asked,
-}
-
-/// A client's command, as far as its answer needs it.
-#[derive(Debug)]
-enum Asked {
-    Login { account: Text, has_password: bool },
-    Logout,
-    Message { kind: SignalKind, channel: Option<i64>, target: Option<u16>, content: u64, weight: u64 },
-    TypedMessage,
-    Nick(Text),
-    Status,
-    Join { creates: Option<Text>, channel: Option<i64> },
-    Kick { user_id: Option<u16>, channel: Option<i64> },
-    Ban(Text),
-    Move(Option<u16>),
-    Channel { kind: SignalKind, name: Text },
-    Account(&'static str, Text),
-    ServerSettings(&'static str),
-    Transfer(&'static str),
-    Other(&'static str),
+/// A `kicked` line that the event it announces has not followed yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kicked {
+    FromChannel,
+    FromServer,
+    /// The server did it: the account logged in elsewhere and may do so only once.
+    ByServer,
 }
 
 impl Session {
@@ -92,11 +95,16 @@ impl Session {
             conversation: Conversation {
                 state: State::ExpectWelcome,
                 user_id: None,
+                is_met: false,
                 asked: VecDeque::new(),
-                is_tls: false,
+                head: Head::new(),
+                tls: Tracker::new(),
                 heard_server: false,
-                was_kicked: false,
+                had_login: false,
+                told_held: false,
+                kicked: None,
                 channel: None,
+                told_mismatch: false,
             },
         }
     }
@@ -118,11 +126,17 @@ impl Dissector for Session {
         context: &mut Context<'_>,
     ) -> Progress {
         let Self { client_lines, server_lines, conversation } = self;
+        conversation.begin(server, context);
+        if conversation.follow_tls(side, bytes, context) {
+            return conversation.progress();
+        }
         let mut input = bytes;
         match side {
             Side::Client => {
-                if conversation.begins_tls(bytes, context) {
-                    return Progress::Opaque;
+                conversation.meet_head(bytes, context);
+                if let Some(user_id) = conversation.user_id {
+                    server.hear(user_id, context.at);
+                    server.settle_stalls(context.connection.service, context.at, &mut context.output.signals);
                 }
                 while let Some(line) = client_lines.next(&mut input) {
                     conversation.on_client_line(line, context);
@@ -137,7 +151,8 @@ impl Dissector for Session {
                 }
             }
         }
-        if conversation.state == State::Transferring { Progress::Opaque } else { Progress::Following }
+        conversation.tell_held(context);
+        conversation.progress()
     }
 
     fn on_gap(&mut self, side: Side, missed: u64, _server: &mut Server, context: &mut Context<'_>) {
@@ -147,6 +162,10 @@ impl Dissector for Session {
         }
         // Which answers belong to which questions is no longer certain; error numbers still speak.
         self.conversation.asked.clear();
+        self.conversation.head = Head::missed();
+        if self.conversation.tls.handshake() == Handshake::Undecided {
+            self.conversation.tls = Tracker::ruled_out();
+        }
         context.signal(SignalKind::StreamGap, Detail { weight: missed, ..Detail::default() });
     }
 
@@ -155,13 +174,21 @@ impl Dissector for Session {
         if conversation.state == State::LoggedIn {
             conversation.leave_with_connection(server, context);
         }
+        conversation.tell_held(context);
+        if conversation.tls.is_under_way() {
+            conversation.tell_tls(SignalKind::TlsFailed, Some("closed"), context);
+        }
         if let Some(user_id) = conversation.user_id.take()
             && server.free(user_id, context.connection.id)
         {
             context.fact(Fact::UserFreed { user_id });
         }
+        if std::mem::take(&mut conversation.is_met) {
+            server.part(context.connection.client);
+        }
         // A server that has run out of handles accepts and closes without a word (`teamtalk.md` a.1).
-        if !conversation.heard_server && !conversation.is_tls && !context.connection.midway {
+        let is_tls = !matches!(conversation.tls.handshake(), Handshake::Undecided | Handshake::NotTls);
+        if !conversation.heard_server && !is_tls && !context.connection.midway {
             let detail = Detail { reason: Some("full"), ..Detail::default() };
             context.signal(SignalKind::ConnectionRefused, detail);
         }
@@ -180,26 +207,98 @@ impl Dissector for Session {
     }
 }
 
+/// Before there are lines.
 impl Conversation {
-    /// A TLS server never speaks first; its clients begin with a ClientHello (RFC 8446 section 5.1).
-    fn begins_tls(&mut self, bytes: &[u8], context: &mut Context<'_>) -> bool {
-        if self.heard_server || self.is_tls || !matches!(bytes, [0x16, 0x03, 0..=4, ..]) {
-            return false;
+    const fn progress(&self) -> Progress {
+        match self.state {
+            State::Transferring | State::Unreadable => Progress::Opaque,
+            State::ExpectWelcome | State::ExpectLogin | State::LoggedIn => Progress::Following,
         }
-        self.is_tls = true;
-        context.signal(SignalKind::TlsHandshake, Detail::default());
-        true
     }
 
+    /// Whoever was connected before anybody looked holds a session all the same.
+    fn begin(&mut self, server: &mut Server, context: &Context<'_>) {
+        if context.connection.midway && self.user_id.is_none() && !self.is_met {
+            self.is_met = true;
+            self.head = Head::missed();
+            self.tls = Tracker::ruled_out();
+            server.meet(context.connection.client);
+        }
+    }
+
+    /// A TLS server never speaks first; its clients begin with a ClientHello. Whether the bytes are TLS's.
+    fn follow_tls(&mut self, side: Side, bytes: &[u8], context: &mut Context<'_>) -> bool {
+        let before = self.tls.handshake();
+        if before == Handshake::NotTls {
+            return false;
+        }
+        match self.tls.take(side, bytes) {
+            Handshake::Undecided => false,
+            // It was a client's hello, to a server that talks plain text.
+            Handshake::NotTls if before == Handshake::Offered => {
+                self.tell_garbage(Foreign::Tls, context);
+                false
+            }
+            Handshake::NotTls => false,
+            Handshake::Offered | Handshake::Answered | Handshake::Concluded => true,
+            Handshake::Completed => {
+                self.state = State::Unreadable;
+                self.tell_tls(SignalKind::TlsHandshake, None, context);
+                true
+            }
+            Handshake::Failed => {
+                self.state = State::Unreadable;
+                self.tell_tls(SignalKind::TlsFailed, Some("alert"), context);
+                true
+            }
+        }
+    }
+
+    /// With the milliseconds since the connection was opened.
+    fn tell_tls(&self, kind: SignalKind, reason: Option<&'static str>, context: &mut Context<'_>) {
+        let weight = context.at.since(context.connection.opened).as_nanos() / 1_000_000;
+        context.signal(kind, Detail { reason, weight, ..Detail::default() });
+    }
+
+    /// First words of other protocols: scanners.
+    fn meet_head(&mut self, bytes: &[u8], context: &mut Context<'_>) {
+        if let Some(foreign) = self.head.take(bytes) {
+            self.tell_garbage(foreign, context);
+        }
+    }
+
+    fn tell_garbage(&mut self, foreign: Foreign, context: &mut Context<'_>) {
+        self.head = Head::missed();
+        let detail = Detail { reason: Some(foreign.as_str()), ..Detail::default() };
+        context.signal(SignalKind::ProtocolGarbage, detail);
+    }
+
+    /// A place taken without logging in, told once.
+    fn tell_held(&mut self, context: &mut Context<'_>) {
+        let waits = matches!(self.state, State::ExpectWelcome | State::ExpectLogin) && !self.had_login;
+        let span = context.at.since(context.connection.opened);
+        if waits && !self.told_held && span >= LOGIN_PATIENCE && !context.connection.midway {
+            self.told_held = true;
+            let weight = span.as_nanos() / 1_000_000;
+            context.signal(SignalKind::ConnectionHeld, Detail { weight, ..Detail::default() });
+        }
+    }
+}
+
+/// What the client says.
+impl Conversation {
     fn on_client_line(&mut self, line: Line<'_>, context: &mut Context<'_>) {
-        let message = match line {
-            Line::Complete(line) => Message::parse(line),
-            Line::TooLong(line) => Message::parse(line),
-        };
-        let Some(message) = message else {
+        let (Line::Complete(line) | Line::TooLong(line)) = line;
+        let Some(message) = Message::parse(line) else {
             return self.ask(None, Asked::Other("unknown"), context);
         };
-        if matches!(message.keyword, b"ping" | b"quit") {
+        let is_met_midway = self.state == State::ExpectWelcome && context.connection.midway;
+        if is_met_midway && !message.keyword.iter().all(u8::is_ascii_lowercase) {
+            self.state = State::Unreadable;
+            return;
+        }
+        // `pong` or nothing, unless the server cannot read the line: that is an error like any other.
+        if matches!(message.keyword, b"ping" | b"quit") && message.is_well_formed() {
             return;
         }
         let asked = Asked::read(&message, context);
@@ -207,7 +306,10 @@ impl Conversation {
     }
 
     fn ask(&mut self, id: Option<i64>, asked: Asked, context: &mut Context<'_>) {
-        if let Asked::Login { account, has_password } = &asked {
+        if self.state == State::Unreadable {
+            return;
+        }
+        if let Asked::Login { account, has_password, .. } = &asked {
             let method = Some(login_method(account, *has_password));
             let detail = Detail { method, account: Some(account.clone()), ..Detail::default() };
             context.signal(SignalKind::LoginAttempted, detail);
@@ -220,7 +322,10 @@ impl Conversation {
         }
         self.asked.push_back(Question { id, asked });
     }
+}
 
+/// What the server says.
+impl Conversation {
     fn on_server_line(&mut self, line: &[u8], server: &mut Server, context: &mut Context<'_>) {
         let Some(message) = Message::parse(line) else {
             return;
@@ -231,17 +336,21 @@ impl Conversation {
             b"ok" => self.on_ok(server, context),
             b"error" => self.on_error(&message, server, context),
             b"accepted" => self.on_accepted(&message, server, context),
-            b"loggedout" => self.on_logged_out(&message, context),
-            b"kicked" => self.was_kicked = !message.has_text("chanid") || self.was_kicked,
+            b"loggedout" => self.on_logged_out(&message, server, context),
+            b"kicked" => self.kicked = Some(Kicked::read(&message)),
             b"joined" | b"left" => self.on_moved(&message, server, context),
             b"addchannel" | b"updatechannel" => remember_channel(&message, server),
             b"removechannel" => {
-                if let Some(id) = message.number("chanid") {
+                if let Some(id) = Place::of(&message).and_then(|place| place.number()) {
                     server.forget_channel(id);
                 }
             }
-            b"loggedin" | b"adduser" | b"updateuser" => remember_user(&message, server),
+            b"loggedin" | b"adduser" | b"updateuser" => self.on_user(&message, server, context),
+            b"removeuser" => on_user_left(&message, server),
             b"filedeliver" | b"fileready" => self.on_transfer(context),
+            b"messagedeliver" | b"serverupdate" => self.catch_up(server),
+            // Events that change nothing here: end, pong, userbanned, useraccount, adduseraccount,
+            // removeuseraccount, addfile, removefile, fileaccepted, filecompleted, stats.
             _ => {}
         }
     }
@@ -251,16 +360,29 @@ impl Conversation {
             return;
         }
         self.state = State::ExpectLogin;
-        let Some(user_id) = message.user_id("userid") else {
-            return;
-        };
+        if let Some(major) = message.text("protocol").and_then(|version| major(&version)) {
+            server.state_protocol(major);
+        }
+        if let Some(user_id) = message.user_id("userid") {
+            self.bind(user_id, Binding::Free, server, context);
+        }
+    }
+
+    fn bind(&mut self, user_id: u16, binding: Binding, server: &mut Server, context: &mut Context<'_>) {
         self.user_id = Some(user_id);
-        server.bind(user_id, context.connection.id, context.connection.client);
+        let connection = context.connection;
+        server.bind(user_id, connection.id, connection.client, binding, context.at);
+        if std::mem::take(&mut self.is_met) {
+            server.part(connection.client);
+        }
         context.fact(Fact::UserBound { user_id });
     }
 
     /// The answer to this id comes next: whatever was asked before it was answered or missed.
     fn synchronise(&mut self, id: Option<i64>) {
+        if self.asked.front().is_some_and(|question| question.id == id) {
+            return;
+        }
         let Some(at) = self.asked.iter().position(|question| question.id == id && id.is_some()) else {
             return;
         };
@@ -272,71 +394,165 @@ impl Conversation {
         let nickname = Text::new(&message.text("nickname").unwrap_or_default());
         let method = login_method(&account, message.has_text("password"));
         self.state = State::LoggedIn;
-        self.was_kicked = false;
-        let user_id = self.user_id.or_else(|| message.user_id("userid"));
-        if let Some(user_id) = user_id {
-            if self.user_id.is_none() {
-                self.user_id = Some(user_id);
-                server.bind(user_id, context.connection.id, context.connection.client);
-                context.fact(Fact::UserBound { user_id });
-            }
-            if let Some(user) = server.user_mut(user_id) {
-                user.nickname = Some(nickname.clone());
-                user.account = Some(account.clone());
-            }
+        self.had_login = true;
+        self.kicked = None;
+        self.told_mismatch = false;
+        if let (None, Some(user_id)) = (self.user_id, message.user_id("userid")) {
+            self.bind(user_id, Binding::Unknown, server, context);
         }
+        if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
+            user.nickname = Some(nickname.clone());
+            user.account = Some(account.clone());
+            user.is_logged_in = true;
+            user.packet_protocol = None;
+        }
+        let connection = context.connection;
+        let (at, flow, address) = (context.at, connection.id, connection.client);
+        server.watch_login(Login { at, flow, address, nickname: nickname.clone(), account: account.clone() });
         let detail = Detail {
             method: Some(method),
             account: Some(account),
             nickname: Some(nickname),
-            number: user_id.map(u32::from),
+            number: self.user_id.map(u32::from),
             ..Detail::default()
         };
         context.signal(SignalKind::LoginSucceeded, detail);
+        let asked = self.asked.front().map(|question| &question.asked);
+        if let Some(Asked::Login { protocol: Some(protocol), .. }) = asked {
+            let protocol = *protocol;
+            if !server.speaks(protocol) {
+                self.tell_mismatch("protocol", protocol, server, context);
+            }
+        }
     }
 
-    fn on_logged_out(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
-        // With a user id it is somebody else's.
+    /// Lines that only a logged-in user gets, on a connection whose login was missed.
+    fn catch_up(&mut self, server: &mut Server) {
+        if self.state == State::ExpectWelcome {
+            self.state = State::LoggedIn;
+            self.had_login = true;
+            if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
+                user.is_logged_in = true;
+            }
+        }
+    }
+
+    /// Without a user id it is this one's own.
+    fn on_logged_out(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
         if message.number("userid").is_some() || self.state != State::LoggedIn {
             return;
         }
-        self.state = State::ExpectLogin;
-        let reason = if self.was_kicked { "kicked" } else { "logout" };
-        self.was_kicked = false;
-        context.signal(SignalKind::LoginEnded, Detail { reason: Some(reason), ..Detail::default() });
-    }
-
-    fn on_moved(&mut self, message: &Message<'_>, server: &Server, context: &mut Context<'_>) {
-        let Some(id) = message.number("chanid") else {
-            return;
+        let reason = match self.kicked.take() {
+            Some(Kicked::ByServer) => "kicked-by-server",
+            Some(Kicked::FromServer | Kicked::FromChannel) => "kicked",
+            None => "logout",
         };
-        self.state = State::LoggedIn;
-        let joined = message.keyword == b"joined";
-        self.channel = joined.then_some(id);
-        let kind = if joined { SignalKind::ChannelJoined } else { SignalKind::ChannelLeft };
-        context.signal(kind, Detail { channel: Some(server.channel(id)), ..self.own_detail(server) });
+        self.end_login(reason, server, context);
+        self.state = State::ExpectLogin;
     }
 
     /// The server logs out whoever disconnects, and says so to the others.
-    fn leave_with_connection(&mut self, server: &Server, context: &mut Context<'_>) {
+    fn leave_with_connection(&mut self, server: &mut Server, context: &mut Context<'_>) {
+        self.end_login("disconnected", server, context);
+    }
+
+    fn end_login(&mut self, reason: &'static str, server: &mut Server, context: &mut Context<'_>) {
         let own = self.own_detail(server);
-        if let Some(id) = self.channel.take() {
-            let channel = Some(server.channel(id));
-            let detail = Detail { channel, reason: Some("disconnected"), ..own.clone() };
-            context.signal(SignalKind::ChannelLeft, detail);
+        if let Some(place) = self.channel.take() {
+            let channel = Some(place.name(server));
+            context.signal(SignalKind::ChannelLeft, Detail { channel, reason: Some(reason), ..own.clone() });
         }
-        context.signal(SignalKind::LoginEnded, Detail { reason: Some("disconnected"), ..own });
+        context.signal(SignalKind::LoginEnded, Detail { reason: Some(reason), ..own });
+        if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
+            user.is_logged_in = false;
+            user.channel = None;
+        }
+    }
+
+    fn on_moved(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
+        let Some(place) = Place::of(message) else {
+            return;
+        };
+        self.state = State::LoggedIn;
+        self.had_login = true;
+        let joined = message.keyword == b"joined";
+        let detail = Detail { channel: Some(place.name(server)), ..self.own_detail(server) };
+        if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
+            user.channel = if joined { place.number() } else { None };
+        }
+        if joined {
+            self.channel = Some(place);
+            context.signal(SignalKind::ChannelJoined, detail);
+        } else {
+            self.channel = None;
+            let was_kicked = self.kicked == Some(Kicked::FromChannel);
+            if was_kicked {
+                self.kicked = None;
+            }
+            let reason = was_kicked.then_some("kicked");
+            context.signal(SignalKind::ChannelLeft, Detail { reason, ..detail });
+        }
+    }
+
+    /// Somebody's names and versions, this one's own among them.
+    fn on_user(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
+        self.catch_up(server);
+        let Some(user_id) = message.user_id("userid") else {
+            return;
+        };
+        let Some(user) = server.user_mut(user_id) else {
+            return;
+        };
+        if let Some(nickname) = message.text("nickname") {
+            user.rename(&nickname);
+        }
+        let packet_protocol = message.number("packetprotocol");
+        if let Some(packet_protocol) = packet_protocol {
+            user.packet_protocol = Some(packet_protocol);
+        }
+        if self.user_id != Some(user_id) {
+            return;
+        }
+        let Some(spoken) = packet_protocol.filter(|spoken| *spoken > 0) else {
+            return;
+        };
+        let version = message.text("version").and_then(|version| major(&version));
+        match version {
+            Some(version) if !server.speaks(version) => {
+                self.tell_mismatch("version", version, server, context);
+            }
+            _ if !server.suits_channel(user_id, spoken) => {
+                let number = u32::try_from(spoken).unwrap_or(u32::MAX);
+                self.tell_mismatch("packet-protocol", number, server, context);
+            }
+            _ => {}
+        }
+    }
+
+    /// Once per login.
+    fn tell_mismatch(
+        &mut self,
+        reason: &'static str,
+        number: u32,
+        server: &Server,
+        context: &mut Context<'_>,
+    ) {
+        if !std::mem::replace(&mut self.told_mismatch, true) {
+            let own = self.own_detail(server);
+            let detail = Detail { reason: Some(reason), number: Some(number), ..own };
+            context.signal(SignalKind::VersionMismatch, detail);
+        }
     }
 
     fn on_transfer(&mut self, context: &mut Context<'_>) {
         if self.state != State::ExpectLogin {
             return;
         }
-        let Some(at) = self.asked.iter().position(|question| matches!(question.asked, Asked::Transfer(_)))
-        else {
+        let is_transfer = |question: &&Question| matches!(question.asked, Asked::Transfer(_));
+        let Some(question) = self.asked.iter().find(is_transfer) else {
             return;
         };
-        let command = self.asked.get(at).map(|question| question.asked.keyword());
+        let command = Some(question.asked.keyword());
         self.state = State::Transferring;
         self.asked.clear();
         context.signal(SignalKind::FileTransferred, Detail { command, ..Detail::default() });
@@ -347,10 +563,11 @@ impl Conversation {
             return;
         };
         let own = self.own_detail(server);
+        let name = |user_id: Option<u16>| user_id.map(|id| server.name_of(id));
+        let place = |channel: Option<Place>| channel.map(|place| place.name(server));
         let (kind, detail) = match asked {
             Asked::Message { kind, channel, target, content, weight } => {
-                let channel = channel.map(|id| server.channel(id));
-                let target = target.map(|id| server.name_of(id));
+                let (channel, target) = (place(channel), name(target));
                 (kind, Detail { channel, target, content: Some(content), weight, ..own })
             }
             Asked::Nick(nickname) => (SignalKind::NickChanged, Detail { nickname: Some(nickname), ..own }),
@@ -359,16 +576,20 @@ impl Conversation {
                 (SignalKind::ChannelCreated, Detail { channel: Some(name), ..own })
             }
             Asked::Kick { user_id, channel } => {
-                let target = user_id.map(|id| server.name_of(id));
-                let channel = channel.filter(|id| *id > 0).map(|id| server.channel(id));
+                let (target, channel) = (name(user_id), place(channel));
                 (SignalKind::UserKicked, Detail { target, channel, ..own })
             }
-            Asked::Ban(target) => (SignalKind::UserBanned, Detail { target: Some(target), ..own }),
-            Asked::Move(user_id) => {
-                let target = user_id.map(|id| server.name_of(id));
-                (SignalKind::UserMoved, Detail { target, ..own })
+            Asked::Ban { user_id, target, scope } => {
+                let target = if target.is_empty() { name(user_id) } else { Some(target) };
+                (SignalKind::UserBanned, Detail { target, reason: Some(scope), ..own })
             }
-            Asked::Channel { kind, name } => (kind, Detail { channel: Some(name), ..own }),
+            Asked::Move { user_id, channel } => {
+                let (target, channel) = (name(user_id), place(channel));
+                (SignalKind::UserMoved, Detail { target, channel, ..own })
+            }
+            Asked::Channel { kind, name, channel } => {
+                (kind, Detail { channel: name.or_else(|| place(channel)), ..own })
+            }
             Asked::Account(command, account) => {
                 let detail = Detail { command: Some(command), target: Some(account), ..own };
                 (SignalKind::AccountChanged, detail)
@@ -392,8 +613,8 @@ impl Conversation {
         let question = self.asked.pop_front();
         let number = message.number("number").and_then(|number| u32::try_from(number).ok());
         let asked = question.as_ref().map(|question| &question.asked);
-        let own = Detail { number, ..self.own_detail(server) };
-        let login = if let Some(Asked::Login { account, has_password }) = asked {
+        let own = Detail { number, reason: number.and_then(reason), ..self.own_detail(server) };
+        let login = if let Some(Asked::Login { account, has_password, .. }) = asked {
             let method = Some(login_method(account, *has_password));
             Some(Detail { method, account: Some(account.clone()), ..own.clone() })
         } else {
@@ -409,8 +630,8 @@ impl Conversation {
             }
             (_, Some(login)) => context.signal(SignalKind::LoginRefused, login),
             (Some(2001 | 2004 | 2015), None) => {
-                let channel = if let Some(Asked::Join { channel: Some(id), .. }) = asked {
-                    Some(server.channel(*id))
+                let channel = if let Some(Asked::Join { channel: Some(place), .. }) = asked {
+                    Some(place.name(server))
                 } else {
                     None
                 };
@@ -436,134 +657,36 @@ impl Conversation {
     }
 }
 
-fn login_method(account: &Text, has_password: bool) -> Method {
-    if account.is_empty() || !has_password { Method::Guest } else { Method::Account }
+impl Kicked {
+    fn read(message: &Message<'_>) -> Self {
+        if Place::of(message).is_some() {
+            Self::FromChannel
+        } else if message.number("kickerid") == Some(0) {
+            Self::ByServer
+        } else {
+            Self::FromServer
+        }
+    }
 }
 
 fn remember_channel(message: &Message<'_>, server: &mut Server) {
     let path = message.text("channel").or_else(|| message.text("name"));
-    if let (Some(id), Some(path)) = (message.number("chanid"), path)
+    let id = message.number("chanid").or_else(|| message.number("channelid"));
+    if let (Some(id), Some(path)) = (id, path)
         && !path.is_empty()
     {
         server.name_channel(id, &path);
     }
 }
 
-fn remember_user(message: &Message<'_>, server: &mut Server) {
-    let (Some(user_id), Some(nickname)) = (message.user_id("userid"), message.text("nickname")) else {
-        return;
-    };
-    if let Some(user) = server.user_mut(user_id) {
-        user.nickname = Some(Text::new(&nickname));
+/// Somebody else left a channel.
+fn on_user_left(message: &Message<'_>, server: &mut Server) {
+    if let Some(user) = message.user_id("userid").and_then(|user_id| server.user_mut(user_id))
+        && user.channel == Place::of(message).and_then(|place| place.number())
+    {
+        user.channel = None;
     }
 }
 
-impl Asked {
-    /// Reads a client's command. Values of `password`, `oppassword`, `filetxkey` and `content` are not kept.
-    fn read(message: &Message<'_>, context: &Context<'_>) -> Self {
-        let text = |name: &str| Text::new(&message.text(name).unwrap_or_default());
-        match message.keyword {
-            b"login" => Self::Login { account: text("username"), has_password: message.has_text("password") },
-            b"logout" => Self::Logout,
-            b"message" => Self::read_message(message, context),
-            b"changenick" => Self::Nick(text("nickname")),
-            b"changestatus" => Self::Status,
-            b"join" => {
-                let parent = message.number("parentid").is_some();
-                Self::Join { creates: parent.then(|| text("name")), channel: message.number("chanid") }
-            }
-            b"kick" => Self::Kick { user_id: message.user_id("userid"), channel: message.number("chanid") },
-            b"ban" => Self::Ban(ban_target(message)),
-            b"moveuser" => Self::Move(message.user_id("userid")),
-            b"makechannel" => Self::Channel { kind: SignalKind::ChannelCreated, name: text("name") },
-            b"updatechannel" => {
-                Self::Channel { kind: SignalKind::ChannelChanged, name: channel_number(message) }
-            }
-            b"removechannel" => {
-                Self::Channel { kind: SignalKind::ChannelRemoved, name: channel_number(message) }
-            }
-            b"newaccount" => Self::Account("newaccount", text("username")),
-            b"delaccount" => Self::Account("delaccount", text("username")),
-            b"updateserver" => Self::ServerSettings("updateserver"),
-            b"saveconfig" => Self::Other("saveconfig"),
-            b"sendfile" => Self::Transfer("sendfile"),
-            b"recvfile" => Self::Transfer("recvfile"),
-            other => Self::Other(known_keyword(other)),
-        }
-    }
-
-    fn read_message(message: &Message<'_>, context: &Context<'_>) -> Self {
-        let kind = match message.number("type") {
-            Some(1) => SignalKind::MessagePrivate,
-            Some(2) => SignalKind::MessageChannel,
-            Some(3) => SignalKind::MessageBroadcast,
-            // Type 4 carries "is typing" and the like.
-            _ => return Self::TypedMessage,
-        };
-        let content = message.text("content").unwrap_or_default();
-        Self::Message {
-            kind,
-            channel: message.number("chanid"),
-            target: message.user_id("destuserid"),
-            content: context.content_hash(&content),
-            weight: content.len() as u64,
-        }
-    }
-
-    const fn keyword(&self) -> &'static str {
-        match self {
-            Self::Login { .. } => "login",
-            Self::Logout => "logout",
-            Self::Message { .. } | Self::TypedMessage => "message",
-            Self::Nick(_) => "changenick",
-            Self::Status => "changestatus",
-            Self::Join { .. } => "join",
-            Self::Kick { .. } => "kick",
-            Self::Ban(_) => "ban",
-            Self::Move(_) => "moveuser",
-            Self::Channel { kind: SignalKind::ChannelCreated, .. } => "makechannel",
-            Self::Channel { kind: SignalKind::ChannelRemoved, .. } => "removechannel",
-            Self::Channel { .. } => "updatechannel",
-            Self::Account(command, _)
-            | Self::ServerSettings(command)
-            | Self::Transfer(command)
-            | Self::Other(command) => command,
-        }
-    }
-}
-
-fn ban_target(message: &Message<'_>) -> Text {
-    for name in ["ipaddr", "username", "nickname", "channel"] {
-        if let Some(text) = message.text(name).filter(|text| !text.is_empty()) {
-            return Text::new(&text);
-        }
-    }
-    match message.user_id("userid") {
-        Some(user_id) => Text::from(format!("#{user_id}").as_str()),
-        None => Text::from(""),
-    }
-}
-
-fn channel_number(message: &Message<'_>) -> Text {
-    Text::from(format!("#{}", message.number("chanid").unwrap_or(0)).as_str())
-}
-
-/// The other commands of the protocol, by their own name; anything else is "unknown".
-fn known_keyword(keyword: &[u8]) -> &'static str {
-    const KNOWN: [&str; 13] = [
-        "leave",
-        "subscribe",
-        "unsubscribe",
-        "unban",
-        "listbans",
-        "op",
-        "querystats",
-        "listaccounts",
-        "regsendfile",
-        "regrecvfile",
-        "deletefile",
-        "filedeliver",
-        "begin",
-    ];
-    KNOWN.into_iter().find(|known| known.as_bytes() == keyword).unwrap_or("unknown")
-}
+#[cfg(test)]
+mod tests;

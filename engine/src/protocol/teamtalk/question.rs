@@ -1,0 +1,267 @@
+//! What a client asks, as far as its answer needs it (`teamtalk.md` a.5), and what refusals mean (a.7).
+//!
+//! Values of `password`, `oppassword`, `serverpassword`, `filetxkey` and `content` are not kept.
+
+use crate::{
+    protocol::Context,
+    signal::{Method, SignalKind},
+    text::Text,
+};
+
+use super::{Server, message::Message};
+
+/// A question and the number that its answer will repeat.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// The client's `id=`.
+    pub(super) id: Option<i64>,
+    /// What is asked.
+    pub(super) asked: Asked,
+}
+
+/// A channel: TeamTalk 5 gives numbers (TeamTalk 4 by another name), TeamTalk 4 gives paths too.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Place {
+    /// By number.
+    Number(i64),
+    /// By path.
+    Path(Text),
+}
+
+/// A client's command.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// `login`.
+    Login { account: Text, has_password: bool, protocol: Option<u32> },
+    /// `logout`.
+    Logout,
+    /// `message`, types 1 to 3.
+    Message { kind: SignalKind, channel: Option<Place>, target: Option<u16>, content: u64, weight: u64 },
+    /// `message` of other types: "is typing" and the like.
+    TypedMessage,
+    /// `changenick`.
+    Nick(Text),
+    /// `changestatus`.
+    Status,
+    /// `join`.
+    Join { creates: Option<Text>, channel: Option<Place> },
+    /// `kick`.
+    Kick { user_id: Option<u16>, channel: Option<Place> },
+    /// `ban`.
+    Ban { user_id: Option<u16>, target: Text, scope: &'static str },
+    /// `moveuser`.
+    Move { user_id: Option<u16>, channel: Option<Place> },
+    /// `makechannel`, `updatechannel`, `removechannel`.
+    Channel { kind: SignalKind, name: Option<Text>, channel: Option<Place> },
+    /// `newaccount`, `delaccount`.
+    Account(&'static str, Text),
+    /// `updateserver`.
+    ServerSettings(&'static str),
+    /// `sendfile`, `recvfile`.
+    Transfer(&'static str),
+    /// Whatever else, by its own name.
+    Other(&'static str),
+}
+
+impl Place {
+    /// The channel a line is about.
+    pub(super) fn of(message: &Message<'_>) -> Option<Self> {
+        let number = message.number("chanid").or_else(|| message.number("channelid"));
+        let path = || message.text("channel").filter(|path| !path.is_empty());
+        number.map(Self::Number).or_else(|| path().map(|path| Self::Path(Text::new(&path))))
+    }
+
+    /// How it is shown.
+    pub(super) fn name(&self, server: &Server) -> Text {
+        match self {
+            Self::Number(id) => server.channel(*id),
+            Self::Path(path) => path.clone(),
+        }
+    }
+
+    /// Its number, where it has one.
+    pub(super) const fn number(&self) -> Option<i64> {
+        match self {
+            Self::Number(id) => Some(*id),
+            Self::Path(_) => None,
+        }
+    }
+}
+
+impl Asked {
+    /// Reads a client's command.
+    pub(super) fn read(message: &Message<'_>, context: &Context<'_>) -> Self {
+        let text = |name: &str| Text::new(&message.text(name).unwrap_or_default());
+        let channel = |kind, name| Self::Channel { kind, name, channel: Place::of(message) };
+        match message.keyword {
+            b"login" => Self::Login {
+                account: text("username"),
+                has_password: message.has_text("password"),
+                protocol: message.text("protocol").and_then(|version| major(&version)),
+            },
+            b"logout" => Self::Logout,
+            b"message" => Self::read_message(message, context),
+            b"changenick" => Self::Nick(text("nickname")),
+            b"changestatus" => Self::Status,
+            b"join" => {
+                let creates = message.number("parentid").is_some().then(|| text("name"));
+                Self::Join { creates, channel: Place::of(message) }
+            }
+            b"kick" => {
+                // Channel 0 is the server itself.
+                let channel = Place::of(message).filter(|place| place.number() != Some(0));
+                Self::Kick { user_id: message.user_id("userid"), channel }
+            }
+            b"ban" => Self::read_ban(message),
+            b"moveuser" => {
+                let path = || message.text("destchannel").map(|path| Place::Path(Text::new(&path)));
+                Self::Move { user_id: message.user_id("userid"), channel: Place::of(message).or_else(path) }
+            }
+            b"makechannel" => channel(SignalKind::ChannelCreated, Some(text("name"))),
+            b"updatechannel" => channel(SignalKind::ChannelChanged, None),
+            b"removechannel" => channel(SignalKind::ChannelRemoved, None),
+            b"newaccount" => Self::Account("newaccount", text("username")),
+            b"delaccount" => Self::Account("delaccount", text("username")),
+            b"updateserver" => Self::ServerSettings("updateserver"),
+            b"sendfile" => Self::Transfer("sendfile"),
+            b"recvfile" => Self::Transfer("recvfile"),
+            other => Self::Other(known_keyword(other)),
+        }
+    }
+
+    fn read_message(message: &Message<'_>, context: &Context<'_>) -> Self {
+        let kind = match message.number("type") {
+            Some(1) => SignalKind::MessagePrivate,
+            Some(2) => SignalKind::MessageChannel,
+            Some(3) => SignalKind::MessageBroadcast,
+            _ => return Self::TypedMessage,
+        };
+        let content = message.text("content").unwrap_or_default();
+        Self::Message {
+            kind,
+            channel: Place::of(message),
+            target: message.user_id("destuserid"),
+            content: context.content_hash(&content),
+            weight: content.len() as u64,
+        }
+    }
+
+    fn read_ban(message: &Message<'_>) -> Self {
+        const CHANNEL: i64 = 1;
+        const ADDRESS: i64 = 2;
+        const USERNAME: i64 = 4;
+        let target = ["ipaddr", "username", "nickname", "channel"]
+            .into_iter()
+            .find_map(|name| message.text(name).filter(|text| !text.is_empty()))
+            .map_or_else(|| Text::from(""), |text| Text::new(&text));
+        let kind = message.number("type").unwrap_or(ADDRESS);
+        let scope = if kind & CHANNEL != 0 {
+            "channel"
+        } else if kind & USERNAME != 0 {
+            "account"
+        } else {
+            "address"
+        };
+        Self::Ban { user_id: message.user_id("userid"), target, scope }
+    }
+
+    /// The command's name.
+    pub(super) const fn keyword(&self) -> &'static str {
+        match self {
+            Self::Login { .. } => "login",
+            Self::Logout => "logout",
+            Self::Message { .. } | Self::TypedMessage => "message",
+            Self::Nick(_) => "changenick",
+            Self::Status => "changestatus",
+            Self::Join { .. } => "join",
+            Self::Kick { .. } => "kick",
+            Self::Ban { .. } => "ban",
+            Self::Move { .. } => "moveuser",
+            Self::Channel { kind: SignalKind::ChannelCreated, .. } => "makechannel",
+            Self::Channel { kind: SignalKind::ChannelRemoved, .. } => "removechannel",
+            Self::Channel { .. } => "updatechannel",
+            Self::Account(command, _)
+            | Self::ServerSettings(command)
+            | Self::Transfer(command)
+            | Self::Other(command) => command,
+        }
+    }
+}
+
+/// The first number of a version: 5 of "5.14".
+pub(super) fn major(version: &[u8]) -> Option<u32> {
+    let digits = version.split(|byte| *byte == b'.').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The other commands of the protocol, by their own name; anything else is "unknown".
+fn known_keyword(keyword: &[u8]) -> &'static str {
+    const KNOWN: [&str; 15] = [
+        "deletefile",
+        "filedeliver",
+        "leave",
+        "listaccounts",
+        "listbans",
+        "op",
+        "ping",
+        "querystats",
+        "quit",
+        "regrecvfile",
+        "regsendfile",
+        "saveconfig",
+        "subscribe",
+        "unban",
+        "unsubscribe",
+    ];
+    KNOWN.into_iter().find(|known| known.as_bytes() == keyword).unwrap_or("unknown")
+}
+
+/// An account without a name or a password is a guest's.
+pub(super) fn login_method(account: &Text, has_password: bool) -> Method {
+    if account.is_empty() || !has_password { Method::Guest } else { Method::Account }
+}
+
+/// What an error number means (`teamtalk.md` a.7), in one word for reports.
+pub(super) const fn reason(number: u32) -> Option<&'static str> {
+    Some(match number {
+        1000 => "syntax",
+        1001 => "unknown-command",
+        1002 => "missing-parameter",
+        1003 => "incompatible-protocol",
+        1004 => "unknown-codec",
+        1005 => "invalid-username",
+        2001 => "wrong-channel-password",
+        2002 => "wrong-account",
+        2003 => "server-full",
+        2004 => "channel-full",
+        2005 => "banned",
+        2006 => "not-authorised",
+        2008 => "disk-usage",
+        2010 => "wrong-operator-password",
+        2011 => "codec-bitrate",
+        2012 => "logins-per-address",
+        2013 => "too-many-channels",
+        2014 => "too-fast",
+        2015 => "banned-from-channel",
+        2016 => "too-many-transfers",
+        3000 => "not-logged-in",
+        3001 => "already-logged-in",
+        3002 => "not-in-channel",
+        3003 => "already-in-channel",
+        3004 => "channel-exists",
+        3005 => "channel-not-found",
+        3006 => "user-not-found",
+        3007 => "ban-not-found",
+        3008 => "transfer-not-found",
+        3009 => "file-not-opened",
+        3010 => "account-not-found",
+        3011 => "file-not-found",
+        3012 => "file-exists",
+        3013 => "files-disabled",
+        3015 => "channel-has-users",
+        3016 => "login-service",
+        3017 => "cannot-be-hidden",
+        4000 => "suspended",
+        _ => return None,
+    })
+}

@@ -1,0 +1,169 @@
+//! The committed captures, as the engine takes them.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use floodwall_engine::{
+    Configuration, Engine, Packet, Protocol, Service, Side, Timestamp, packet::Body, signal::Signal,
+    stream::FlowKey,
+};
+use floodwall_wire::{
+    Class, Reason,
+    frame::{self, TcpHeader, Transport, tcp_flags},
+    window::SliceWindow,
+};
+
+/// What happened, by kind and address.
+pub type Counts = BTreeMap<(&'static str, String), u64>;
+
+/// One packet of a capture, owned so that it can be cut, doubled and moved.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub at: Timestamp,
+    pub from: Side,
+    pub key: FlowKey,
+    pub body: RecordedBody,
+}
+
+#[derive(Clone, Debug)]
+pub enum RecordedBody {
+    Segment { tcp: TcpHeader, payload: Vec<u8> },
+    Datagram(Vec<u8>),
+}
+
+impl Recorded {
+    pub fn packet(&self) -> Packet<'_> {
+        let body = match &self.body {
+            RecordedBody::Segment { tcp, payload } => Body::Segment { tcp: *tcp, payload, whole: &[] },
+            RecordedBody::Datagram(payload) => Body::Datagram(payload),
+        };
+        Packet {
+            at: self.at,
+            service: 0,
+            from: self.from,
+            client: self.key.client,
+            client_port: self.key.client_port,
+            server: self.key.server,
+            server_port: self.key.server_port,
+            class: Class::TcpPayload,
+            reason: Reason::Admitted,
+            body,
+        }
+    }
+
+    /// Whether it may change places with its neighbours: not the packets that open and close.
+    pub fn is_movable(&self) -> bool {
+        const FIXED: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
+        matches!(&self.body, RecordedBody::Segment { tcp, .. } if tcp.flags & FIXED == 0)
+    }
+}
+
+pub fn corpus() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus")
+}
+
+/// Every capture of one protocol, by name, with its service's port.
+pub fn captures(folder: &str) -> Vec<(String, Vec<Recorded>)> {
+    let port = if folder == "irc" { 6_667 } else { 10_333 };
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(corpus().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "pcap"));
+    paths.sort();
+    assert!(!paths.is_empty(), "the corpus is committed");
+    paths
+        .into_iter()
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, frames(&std::fs::read(&path).unwrap()).filter_map(|frame| record(&frame, port)).collect())
+        })
+        .collect()
+}
+
+pub fn capture(folder: &str, name: &str) -> Vec<Recorded> {
+    captures(folder).into_iter().find(|(found, _)| found == name).unwrap().1
+}
+
+/// Classic pcap, little-endian, microseconds, Ethernet.
+fn frames(file: &[u8]) -> impl Iterator<Item = (Timestamp, &[u8])> {
+    assert_eq!(file[..4], 0xa1b2_c3d4u32.to_le_bytes());
+    let mut rest = &file[24..];
+    std::iter::from_fn(move || {
+        let header: &[u8; 16] = rest.first_chunk()?;
+        let field = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
+        let nanos = u64::from(field(0)) * 1_000_000_000 + u64::from(field(4)) * 1_000;
+        let (frame, tail) = rest[16..].split_at(field(8) as usize);
+        rest = tail;
+        Some((Timestamp::from_nanos(nanos), frame))
+    })
+}
+
+fn record((at, bytes): &(Timestamp, &[u8]), port: u16) -> Option<Recorded> {
+    let window = SliceWindow::new(bytes);
+    let headers = frame::walk(&window).ok()?;
+    let from = match port {
+        _ if headers.destination_port == port => Side::Client,
+        _ if headers.source_port == port => Side::Server,
+        _ => return None,
+    };
+    let key = match from {
+        Side::Client => FlowKey {
+            client: headers.source,
+            server: headers.destination,
+            client_port: headers.source_port,
+            server_port: headers.destination_port,
+        },
+        Side::Server => FlowKey {
+            client: headers.destination,
+            server: headers.source,
+            client_port: headers.destination_port,
+            server_port: headers.source_port,
+        },
+    };
+    let slice = |offset: u32, length: u32| bytes[offset as usize..(offset + length) as usize].to_vec();
+    let body = match headers.transport {
+        Transport::Tcp => {
+            let tcp = headers.tcp(&window)?;
+            RecordedBody::Segment { tcp, payload: slice(tcp.payload_offset, tcp.payload_bytes) }
+        }
+        Transport::Udp => {
+            RecordedBody::Datagram(slice(headers.datagram_offset(), headers.datagram_bytes))
+        }
+    };
+    Some(Recorded { at: *at, from, key, body })
+}
+
+pub fn engine(folder: &str) -> Engine {
+    let protocol = if folder == "irc" { Protocol::Irc } else { Protocol::TeamTalk };
+    let service = Service { protocol, query_ports: Vec::new(), rules: Vec::new() };
+    Engine::new(Configuration { services: vec![service], seed: 7 })
+}
+
+/// Every signal of a whole capture.
+pub fn signals<'a>(folder: &str, packets: impl IntoIterator<Item = &'a Recorded>) -> Vec<Signal> {
+    let mut engine = engine(folder);
+    let mut signals = Vec::new();
+    for packet in packets {
+        engine.handle_packet_with(&packet.packet(), &mut |signal| signals.push(signal.clone()));
+    }
+    engine.finish_with(&mut |signal| signals.push(signal.clone()));
+    signals
+}
+
+pub fn counts(signals: &[Signal]) -> Counts {
+    let mut counts = Counts::new();
+    for signal in signals {
+        *counts.entry((signal.kind.as_str(), signal.address.to_string())).or_default() += 1;
+    }
+    counts
+}
+
+/// Numbers from a seed, the same on every machine.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides.max(1)
+    }
+}
