@@ -66,6 +66,8 @@ pub struct Engine {
     signals: BTreeMap<SignalKind, u64>,
     fired: BTreeMap<RuleId, Fired>,
     commands: VecDeque<Command>,
+    /// The signals of the last call, where somebody wants to see them.
+    watched: Option<Vec<Signal>>,
     housekeeping_at: Timestamp,
     now: Timestamp,
 }
@@ -85,6 +87,7 @@ impl Engine {
             signals: BTreeMap::new(),
             fired: BTreeMap::new(),
             commands: VecDeque::new(),
+            watched: None,
             housekeeping_at: Timestamp::EPOCH,
             now: Timestamp::EPOCH,
         }
@@ -139,6 +142,19 @@ impl Engine {
         for signal in &output.signals {
             self.handle_signal(signal);
         }
+        if let Some(watched) = &mut self.watched {
+            watched.extend(output.signals);
+        }
+    }
+
+    /// From now on signals can be taken after each call; they are kept only if they are.
+    pub fn watch_signals(&mut self) {
+        self.watched = Some(Vec::new());
+    }
+
+    /// The signals since this was called last.
+    pub fn take_signals(&mut self) -> Vec<Signal> {
+        self.watched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn handle_signal(&mut self, signal: &Signal) {

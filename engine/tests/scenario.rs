@@ -75,7 +75,7 @@ impl World {
             server_port: 10_333,
             class: Class::TcpPayload,
             reason: Reason::Admitted,
-            body: Body::Segment { tcp, payload },
+            body: Body::Segment { tcp, payload, whole: &[] },
         });
     }
 

@@ -5,35 +5,35 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use floodwall_engine::{
-    Configuration, Engine, Packet, Protocol, Service, Side, Timestamp, packet::Body, signal::Signal,
-    stream::FlowKey,
+    Configuration, Engine, Packet, Protocol, Service, Side, Timestamp, packet::Body, rule::Rule,
+    signal::Signal, stream::FlowKey,
 };
 use floodwall_wire::{
-    Class, Reason,
+    Address, Class, Reason,
     frame::{self, TcpHeader, Transport, tcp_flags},
     window::SliceWindow,
 };
 
 /// What happened, by kind and address.
-pub type Counts = BTreeMap<(&'static str, String), u64>;
+pub(crate) type Counts = BTreeMap<(&'static str, String), u64>;
 
 /// One packet of a capture, owned so that it can be cut, doubled and moved.
 #[derive(Clone, Debug)]
-pub struct Recorded {
-    pub at: Timestamp,
-    pub from: Side,
-    pub key: FlowKey,
-    pub body: RecordedBody,
+pub(crate) struct Recorded {
+    pub(crate) at: Timestamp,
+    pub(crate) from: Side,
+    pub(crate) key: FlowKey,
+    pub(crate) body: RecordedBody,
 }
 
 #[derive(Clone, Debug)]
-pub enum RecordedBody {
+pub(crate) enum RecordedBody {
     Segment { tcp: TcpHeader, payload: Vec<u8> },
     Datagram(Vec<u8>),
 }
 
 impl Recorded {
-    pub fn packet(&self) -> Packet<'_> {
+    pub(crate) fn packet(&self) -> Packet<'_> {
         let body = match &self.body {
             RecordedBody::Segment { tcp, payload } => Body::Segment { tcp: *tcp, payload, whole: &[] },
             RecordedBody::Datagram(payload) => Body::Datagram(payload),
@@ -53,18 +53,18 @@ impl Recorded {
     }
 
     /// Whether it may change places with its neighbours: not the packets that open and close.
-    pub fn is_movable(&self) -> bool {
+    pub(crate) fn is_movable(&self) -> bool {
         const FIXED: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
         matches!(&self.body, RecordedBody::Segment { tcp, .. } if tcp.flags & FIXED == 0)
     }
 }
 
-pub fn corpus() -> PathBuf {
+pub(crate) fn corpus() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus")
 }
 
 /// Every capture of one protocol, by name, with its service's port.
-pub fn captures(folder: &str) -> Vec<(String, Vec<Recorded>)> {
+pub(crate) fn captures(folder: &str) -> Vec<(String, Vec<Recorded>)> {
     let port = if folder == "irc" { 6_667 } else { 10_333 };
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(corpus().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -75,12 +75,17 @@ pub fn captures(folder: &str) -> Vec<(String, Vec<Recorded>)> {
         .into_iter()
         .map(|path| {
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            (name, frames(&std::fs::read(&path).unwrap()).filter_map(|frame| record(&frame, port)).collect())
+            (
+                name,
+                frames(&std::fs::read(&path).unwrap())
+                    .filter_map(|(at, frame)| record(at, frame, port))
+                    .collect(),
+            )
         })
         .collect()
 }
 
-pub fn capture(folder: &str, name: &str) -> Vec<Recorded> {
+pub(crate) fn capture(folder: &str, name: &str) -> Vec<Recorded> {
     captures(folder).into_iter().find(|(found, _)| found == name).unwrap().1
 }
 
@@ -98,7 +103,7 @@ fn frames(file: &[u8]) -> impl Iterator<Item = (Timestamp, &[u8])> {
     })
 }
 
-fn record((at, bytes): &(Timestamp, &[u8]), port: u16) -> Option<Recorded> {
+fn record(at: Timestamp, bytes: &[u8], port: u16) -> Option<Recorded> {
     let window = SliceWindow::new(bytes);
     let headers = frame::walk(&window).ok()?;
     let from = match port {
@@ -126,31 +131,27 @@ fn record((at, bytes): &(Timestamp, &[u8]), port: u16) -> Option<Recorded> {
             let tcp = headers.tcp(&window)?;
             RecordedBody::Segment { tcp, payload: slice(tcp.payload_offset, tcp.payload_bytes) }
         }
-        Transport::Udp => {
-            RecordedBody::Datagram(slice(headers.datagram_offset(), headers.datagram_bytes))
-        }
+        Transport::Udp => RecordedBody::Datagram(slice(headers.datagram_offset(), headers.datagram_bytes)),
     };
-    Some(Recorded { at: *at, from, key, body })
+    Some(Recorded { at, from, key, body })
 }
 
-pub fn engine(folder: &str) -> Engine {
-    let protocol = if folder == "irc" { Protocol::Irc } else { Protocol::TeamTalk };
-    let service = Service { protocol, query_ports: Vec::new(), rules: Vec::new() };
-    Engine::new(Configuration { services: vec![service], seed: 7 })
+pub(crate) fn engine(folder: &str) -> Engine {
+    engine_with(folder, Vec::new())
 }
 
 /// Every signal of a whole capture.
-pub fn signals<'a>(folder: &str, packets: impl IntoIterator<Item = &'a Recorded>) -> Vec<Signal> {
+pub(crate) fn signals<'a>(folder: &str, packets: impl IntoIterator<Item = &'a Recorded>) -> Vec<Signal> {
     let mut engine = engine(folder);
-    let mut signals = Vec::new();
+    engine.watch_signals();
     for packet in packets {
-        engine.handle_packet_with(&packet.packet(), &mut |signal| signals.push(signal.clone()));
+        engine.handle_packet(&packet.packet());
     }
-    engine.finish_with(&mut |signal| signals.push(signal.clone()));
-    signals
+    engine.finish();
+    engine.take_signals()
 }
 
-pub fn counts(signals: &[Signal]) -> Counts {
+pub(crate) fn counts(signals: &[Signal]) -> Counts {
     let mut counts = Counts::new();
     for signal in signals {
         *counts.entry((signal.kind.as_str(), signal.address.to_string())).or_default() += 1;
@@ -159,11 +160,47 @@ pub fn counts(signals: &[Signal]) -> Counts {
 }
 
 /// Numbers from a seed, the same on every machine.
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    pub fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides.max(1)
     }
+}
+
+pub(crate) fn engine_with(folder: &str, rules: Vec<Rule>) -> Engine {
+    engine_of(if folder == "irc" { Protocol::Irc } else { Protocol::TeamTalk }, rules)
+}
+
+pub(crate) fn engine_of(protocol: Protocol, rules: Vec<Rule>) -> Engine {
+    let service = Service { protocol, query_ports: vec![10_333], rules };
+    Engine::new(Configuration { services: vec![service], seed: 7 })
+}
+
+pub(crate) const fn capture_key() -> FlowKey {
+    FlowKey {
+        client: Address::from_v4(0x0a00_0001),
+        server: Address::from_v4(0x0a00_0002),
+        client_port: 40_000,
+        server_port: 10_333,
+    }
+}
+
+pub(crate) fn segment(
+    at: Timestamp,
+    from: Side,
+    key: FlowKey,
+    sequence: u32,
+    acknowledgement: u32,
+    payload: &[u8],
+) -> Recorded {
+    let tcp = TcpHeader {
+        sequence,
+        acknowledgement,
+        flags: tcp_flags::ACK,
+        payload_offset: 54,
+        payload_bytes: payload.len() as u32,
+    };
+    Recorded { at, from, key, body: RecordedBody::Segment { tcp, payload: payload.to_vec() } }
 }
