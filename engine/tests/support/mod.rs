@@ -90,7 +90,7 @@ pub(crate) fn capture(folder: &str, name: &str) -> Vec<Recorded> {
 }
 
 /// Classic pcap, little-endian, microseconds, Ethernet.
-fn frames(file: &[u8]) -> impl Iterator<Item = (Timestamp, &[u8])> {
+pub(crate) fn frames(file: &[u8]) -> impl Iterator<Item = (Timestamp, &[u8])> {
     assert_eq!(file[..4], 0xa1b2_c3d4u32.to_le_bytes());
     let mut rest = &file[24..];
     std::iter::from_fn(move || {

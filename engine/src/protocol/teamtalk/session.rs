@@ -613,7 +613,9 @@ impl Conversation {
         let question = self.asked.pop_front();
         let number = message.number("number").and_then(|number| u32::try_from(number).ok());
         let asked = question.as_ref().map(|question| &question.asked);
-        let own = Detail { number, reason: number.and_then(reason), ..self.own_detail(server) };
+        // A failed login needs no reason but its name.
+        let reason = number.filter(|number| *number != 2002).and_then(reason);
+        let own = Detail { number, reason, ..self.own_detail(server) };
         let login = if let Some(Asked::Login { account, has_password, .. }) = asked {
             let method = Some(login_method(account, *has_password));
             Some(Detail { method, account: Some(account.clone()), ..own.clone() })

@@ -1,0 +1,119 @@
+//! The committed fuzz corpora, replayed through the targets' own entries.
+//!
+//! `FLOODWALL_MAKE_CORPORA=1 cargo test -p floodwall-engine --test fuzz_corpus` writes the seeds anew from the
+//! committed captures.
+
+#[path = "../../fuzz/src/entry.rs"]
+mod entry;
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use floodwall_engine::Side;
+use support::{Recorded, RecordedBody};
+
+const TARGETS: [(&str, fn(&[u8])); 3] =
+    [("engine", entry::engine), ("stream", entry::stream), ("teamtalk", entry::teamtalk)];
+
+/// Packets of a capture that make a seed: enough for a login, a channel, a message, a voice.
+const SEED_PACKETS: usize = 60;
+
+fn folder(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+}
+
+#[test]
+fn every_file_of_every_corpus_is_survived() {
+    if std::env::var_os("FLOODWALL_MAKE_CORPORA").is_some() {
+        make_corpora();
+    }
+    for (target, entry) in TARGETS {
+        let mut files = 0;
+        for file in std::fs::read_dir(folder(target)).unwrap() {
+            entry(&std::fs::read(file.unwrap().path()).unwrap());
+            files += 1;
+        }
+        assert!(files > 0, "{target} has a corpus");
+    }
+}
+
+fn step(header: &[u8], payload: &[u8], out: &mut Vec<u8>) {
+    let payload = &payload[..payload.len().min(0x0fff)];
+    out.extend_from_slice(header);
+    out.extend((payload.len() as u16).to_le_bytes());
+    out.extend_from_slice(payload);
+}
+
+fn make_corpora() {
+    for name in ["01_baseline_session", "09_message_flood", "11_udp_masquerade", "15_file_transfer"] {
+        let packets: Vec<Recorded> =
+            support::capture("teamtalk", name).into_iter().take(SEED_PACKETS).collect();
+        write("stream", name, &stream_seed(&packets));
+        write("teamtalk", name, &teamtalk_seed(&packets));
+        let path = support::corpus().join(format!("teamtalk/{name}.pcap"));
+        write("engine", name, &engine_seed(2, &std::fs::read(path).unwrap(), 10_333));
+    }
+    for name in ["hybrid-normal", "hybrid-oper"] {
+        let packets: Vec<Recorded> = support::capture("irc", name).into_iter().take(SEED_PACKETS).collect();
+        write("stream", name, &stream_seed(&packets));
+        let path = support::corpus().join(format!("irc/{name}.pcap"));
+        write("engine", name, &engine_seed(0, &std::fs::read(path).unwrap(), 6_667));
+    }
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    std::fs::create_dir_all(folder(target)).unwrap();
+    std::fs::write(folder(target).join(name), bytes).unwrap();
+}
+
+fn side_bit(from: Side) -> u8 {
+    u8::from(from == Side::Server)
+}
+
+/// Sequence numbers relative to each connection's first, near where the target counts from.
+fn stream_seed(packets: &[Recorded]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut first: Option<(u32, u32)> = None;
+    let key = packets[0].key;
+    for packet in packets.iter().filter(|packet| packet.key == key) {
+        let RecordedBody::Segment { tcp, payload } = &packet.body else { continue };
+        let (own, other) = *first.get_or_insert((tcp.sequence, 0));
+        let server_start = if packet.from == Side::Server && other == 0 { tcp.sequence } else { other };
+        first = Some((own, server_start));
+        let (base, acknowledged) =
+            if packet.from == Side::Client { (own, server_start) } else { (server_start, own) };
+        let near = |number: u32, base: u32| number.wrapping_sub(base).to_le_bytes();
+        let [s0, s1, s2, _] = near(tcp.sequence, base);
+        let [a0, a1, a2, _] = near(tcp.acknowledgement, acknowledged);
+        step(&[side_bit(packet.from), tcp.flags, s0, s1, s2, a0, a1, a2, 0, 1], payload, &mut out);
+    }
+    out
+}
+
+fn teamtalk_seed(packets: &[Recorded]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut keys = Vec::new();
+    for packet in packets {
+        let ends = (packet.key.client, packet.key.client_port);
+        let connection = keys.iter().position(|known| *known == ends).unwrap_or_else(|| {
+            keys.push(ends);
+            keys.len() - 1
+        });
+        let control = side_bit(packet.from) | (connection as u8 % 4) << 6;
+        match &packet.body {
+            RecordedBody::Segment { payload, .. } if payload.is_empty() => {}
+            RecordedBody::Segment { payload, .. } => step(&[control, 1], payload, &mut out),
+            RecordedBody::Datagram(payload) => step(&[control | 2, 1], payload, &mut out),
+        }
+    }
+    out
+}
+
+fn engine_seed(protocol: u8, pcap: &[u8], port: u16) -> Vec<u8> {
+    let mut out = vec![protocol];
+    for (_, frame) in support::frames(pcap).take(SEED_PACKETS) {
+        let from_server = frame.get(34..36) == Some(&port.to_be_bytes());
+        step(&[u8::from(from_server), 1], frame, &mut out);
+    }
+    out
+}
