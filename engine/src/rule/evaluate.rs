@@ -1,6 +1,10 @@
 //! From signals to findings: which rule's limit was reached, by whom, and who contributed.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use floodwall_wire::Address;
 use foldhash::quality::FixedState;
@@ -116,7 +120,8 @@ struct Tally {
     contributors: Option<Contributors>,
     /// A rule that fired goes on collecting contributors until then.
     active_until: Timestamp,
-    evidence: Vec<(Timestamp, String)>,
+    /// Written out only when the rule fires; rules that count the same signal share it.
+    evidence: VecDeque<Arc<Signal>>,
 }
 
 #[derive(Debug)]
@@ -134,9 +139,10 @@ impl Evaluation {
     /// Counts a signal in every rule it concerns.
     pub fn handle_signal(&mut self, rules: &[Rule], signal: &Signal, level: Level) -> Vec<Finding> {
         let mut findings = Vec::new();
+        let mut shared = None;
         for (index, rule) in rules.iter().enumerate() {
             if rule.concerns(signal)
-                && let Some(finding) = self.count(index, rule, signal, level)
+                && let Some(finding) = self.count(index, rule, signal, level, &mut shared)
             {
                 findings.push(finding);
             }
@@ -144,7 +150,14 @@ impl Evaluation {
         findings
     }
 
-    fn count(&mut self, index: usize, rule: &Rule, signal: &Signal, level: Level) -> Option<Finding> {
+    fn count(
+        &mut self,
+        index: usize,
+        rule: &Rule,
+        signal: &Signal,
+        level: Level,
+        shared: &mut Option<Arc<Signal>>,
+    ) -> Option<Finding> {
         let subject = Subject::of(rule.by, signal)?;
         let distinct = match rule.distinct {
             Some(by) => Some(self.distinct_value(by, signal)?),
@@ -159,7 +172,7 @@ impl Evaluation {
             (Count::Distinct(count), Some(value)) => count.count(value, signal.at, rule.within, rule.limit),
             (Count::Distinct(_), None) => return None,
         };
-        tally.note(signal);
+        tally.note(shared.get_or_insert_with(|| Arc::new(signal.clone())));
         let own = tally.contributors.as_mut().map(|all| all.count(signal.address, signal.at, rule.within));
         let reached = count >= rule.limit && level >= rule.level;
         let joins = !reached && tally.active_until > signal.at;
@@ -174,7 +187,7 @@ impl Evaluation {
             (Some(_), Some(own)) => vec![(signal.address, own)],
             _ => Vec::new(),
         };
-        let evidence = tally.evidence.iter().map(|(_, line)| line.clone()).collect();
+        let evidence = tally.evidence.iter().map(ToString::to_string).collect();
         if reached {
             tally.rearm();
         }
@@ -211,15 +224,15 @@ impl Tally {
             },
             contributors: (!by_address).then(Contributors::default),
             active_until: Timestamp::EPOCH,
-            evidence: Vec::new(),
+            evidence: VecDeque::new(),
         }
     }
 
-    fn note(&mut self, signal: &Signal) {
+    fn note(&mut self, signal: &Arc<Signal>) {
         if self.evidence.len() >= EVIDENCE_LINES_MAX {
-            self.evidence.remove(0);
+            self.evidence.pop_front();
         }
-        self.evidence.push((signal.at, signal.to_string()));
+        self.evidence.push_back(Arc::clone(signal));
     }
 
     /// A rule fires anew only when its limit is reached anew.

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2};
+
 /// A line, borrowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Message<'a> {
@@ -52,11 +54,7 @@ impl<'a> Message<'a> {
 
     /// A parameter as text, escapes resolved.
     pub fn text(&self, name: &str) -> Option<Cow<'a, [u8]>> {
-        match self.value(name)? {
-            Value::Quoted(raw) => Some(unescape(raw)),
-            Value::Bare(raw) => Some(Cow::Borrowed(raw)),
-            Value::List(_) => None,
-        }
+        self.value(name)?.text()
     }
 
     /// Whether a text parameter is there and not empty. For secrets, whose value must not be copied.
@@ -69,15 +67,48 @@ impl<'a> Message<'a> {
 
     /// A parameter as a number.
     pub fn number(&self, name: &str) -> Option<i64> {
-        match self.value(name)? {
-            Value::Bare(raw) => std::str::from_utf8(raw).ok()?.parse().ok(),
-            Value::Quoted(_) | Value::List(_) => None,
+        self.value(name)?.number()
+    }
+
+    /// The last values of several parameters, in one walk.
+    pub fn values<const N: usize>(&self, names: [&[u8]; N]) -> [Option<Value<'a>>; N] {
+        let mut values = [None; N];
+        for (found, value) in self.parameters() {
+            let named = names.iter().zip(&mut values).find(|(name, _)| **name == found);
+            if let Some((_, slot)) = named {
+                *slot = Some(value);
+            }
         }
+        values
     }
 
     /// A parameter as a user id of a client: 1 to 4094.
     pub fn user_id(&self, name: &str) -> Option<u16> {
-        let id = u16::try_from(self.number(name)?).ok()?;
+        self.value(name)?.user_id()
+    }
+}
+
+impl<'a> Value<'a> {
+    /// As text, escapes resolved.
+    pub fn text(self) -> Option<Cow<'a, [u8]>> {
+        match self {
+            Self::Quoted(raw) => Some(unescape(raw)),
+            Self::Bare(raw) => Some(Cow::Borrowed(raw)),
+            Self::List(_) => None,
+        }
+    }
+
+    /// As a number.
+    pub fn number(self) -> Option<i64> {
+        match self {
+            Self::Bare(raw) => std::str::from_utf8(raw).ok()?.parse().ok(),
+            Self::Quoted(_) | Self::List(_) => None,
+        }
+    }
+
+    /// As a user id of a client: 1 to 4094.
+    pub fn user_id(self) -> Option<u16> {
+        let id = u16::try_from(self.number()?).ok()?;
         (1..=0xffe).contains(&id).then_some(id)
     }
 }
@@ -94,7 +125,7 @@ impl<'a> Iterator for Parameters<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.rest.trim_ascii_start();
-        let equals = rest.iter().position(|byte| *byte == b'=')?;
+        let equals = memchr(b'=', rest)?;
         let (name, after) = rest.split_at_checked(equals)?;
         let name = name.trim_ascii_end();
         if name.is_empty() || name.iter().copied().any(is_blank) {
@@ -121,17 +152,19 @@ impl Parameters<'_> {
 }
 
 fn quoted(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
-    let mut escaped = false;
-    let end = text.iter().position(|byte| {
-        let ends = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        ends
-    })?;
-    Some((Value::Quoted(text.get(..end)?), text.get(end.checked_add(1)?..)?))
+    let mut from = 0usize;
+    loop {
+        let at = from.checked_add(memchr2(b'"', b'\\', text.get(from..)?)?)?;
+        if text.get(at) == Some(&b'"') {
+            return Some((Value::Quoted(text.get(..at)?), text.get(at.checked_add(1)?..)?));
+        }
+        // Whatever is escaped does not end the value.
+        from = at.checked_add(2)?;
+    }
 }
 
 fn list(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
-    let end = text.iter().position(|byte| *byte == b']')?;
+    let end = memchr(b']', text)?;
     Some((Value::List(text.get(..end)?), text.get(end.checked_add(1)?..)?))
 }
 

@@ -23,7 +23,7 @@ use crate::{
 use super::{
     Server,
     datagram::Binding,
-    message::Message,
+    message::{Message, Value},
     question::{Asked, Place, Question, login_method, major, reason},
     stall::Login,
 };
@@ -497,18 +497,20 @@ impl Conversation {
     /// Somebody's names and versions, this one's own among them.
     fn on_user(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
         self.catch_up(server);
-        let Some(user_id) = message.user_id("userid") else {
+        let [user_id, nickname, packet_protocol, version] =
+            message.values([b"userid", b"nickname", b"packetprotocol", b"version"]);
+        let Some(user_id) = user_id.and_then(Value::user_id) else {
             return;
         };
         let Some(user) = server.user_mut(user_id) else {
             return;
         };
-        if let Some(nickname) = message.text("nickname") {
+        if let Some(nickname) = nickname.and_then(Value::text) {
             user.rename(&nickname);
         }
-        let packet_protocol = message.number("packetprotocol");
-        if let Some(packet_protocol) = packet_protocol {
-            user.packet_protocol = Some(packet_protocol);
+        let packet_protocol = packet_protocol.and_then(Value::number);
+        if packet_protocol.is_some() {
+            user.packet_protocol = packet_protocol;
         }
         if self.user_id != Some(user_id) {
             return;
@@ -516,7 +518,7 @@ impl Conversation {
         let Some(spoken) = packet_protocol.filter(|spoken| *spoken > 0) else {
             return;
         };
-        let version = message.text("version").and_then(|version| major(&version));
+        let version = version.and_then(Value::text).and_then(|version| major(&version));
         match version {
             Some(version) if !server.speaks(version) => {
                 self.tell_mismatch("version", version, server, context);
