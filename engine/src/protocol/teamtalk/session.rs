@@ -691,6 +691,3 @@ fn on_user_left(message: &Message<'_>, server: &mut Server) {
         user.channel = None;
     }
 }
-
-#[cfg(test)]
-mod tests;

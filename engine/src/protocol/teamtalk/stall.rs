@@ -207,6 +207,3 @@ impl Habit {
         self.last
     }
 }
-
-#[cfg(test)]
-mod tests;
