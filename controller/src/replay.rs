@@ -12,8 +12,13 @@ use std::{
     },
 };
 
-use floodwall_engine::{Engine, Packet, Span, Timestamp};
-use floodwall_wire::{Observation, frame, judge_walked, observe_walked, window::SliceWindow};
+use floodwall_engine::{Engine, Packet, Span, Timestamp, fragment::Reassembler};
+use floodwall_wire::{
+    Observation, Verdict,
+    frame::{self, Fragment},
+    judge_walked, observe_walked,
+    window::SliceWindow,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
@@ -27,6 +32,7 @@ use crate::{
 };
 
 mod compare;
+mod fragments;
 mod json;
 mod tally;
 mod text;
@@ -150,6 +156,7 @@ struct Wall {
     enforcer: TablesEnforcer,
     engine: Engine,
     tally: Tally,
+    reassembler: Reassembler,
     learning: Span,
     last: Option<Timestamp>,
 }
@@ -160,6 +167,7 @@ impl Wall {
         Ok(Self {
             enforcer: TablesEnforcer::new(tables),
             engine: Engine::new(guard.engine(SEED)),
+            reassembler: Reassembler::new(SEED),
             tally: Tally::new(guard, files),
             learning: guard.learning_time(),
             last: None,
@@ -177,19 +185,31 @@ impl Wall {
         self.tally.count_frame(frame);
         let window = SliceWindow::new(frame.bytes);
         let Ok(headers) = frame::walk(&window) else {
-            return self.tally.count_undecoded();
+            self.tally.count_undecoded();
+            self.handle_fragment(frame, Verdict::Pass);
+            return self.carry_out();
         };
+        let is_fragment = headers.fragment == Fragment::First;
         let judgement = judge_walked(&window, tables, &headers);
         if judgement.is_guarded() {
             self.tally.count_arriving(frame, headers.source, &judgement);
-            self.engine.handle_packet(&Packet::arriving(frame.at, frame.bytes, &headers, &judgement));
+            if is_fragment {
+                self.handle_fragment(frame, judgement.verdict());
+            }
+            if !is_fragment || judgement.verdict() == Verdict::Drop {
+                self.engine.handle_packet(&Packet::arriving(frame.at, frame.bytes, &headers, &judgement));
+            }
         } else {
             let observation = observe_walked(&window, tables, &headers);
             if !observation.is_guarded() {
                 return;
             }
             let Observation { service, class, .. } = observation;
-            self.engine.handle_packet(&Packet::departing(frame.at, frame.bytes, &headers, service, class));
+            if is_fragment {
+                self.handle_fragment(frame, Verdict::Pass);
+            } else {
+                self.engine.handle_packet(&Packet::departing(frame.at, frame.bytes, &headers, service, class));
+            }
         }
         self.carry_out();
     }

@@ -106,6 +106,14 @@ impl Engine {
         self.handle_output();
     }
 
+    /// Takes a packet put together of fragments that contradicted each other, before the packet itself.
+    pub fn handle_fragment_conflict(&mut self, packet: &Packet<'_>) {
+        if packet.from == Side::Client {
+            let signal = Signal::of_packet(SignalKind::FragmentConflict, packet, Detail::default());
+            self.conversations.output.signals.push(signal);
+        }
+    }
+
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.now = self.now.max(now);

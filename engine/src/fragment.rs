@@ -8,7 +8,7 @@
 //! each for at most [`PATIENCE`]. When full, the packet longest in pieces goes; a piece beyond its packet's bound
 //! gives the packet up. Each piece is charged [`PIECE_BYTES`] more than it has, so tiny ones cost what they take.
 
-use floodwall_wire::{Address, frame, window::SliceWindow};
+use floodwall_wire::{Address, Verdict, frame, window::SliceWindow};
 
 use crate::{
     bounded::BoundedMap,
@@ -99,8 +99,8 @@ impl Reassembler {
         Self { packets: BoundedMap::new(PACKETS_MAX, seed), bytes: 0, given_up: 0 }
     }
 
-    /// Takes a frame. `was_dropped`: the gate did not let it through, so its packet never arrives.
-    pub fn handle_frame(&mut self, frame: &[u8], was_dropped: bool, now: Timestamp) -> Outcome {
+    /// Takes a frame and what the gate said of it: of a packet that lost a piece nothing arrives.
+    pub fn handle_frame(&mut self, frame: &[u8], verdict: Verdict, now: Timestamp) -> Outcome {
         let Some(fragment) = Fragment::parse(frame) else {
             return Outcome::Whole;
         };
@@ -124,7 +124,7 @@ impl Reassembler {
             return Outcome::Waiting;
         };
         let before = pieces.bytes;
-        if was_dropped {
+        if verdict == Verdict::Drop {
             pieces.spoil();
         }
         pieces.take(fragment);

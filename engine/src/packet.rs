@@ -105,7 +105,7 @@ impl<'a> Packet<'a> {
         };
         // An IPv4 address adds the same as its IPv6 form: 0xffff counts as zero.
         let words = [self.client.high, self.client.low, self.server.high, self.server.low];
-        let addresses = words.into_iter().fold(0, |sum, word| add(sum, word));
+        let addresses = words.into_iter().fold(0, add);
         let pseudo = add(add(addresses, u64::from(PROTOCOL_TCP)), whole.len() as u64);
         if fold(sum_words(pseudo, whole)) == 0xffff {
             Checksum::Right

@@ -1,10 +1,15 @@
 //! What must hold over every committed capture: the truth, however it is cut, and no secret anywhere.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod support;
 
 use std::collections::BTreeSet;
 
-use floodwall_engine::{Protocol, Side, Span, Timestamp, rule, signal::Signal};
+use floodwall_engine::{
+    Protocol, Side, Span, Timestamp, rule,
+    signal::{EvidenceClass, Signal, SignalKind},
+};
 use proptest::prelude::*;
 use support::{Counts, Dice, Recorded, RecordedBody, captures, corpus, counts, engine, signals};
 
@@ -400,4 +405,19 @@ fn the_engine_itself_names_no_secret() {
     engine.handle_packet(&support::segment(at, Side::Client, key, 0, 0, line).packet());
     engine.handle_packet(&support::segment(at, Side::Server, key, 0, line.len() as u32, b"").packet());
     assert!(!format!("{engine:?}").contains("geheim"));
+}
+
+#[test]
+fn every_signal_is_documented_with_its_class() {
+    let docs = std::fs::read_to_string(corpus().join("../../docs/signals.md")).unwrap();
+    for kind in SignalKind::ALL {
+        let start = format!("| `{}` |", kind.as_str());
+        let row = docs.lines().find(|line| line.starts_with(&start));
+        let class = match kind.evidence() {
+            EvidenceClass::Acknowledged => " A ",
+            EvidenceClass::Spoofable => " F ",
+        };
+        let said = row.and_then(|row| row.split('|').nth(4));
+        assert_eq!(said, Some(class), "{}", kind.as_str());
+    }
 }

@@ -3,6 +3,8 @@
 //! `FLOODWALL_MAKE_CORPORA=1 cargo test -p floodwall-engine --test fuzz_corpus` writes the seeds anew from the
 //! committed captures.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 #[path = "../../fuzz/src/entry.rs"]
 mod entry;
 mod support;

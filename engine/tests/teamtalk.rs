@@ -1,5 +1,7 @@
 //! TeamTalk conversations that no committed capture has: kicks, bans, moves, TLS, other versions, stalls, bindings.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod support;
 
 use floodwall_engine::{Engine, Protocol, Side, Span, Timestamp, signal::Signal, stream::FlowKey};

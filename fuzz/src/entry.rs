@@ -14,7 +14,7 @@ use floodwall_engine::{
     stream::{Event, Readers, Streams},
 };
 use floodwall_wire::{
-    Address, Class, Judgement, Reason,
+    Address, Class, Judgement, Reason, Verdict,
     frame::{self, TcpHeader, tcp_flags},
     tables::Standing,
     window::SliceWindow,
@@ -109,7 +109,8 @@ pub(crate) fn engine(bytes: &[u8]) {
     for (header, frame) in Steps::<2>(bytes) {
         let [control, pause] = header;
         now = now + Span::from_millis(u64::from(pause) * 50);
-        let whole = reassembler.handle_frame(frame, control & 4 != 0, now);
+        let verdict = if control & 4 == 0 { Verdict::Pass } else { Verdict::Drop };
+        let whole = reassembler.handle_frame(frame, verdict, now);
         match &whole {
             Outcome::Whole => handle_frame(&mut engine, frame, control, now),
             Outcome::Complete(reassembled) => handle_frame(&mut engine, &reassembled.frame, control, now),

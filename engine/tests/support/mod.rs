@@ -1,6 +1,7 @@
 //! The committed captures, as the engine takes them.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "the captures are committed")]
 
 use std::{collections::BTreeMap, path::PathBuf};
 
