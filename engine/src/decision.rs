@@ -193,7 +193,6 @@ impl Decisions {
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) {
-        let explanation = explain(rule, &finding);
         if rule.shadow {
             return;
         }
@@ -201,6 +200,7 @@ impl Decisions {
         if by_address && self.is_spared(rule, &finding.signal) {
             return;
         }
+        let explanation = explain(rule, &finding);
         match rule.action {
             Action::Note => commands.push(Command::Note {
                 address: by_address.then_some(finding.signal.address),
@@ -487,6 +487,6 @@ fn explain(rule: &Rule, finding: &Finding) -> Explanation {
         count: finding.count,
         limit: rule.limit,
         within: rule.within,
-        evidence: finding.evidence.clone(),
+        evidence: finding.evidence.iter().map(ToString::to_string).collect(),
     }
 }

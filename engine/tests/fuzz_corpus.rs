@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use floodwall_engine::Side;
 use support::{Recorded, RecordedBody};
 
-const TARGETS: [(&str, fn(&[u8])); 3] =
+/// What a target does with its bytes.
+type Entry = fn(&[u8]);
+
+const TARGETS: [(&str, Entry); 3] =
     [("engine", entry::engine), ("stream", entry::stream), ("teamtalk", entry::teamtalk)];
 
 /// Packets of a capture that make a seed: enough for a login, a channel, a message, a voice.

@@ -200,7 +200,7 @@ proptest! {
                 return Ok(());
             }
             if let Outcome::Complete(_) = outcome {
-                made.get_or_insert(payload_of(outcome));
+                made.get_or_insert_with(|| payload_of(outcome));
             }
         }
         prop_assert_eq!(made, Some((bytes, false)));

@@ -101,8 +101,8 @@ pub struct Finding {
     pub count: u32,
     /// Which addresses contributed, and how often, where the subject is not an address itself.
     pub contributors: Vec<(Address, u32)>,
-    /// The last few signals, redacted.
-    pub evidence: Vec<String>,
+    /// The last few signals.
+    pub evidence: Vec<Arc<Signal>>,
 }
 
 /// The running counts of one service's rules.
@@ -120,7 +120,7 @@ struct Tally {
     contributors: Option<Contributors>,
     /// A rule that fired goes on collecting contributors until then.
     active_until: Timestamp,
-    /// Written out only when the rule fires; rules that count the same signal share it.
+    /// Written out only for what is done; rules that count the same signal share it.
     evidence: VecDeque<Arc<Signal>>,
 }
 
@@ -187,7 +187,7 @@ impl Evaluation {
             (Some(_), Some(own)) => vec![(signal.address, own)],
             _ => Vec::new(),
         };
-        let evidence = tally.evidence.iter().map(ToString::to_string).collect();
+        let evidence = tally.evidence.iter().cloned().collect();
         if reached {
             tally.rearm();
         }
