@@ -208,7 +208,13 @@ impl Wall {
             if is_fragment {
                 self.handle_fragment(frame, Verdict::Pass);
             } else {
-                self.engine.handle_packet(&Packet::departing(frame.at, frame.bytes, &headers, service, class));
+                self.engine.handle_packet(&Packet::departing(
+                    frame.at,
+                    frame.bytes,
+                    &headers,
+                    service,
+                    class,
+                ));
             }
         }
         self.carry_out();
