@@ -4,9 +4,9 @@
 //! show the server one thing and us another. Linux drops the whole packet then, so nothing of it counts before
 //! the server has acknowledged it.
 //!
-//! Bounds: [`PACKETS_MAX`] packets in pieces and [`BYTES_MAX`] bytes of them, [`PIECES_MAX`] pieces of one packet,
-//! each for at most [`PATIENCE`]. When full, the packet longest in pieces goes; a piece beyond its packet's bound
-//! gives the packet up. Each piece is charged [`PIECE_BYTES`] more than it has, so tiny ones cost what they take.
+//! Bounds: `PACKETS_MAX` packets in pieces and `BYTES_MAX` bytes of them, `PIECES_MAX` pieces of one packet,
+//! each for at most `PATIENCE`. When full, the packet longest in pieces goes; a piece beyond its packet's bound
+//! gives the packet up. Each piece is charged `PIECE_BYTES` more than it has, so tiny ones cost what they take.
 
 use floodwall_wire::{Address, Verdict, frame, window::SliceWindow};
 

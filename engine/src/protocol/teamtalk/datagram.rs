@@ -6,7 +6,7 @@
 //! be asked for (`datagram.scan`). What the server accepted is seen from its answers, which carry the client's
 //! time: they also settle what was bound before anybody watched.
 //!
-//! Bounds: [`REFUSED_MAX`] datagrams that should have no answer are remembered, and [`SCANNERS_MAX`] addresses that
+//! Bounds: `REFUSED_MAX` datagrams that should have no answer are remembered, and `SCANNERS_MAX` addresses that
 //! ask for others' ids.
 
 use std::collections::VecDeque;

@@ -1,12 +1,12 @@
 //! Sessions that fall silent together within seconds of one login: a client that freezes the others.
 //!
 //! Silence is measured against each session's own habit, and a ping is no silence. Watched are only sessions heard
-//! at least every [`INTERVAL_MAX`] for half a minute; they count as silent when nothing has come for three times
-//! their widest interval, and longer than a talker who stops is silent ([`QUIET_MIN`]). At least
-//! [`STALLED_MIN`] of them must be, and half of those watched, while others were heard all the time: a line that
+//! at least every `INTERVAL_MAX` for half a minute; they count as silent when nothing has come for three times
+//! their widest interval, and longer than a talker who stops is silent (`QUIET_MIN`). At least
+//! `STALLED_MIN` of them must be, and half of those watched, while others were heard all the time: a line that
 //! is down silences everybody. Logins close to another one are not told apart, and say nothing.
 //!
-//! Bounds: [`WATCHES_MAX`] logins watched at once, [`WATCHED_MAX`] sessions each; more are not looked at.
+//! Bounds: `WATCHES_MAX` logins watched at once, `WATCHED_MAX` sessions each; more are not looked at.
 
 use std::collections::VecDeque;
 
