@@ -1,6 +1,6 @@
 //! TeamTalk 5, with TeamTalk 4's names, control channel and datagrams (`protocols/teamtalk.md`).
 //!
-//! [`message`] reads one line, [`question`] what a client asks, [`session`] follows one TCP connection, [`server`]
+//! [`message`] reads one line, `question` what a client asks, [`session`] follows one TCP connection, [`server`]
 //! holds what all connections of one server share: user ids, whose address each belongs to, channel names.
 //! [`datagram`] follows to which UDP address the server binds each user id, [`stall`] who falls silent together.
 
