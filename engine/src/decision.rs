@@ -197,7 +197,9 @@ impl Decisions {
             return;
         }
         let by_address = matches!(finding.subject, Subject::Address(_) | Subject::Session(_));
-        if by_address && self.is_spared(rule, &finding.signal) {
+        if by_address
+            && (self.is_spared(rule, &finding.signal) || self.is_limited_already(rule, &finding.signal))
+        {
             return;
         }
         let explanation = explain(rule, &finding);
@@ -227,6 +229,14 @@ impl Decisions {
                 }
             }
         }
+    }
+
+    /// Whether the rule would only limit, and the address is limited for long enough: asked before anything is put into
+    /// words, because a flood asks it with every packet.
+    fn is_limited_already(&self, rule: &Rule, signal: &Signal) -> bool {
+        let limited_until = self.people.get(&signal.address).map(|person| person.limited_until);
+        rule.action == Action::Limit
+            && limited_until.is_some_and(|until| is_fresh(until, signal.at, rule.duration))
     }
 
     /// A rule for alarmed times is for strangers; and what a forger can do in somebody's name costs nobody who
@@ -418,8 +428,7 @@ impl Decisions {
         let now = explanation.at;
         let until = now + duration;
         if let Some(person) = self.person(address, now) {
-            // Said once: a limit that stands is prolonged only when half of it is over.
-            if person.limited_until.since(now).as_nanos() > duration.as_nanos() / 2 {
+            if is_fresh(person.limited_until, now, duration) {
                 return;
             }
             person.limited_until = until;
@@ -475,6 +484,11 @@ impl Decisions {
         let alarm = alarms.map(|alarm| alarm.until).min();
         [suspect, alarm].into_iter().flatten().min()
     }
+}
+
+/// A limit is said once: while it stands it is prolonged only when half of it is over.
+fn is_fresh(limited_until: Timestamp, now: Timestamp, duration: Span) -> bool {
+    limited_until.since(now).as_nanos() > duration.as_nanos() / 2
 }
 
 fn explain(rule: &Rule, finding: &Finding) -> Explanation {

@@ -79,7 +79,7 @@ impl Engine {
         let services = configuration.services;
         Self {
             streams: Streams::new(seed),
-            evaluations: services.iter().map(|_| Evaluation::new(seed)).collect(),
+            evaluations: services.iter().map(|service| Evaluation::new(&service.rules, seed)).collect(),
             rules: services.iter().map(|service| service.rules.clone()).collect(),
             conversations: Conversations::new(&services, seed),
             decisions: Decisions::new(seed),

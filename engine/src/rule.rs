@@ -337,10 +337,8 @@ impl Match {
 }
 
 impl Rule {
-    /// Whether the rule counts this signal, at this level.
+    /// Whether the rule counts this signal, which is of one of its kinds.
     pub fn concerns(&self, signal: &Signal) -> bool {
-        self.signals.contains(&signal.kind)
-            && signal.at < self.expires
-            && self.matches.iter().all(|condition| condition.holds(&signal.detail))
+        signal.at < self.expires && self.matches.iter().all(|condition| condition.holds(&signal.detail))
     }
 }

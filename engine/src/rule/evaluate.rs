@@ -16,7 +16,7 @@ use super::{
 use crate::{
     bounded::BoundedMap,
     limits::{COUNTERS_MAX, EVIDENCE_LINES_MAX},
-    signal::{FlowId, Signal},
+    signal::{FlowId, Signal, SignalKind},
     text::Text,
     time::Timestamp,
 };
@@ -108,6 +108,13 @@ pub struct Finding {
 /// The running counts of one service's rules.
 #[derive(Debug)]
 pub struct Evaluation {
+    /// Indices of the rules that count a kind of signal, by kind.
+    by_kind: Vec<Vec<usize>>,
+    counts: Counts,
+}
+
+#[derive(Debug)]
+struct Counts {
     counters: BoundedMap<(u16, Subject), Tally>,
     hasher: FixedState,
     seed: u64,
@@ -132,17 +139,27 @@ enum Count {
 
 impl Evaluation {
     /// No counts yet; `seed` keys the tables.
-    pub fn new(seed: u64) -> Self {
-        Self { counters: BoundedMap::new(COUNTERS_MAX, seed), hasher: FixedState::with_seed(seed), seed }
+    pub fn new(rules: &[Rule], seed: u64) -> Self {
+        let mut by_kind = vec![Vec::new(); SignalKind::ALL.len()];
+        for (index, rule) in rules.iter().enumerate() {
+            for kind in &rule.signals {
+                if let Some(list) = by_kind.get_mut(*kind as usize) {
+                    list.push(index);
+                }
+            }
+        }
+        let counters = BoundedMap::new(COUNTERS_MAX, seed);
+        Self { by_kind, counts: Counts { counters, hasher: FixedState::with_seed(seed), seed } }
     }
 
-    /// Counts a signal in every rule it concerns.
+    /// Counts a signal in every rule it concerns. `rules` are those it was made for.
     pub fn handle_signal(&mut self, rules: &[Rule], signal: &Signal, level: Level) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut shared = None;
-        for (index, rule) in rules.iter().enumerate() {
-            if rule.concerns(signal)
-                && let Some(finding) = self.count(index, rule, signal, level, &mut shared)
+        for index in self.by_kind.get(signal.kind as usize).into_iter().flatten() {
+            if let Some(rule) = rules.get(*index)
+                && rule.concerns(signal)
+                && let Some(finding) = self.counts.count(*index, rule, signal, level, &mut shared)
             {
                 findings.push(finding);
             }
@@ -150,6 +167,13 @@ impl Evaluation {
         findings
     }
 
+    /// Counters held now, let go for lack of room since the start.
+    pub fn counters(&self) -> (usize, u64) {
+        (self.counts.counters.len(), self.counts.counters.evicted())
+    }
+}
+
+impl Counts {
     fn count(
         &mut self,
         index: usize,
@@ -206,11 +230,6 @@ impl Evaluation {
             Subject::of(by, signal)?.hash(&mut hasher);
         }
         Some(hasher.finish())
-    }
-
-    /// Counters held now, let go for lack of room since the start.
-    pub fn counters(&self) -> (usize, u64) {
-        (self.counters.len(), self.counters.evicted())
     }
 }
 
