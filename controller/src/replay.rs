@@ -159,6 +159,7 @@ struct Wall {
     reassembler: Reassembler,
     learning: Span,
     last: Option<Timestamp>,
+    heard_server: bool,
 }
 
 impl Wall {
@@ -171,6 +172,7 @@ impl Wall {
             tally: Tally::new(guard, files),
             learning: guard.learning_time(),
             last: None,
+            heard_server: false,
         })
     }
 
@@ -178,7 +180,8 @@ impl Wall {
     fn handle_frame(&mut self, frame: &Frame<'_>) {
         let tables = &mut self.enforcer.tables;
         tables.set_now(frame.at.as_nanos());
-        if self.last.is_none_or(|last| is_break(last, frame.at)) {
+        // Without the server's side of the capture nobody can prove anything: the gate goes on learning.
+        if !self.heard_server || self.last.is_none_or(|last| is_break(last, frame.at)) {
             tables.status_mut().learning_until = (frame.at + self.learning).as_nanos();
         }
         self.last = Some(frame.at);
@@ -204,6 +207,7 @@ impl Wall {
             if !observation.is_guarded() {
                 return;
             }
+            self.heard_server = true;
             let Observation { service, class, .. } = observation;
             if is_fragment {
                 self.handle_fragment(frame, Verdict::Pass);

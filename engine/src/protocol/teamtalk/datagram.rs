@@ -63,6 +63,11 @@ impl Header {
         matches!(self.kind, KIND_HELLO | KIND_KEEPALIVE)
     }
 
+    /// Whether it is what a client begins with.
+    pub const fn is_hello(&self) -> bool {
+        self.kind == KIND_HELLO
+    }
+
     /// Whether it resets the time-out of the session.
     pub const fn keeps_alive(&self) -> bool {
         self.kind == KIND_KEEPALIVE

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use floodwall_wire::Address;
+use floodwall_wire::{Address, Reason};
 use foldhash::fast::FixedState;
 
 use crate::{
@@ -272,10 +272,15 @@ impl Server {
         let id = u32::from(header.user_id);
         let Some(user) = self.users.get_mut(usize::from(header.user_id)).and_then(Option::as_deref_mut)
         else {
+            // A session older than the watch has an id that nobody saw given. Its owner speaks and keeps alive; says
+            // hello only once, at the beginning. So only hellos are held against somebody whom the gate admits.
+            if !header.is_hello() && packet.reason != Reason::StandingStranger {
+                return;
+            }
             let has_session = self.has_session(&from);
             let kind = if has_session { SignalKind::DatagramAbsent } else { SignalKind::DatagramStranger };
             tell(kind, None, id);
-            if let Some(ids) = self.count_scan(from, &header, packet.at) {
+            if !has_session && let Some(ids) = self.count_scan(from, &header, packet.at) {
                 tell(SignalKind::DatagramScan, None, ids);
             }
             return;
