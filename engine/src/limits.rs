@@ -5,7 +5,7 @@
 use crate::time::Span;
 
 /// Connections followed at once. When full, the connection longest silent goes, logged-in ones last.
-pub const FLOWS_MAX: usize = 65_536;
+pub const FLOWS_MAX: usize = 16_384;
 /// Bytes buffered for one connection: out of order, or sent and not yet acknowledged.
 pub const FLOW_BYTES_MAX: usize = 256 * 1024;
 /// Bytes buffered for all connections together.
@@ -20,13 +20,13 @@ pub const FLOW_IDLE: Span = Span::from_secs(15 * 60);
 pub const FLOW_HALF_OPEN: Span = Span::from_secs(30);
 
 /// Counters (rule × subject) held at once. When full, the one longest untouched goes.
-pub const COUNTERS_MAX: usize = 131_072;
+pub const COUNTERS_MAX: usize = 32_768;
 /// Different values one distinct-count remembers.
 pub const DISTINCT_MAX: usize = 4_096;
 /// Addresses one finding names as contributors.
 pub const CONTRIBUTORS_MAX: usize = 1_024;
 /// Subjects with history (addresses, with their logins and decisions). When full, the one longest untouched goes.
-pub const SUBJECTS_MAX: usize = 65_536;
+pub const SUBJECTS_MAX: usize = 32_768;
 /// Bans held at once. When full, new ones are refused and counted: none is silently undone.
 pub const BANS_MAX: usize = 100_000;
 /// Lines of evidence kept with a finding.
