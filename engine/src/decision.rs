@@ -18,7 +18,7 @@ use crate::{
     bounded::BoundedMap,
     command::{Command, Explanation, Front, Prefix},
     ledger::{Ban, Ledger},
-    limits::{SESSIONS_PER_ADDRESS_MAX, SUBJECTS_MAX},
+    limits::{ACCOUNTS_PER_ADDRESS_MAX, SESSIONS_PER_ADDRESS_MAX, SUBJECTS_MAX},
     rule::{
         Action, Level, Rule,
         counter::SlidingCount,
@@ -38,7 +38,7 @@ const CONTRIBUTIONS_PLAIN: u32 = 3;
 /// How long others are given to log in after all.
 const PATIENCE: Span = Span::from_secs(15);
 /// Contributing addresses of one /64 from which on it is treated as one.
-const ROTATING_ADDRESSES: usize = 8;
+const ROTATING_ADDRESSES: usize = 16;
 /// Other logged-in sessions behind an address from which on it counts as shared.
 const SHARED_SESSIONS: usize = 2;
 /// How long a session without an account of its own lasts before it counts as somebody.
@@ -69,6 +69,8 @@ struct Person {
     logged_in_at: Option<Timestamp>,
     /// Connections on which somebody is logged in.
     sessions: BTreeMap<FlowId, LoggedIn>,
+    /// Accounts of their own that logged in from here, and when last.
+    accounts: BTreeMap<Text, Timestamp>,
     offences: u32,
     offended_at: Timestamp,
     limited_until: Timestamp,
@@ -154,6 +156,11 @@ impl Decisions {
             return;
         }
         person.logged_in_at = Some(now);
+        if let Some(account) = signal.detail.account.clone()
+            && (person.accounts.len() < ACCOUNTS_PER_ADDRESS_MAX || person.accounts.contains_key(&account))
+        {
+            person.accounts.insert(account, now);
+        }
         self.suspects.remove(&signal.address);
         let network = crate::rule::evaluate::network(signal.address);
         self.good_networks.touch_or_insert(&network, now, || now, |_| true, |_, _| {});
@@ -289,6 +296,8 @@ impl Decisions {
         commands: &mut Vec<Command>,
     ) {
         let now = finding.signal.at;
+        // An IPv4 /24 is a street, not a household: who contributed little there is somebody else.
+        let is_neighbourhood = matches!(finding.subject, Subject::Prefix(network) if network.is_v4());
         for (address, count) in &finding.contributors {
             if self.behaves_well(address, now) || ledger.ban_of(*address, now).is_some() {
                 continue;
@@ -296,7 +305,7 @@ impl Decisions {
             if *count >= CONTRIBUTIONS_PLAIN {
                 self.suspects.remove(address);
                 self.sanction(rule, *address, None, explanation.clone(), ledger, commands);
-            } else if self.suspects.len() < SUBJECTS_MAX {
+            } else if !is_neighbourhood && self.suspects.len() < SUBJECTS_MAX {
                 self.suspects.entry(*address).or_insert_with(|| Suspect {
                     since: now,
                     duration: rule.duration,
@@ -365,17 +374,21 @@ impl Decisions {
         }
     }
 
-    /// Whether several others are logged in behind the address: with accounts of their own, or for long enough
-    /// that they are no clones of the offender.
+    /// Whether the address is several people's: others have accounts of their own (after a restart nobody is logged in
+    /// yet), or have been there for long enough to be no clones of the offender.
     fn is_shared(&self, address: Address, offender: Option<FlowId>, now: Timestamp) -> bool {
         let Some(person) = self.people.get(&address) else { return false };
         let others = || person.sessions.iter().filter(|(flow, _)| Some(**flow) != offender);
-        let accounts: BTreeSet<&Text> =
-            others().filter_map(|(_, session)| session.account.as_ref()).collect();
+        let own =
+            offender.and_then(|flow| person.sessions.get(&flow)).and_then(|session| session.account.as_ref());
+        let accounts = person
+            .accounts
+            .iter()
+            .filter(|(account, at)| Some(*account) != own && now.since(**at) < KNOWN_FOR);
         let lasting = others()
             .filter(|(_, session)| session.account.is_none() && now.since(session.since) >= LASTING)
             .count();
-        accounts.len().saturating_add(lasting) >= SHARED_SESSIONS
+        accounts.count().saturating_add(lasting) >= SHARED_SESSIONS
     }
 
     fn ban(

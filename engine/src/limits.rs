@@ -35,3 +35,5 @@ pub const EVIDENCE_LINES_MAX: usize = 5;
 pub const NOTES_MAX: usize = 10_000;
 /// Logged-in connections remembered per address.
 pub const SESSIONS_PER_ADDRESS_MAX: usize = 64;
+/// Accounts remembered per address.
+pub const ACCOUNTS_PER_ADDRESS_MAX: usize = 16;

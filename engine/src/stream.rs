@@ -113,6 +113,8 @@ pub struct Flow<S> {
     has_checksums: bool,
     /// Sequence number of a SYN seen on an open connection: it counts only if the server answers it.
     new_syn: Option<u32>,
+    /// Who ended it by a reset.
+    reset_by: Option<Side>,
 }
 
 /// Life of a connection: `Opening` → `Open` → `Closed`; `Opaque` is `Open` without reading.
@@ -229,6 +231,7 @@ impl<S> Streams<S> {
                     server: Half::default(),
                     has_checksums: false,
                     new_syn: None,
+                    reset_by: None,
                 },
                 |flow| flow.state == State::Closed || !readers.is_protected(&flow.session),
                 |_, flow| evicted = Some(flow),
@@ -347,14 +350,22 @@ impl<S> Flow<S> {
             self.take_syn(segment, readers);
             return Stored::Kept;
         }
-        if self.state == State::Closed {
+        if self.state == State::Closed && !self.is_alive_after_all(segment) {
             return Stored::Kept;
         }
         if segment.has(tcp_flags::RST) {
-            if self.half(segment.from).expects(segment.tcp.sequence) {
+            let believed = match segment.from {
+                Side::Client => self.client.expects_exactly(segment.tcp.sequence),
+                Side::Server => self.server.expects(segment.tcp.sequence),
+            };
+            if believed {
                 self.close(segment.now, Ending::Reset, readers);
+                self.reset_by = Some(segment.from);
             }
             return Stored::Kept;
+        }
+        if self.state == State::Closed {
+            self.pick_up_again(readers);
         }
         self.complete_handshake(segment, readers);
         let stored = self.take_bytes(segment, readers);
@@ -412,7 +423,23 @@ impl<S> Flow<S> {
         self.server = Half::default();
         self.has_checksums = false;
         self.new_syn = None;
+        self.reset_by = None;
         self.state = State::Opening;
+    }
+
+    /// A client's reset may never have reached the server. If the server goes on speaking, it did not.
+    fn is_alive_after_all(&self, segment: &Segment<'_>) -> bool {
+        self.reset_by == Some(Side::Client) && segment.from == Side::Server && !segment.payload.is_empty()
+    }
+
+    /// The same connection, read on from here.
+    fn pick_up_again(&mut self, readers: &mut impl Readers<S>) {
+        self.connection.midway = true;
+        self.session = readers.open(&self.connection, self.server_port);
+        self.client = Half::default();
+        self.server = Half::default();
+        self.reset_by = None;
+        self.state = State::Open;
     }
 
     fn take_bytes(&mut self, segment: &Segment<'_>, readers: &mut impl Readers<S>) -> Stored {
@@ -521,13 +548,6 @@ impl<S> Flow<S> {
         match side {
             Side::Client => &mut self.client,
             Side::Server => &mut self.server,
-        }
-    }
-
-    const fn half(&self, side: Side) -> &Half {
-        match side {
-            Side::Client => &self.client,
-            Side::Server => &self.server,
         }
     }
 }

@@ -274,7 +274,7 @@ fn in_an_ipv6_64_the_guilty_are_banned_and_not_their_neighbours() {
 #[test]
 fn one_host_with_a_whole_64_is_banned_as_one() {
     let mut world = World::new(SHIPPED);
-    for n in 1..=8 {
+    for n in 1..=20 {
         guess_once(&mut world, &format!("2001:db8:0:7::{n:x}"), "admin");
     }
     assert_eq!(world.deeds(), ["ban 2001:db8:0:7::/64 for 10m by teamtalk/network-guessing"]);
@@ -293,6 +293,36 @@ fn behind_a_shared_address_the_offending_connection_is_cut_and_not_the_house() {
         world.fail(&mut bad, &format!("admin{n}"));
     }
     assert_eq!(world.deeds(), ["reset 203.0.113.80 by teamtalk/login-storm"]);
+}
+
+#[test]
+fn after_a_restart_a_household_that_mistypes_is_still_a_household() {
+    let mut world = World::new(SHIPPED);
+    let house = address("203.0.113.80");
+    for account in ["mum", "dad", "kid"] {
+        let mut connection = world.connect(house);
+        world.log_in(&mut connection, account);
+        world.close(connection);
+    }
+    for n in 0..8 {
+        guess_once(&mut world, "203.0.113.80", &format!("admin{n}"));
+    }
+    let deeds = world.deeds();
+    assert!(!deeds.iter().any(|deed| deed.starts_with("ban")), "{deeds:?}");
+}
+
+#[test]
+fn in_an_ipv4_network_a_neighbour_who_mistypes_is_left_alone() {
+    let mut world = World::new(SHIPPED);
+    guess_once(&mut world, "192.0.2.10", "carol");
+    for _ in 0..7 {
+        guess_once(&mut world, "192.0.2.66", "admin");
+    }
+    world.wait(30_000);
+    world.engine.finish();
+    let deeds = world.deeds();
+    assert!(!deeds.iter().any(|deed| deed.contains("192.0.2.10")), "{deeds:?}");
+    assert!(deeds.iter().any(|deed| deed.contains("192.0.2.66")), "{deeds:?}");
 }
 
 #[test]

@@ -98,6 +98,8 @@ impl Half {
     /// The other side has everything before this sequence number.
     pub(super) fn acknowledge(&mut self, sequence: u32) {
         self.acknowledged = self.acknowledged.max(self.unwrap(sequence));
+        // Only a FIN that was accepted ends the stream: what is acknowledged beyond one shows that it was not.
+        self.finish = self.finish.filter(|finish| self.acknowledged <= finish.saturating_add(1));
     }
 
     /// Offset up to which bytes are covered by an acknowledgement; the FIN has none.
@@ -117,13 +119,14 @@ impl Half {
 
     /// Whether the acknowledgement covers this side's SYN.
     pub(super) fn is_acknowledged(&self, sequence: u32) -> bool {
-        self.begun && self.unwrap(sequence) >= self.delivered
+        self.begun && self.unwrap(sequence) == self.delivered
     }
 
-    /// Takes the place of the FIN.
+    /// Takes the place of the FIN; one from before what was handed on is an old copy of something else.
     pub(super) fn finish_at(&mut self, sequence: u32) {
-        if self.finish.is_none() {
-            self.finish = Some(self.unwrap(sequence));
+        let offset = self.unwrap(sequence);
+        if offset >= self.delivered {
+            self.finish = Some(offset);
         }
     }
 
@@ -138,6 +141,14 @@ impl Half {
         let offset = self.unwrap(sequence);
         let slack = self.delivered.saturating_sub(1);
         !self.begun || (offset >= slack && offset <= self.delivered.saturating_add(AHEAD_MAX))
+    }
+
+    /// Whether the other side would believe a reset with this sequence number: it must stand exactly where the next byte
+    /// is expected; anything else is only answered (RFC 5961 section 3.2).
+    pub(super) fn expects_exactly(&self, sequence: u32) -> bool {
+        let offset = self.unwrap(sequence);
+        let ends = || self.segments.iter().any(|held| held.end() == offset);
+        !self.begun || offset == self.acknowledged || offset == self.delivered || ends()
     }
 
     /// Bytes held.

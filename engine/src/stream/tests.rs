@@ -217,6 +217,50 @@ fn a_reset_far_outside_the_window_is_not_believed() {
 }
 
 #[test]
+fn a_reset_the_server_does_not_believe_blinds_nobody() {
+    let mut world = World::opened();
+    world.client(0, b"one\n");
+    world.server(0, 4, b"");
+    // In the window, but not where the next byte is expected: the server answers with a challenge and goes on.
+    world.send(Side::Client, RST, 1_004, 0, b"");
+    world.client(4, b"two\n");
+    world.server(0, 8, b"ok\n");
+    assert_eq!((&*world.recorder.client, world.told()), (&b"one\ntwo\n"[..], vec!["opened"]));
+    // In the right place, but lost on its way to the server, which speaks on.
+    world.send(Side::Client, RST, 8, 3, b"");
+    assert_eq!(world.told(), ["opened", "closed reset"]);
+    world.client(8, b"three\n");
+    world.server(3, 14, b"ok\n");
+    world.client(14, b"four\n");
+    world.server(6, 19, b"ok\n");
+    assert!(world.recorder.client.ends_with(b"four\n"), "{:?}", world.recorder.client);
+}
+
+#[test]
+fn a_fin_the_server_does_not_take_ends_nothing() {
+    for offset in [-2, 0, 3, 500] {
+        let mut world = World::opened();
+        world.client(0, b"one\n");
+        world.server(0, 4, b"");
+        world.send(Side::Client, FIN | ACK, offset, 0, b"");
+        world.client(4, b"two\nthree\n");
+        world.server(0, 14, b"");
+        assert_eq!(world.recorder.client, b"one\ntwo\nthree\n", "FIN at {offset}");
+    }
+}
+
+#[test]
+fn a_handshake_is_not_finished_by_guessing() {
+    for guess in [1, 77, 1 << 20, 1 << 30] {
+        let mut world = World::new();
+        world.send(Side::Client, SYN, -1, 0, b"");
+        world.send(Side::Server, SYN | ACK, -1, 0, b"");
+        world.send(Side::Client, ACK, 0, guess, b"");
+        assert_eq!(world.told(), [""; 0], "acknowledges {guess}");
+    }
+}
+
+#[test]
 fn the_same_ports_begin_again_only_if_the_server_says_so() {
     let mut world = World::opened();
     world.client(0, b"old");
