@@ -41,6 +41,8 @@ use tally::Tally;
 
 /// Key of every table: the same capture gives the same report, whoever replays it.
 const SEED: u64 = 0x0066_6c6f_6f64_7761;
+/// A clock that goes back further than packets overtake each other has been set, or it is another recording.
+const BACKWARDS: Span = Span::from_secs(60);
 /// Packets between two looks at the progress bar.
 const PROGRESS_PACKETS: u64 = 4_096;
 
@@ -57,6 +59,13 @@ pub(crate) fn run(arguments: &ReplayArguments) -> Exit {
     for wall in &mut walls {
         wall.finish();
     }
+    for failure in &failures {
+        complain(failure);
+    }
+    // Where nothing could be read there is nothing to say about anybody.
+    if arguments.format == Format::Text && walls.iter().all(|wall| wall.tally().total.packets == 0) {
+        return if failures.is_empty() { print("The captures hold no packet.\n") } else { Exit::Failed };
+    }
     let report = match (walls.as_slice(), arguments.format) {
         ([wall], Format::Text) => text::report(wall.tally(), arguments.sources),
         ([wall], Format::Json) => json::report(wall.tally(), arguments.sources, None),
@@ -71,9 +80,6 @@ pub(crate) fn run(arguments: &ReplayArguments) -> Exit {
         ([], _) => String::new(),
     };
     let printed = print(report);
-    for failure in &failures {
-        complain(failure);
-    }
     if failures.is_empty() { printed } else { Exit::Failed }
 }
 
@@ -160,6 +166,7 @@ struct Wall {
     learning: Span,
     last: Option<Timestamp>,
     heard_server: bool,
+    guard: Guard,
 }
 
 impl Wall {
@@ -173,11 +180,15 @@ impl Wall {
             learning: guard.learning_time(),
             last: None,
             heard_server: false,
+            guard: guard.clone(),
         })
     }
 
     /// One packet from the card to the ban: gate, engine, enforcer.
     fn handle_frame(&mut self, frame: &Frame<'_>) {
+        if self.last.is_some_and(|last| last.since(frame.at) > BACKWARDS) {
+            self.begin_again();
+        }
         let tables = &mut self.enforcer.tables;
         tables.set_now(frame.at.as_nanos());
         // Without the server's side of the capture nobody can prove anything: the gate goes on learning.
@@ -224,6 +235,23 @@ impl Wall {
         self.carry_out();
     }
 
+    /// The capture's clock went back: another recording, or a clock that was set. Nothing counted so far may be held
+    /// against what comes now, so gate and engine begin again; what was reported stays.
+    fn begin_again(&mut self) {
+        self.engine.finish();
+        self.carry_out();
+        self.tally.absorb(&self.engine, &self.enforcer.tables);
+        self.tally.count_restart();
+        match self.guard.tables(SEED) {
+            Ok(tables) => self.enforcer = TablesEnforcer::new(tables),
+            Err(error) => self.tally.note_failure(&error.into()),
+        }
+        self.engine = Engine::new(self.guard.engine(SEED));
+        self.reassembler = Reassembler::new(SEED);
+        self.last = None;
+        self.heard_server = false;
+    }
+
     fn carry_out(&mut self) {
         while let Some(command) = self.engine.next_command() {
             if let Err(error) = self.enforcer.apply(&command) {
@@ -236,7 +264,7 @@ impl Wall {
     fn finish(&mut self) {
         self.engine.finish();
         self.carry_out();
-        self.tally.finish(&self.engine, &self.enforcer.tables);
+        self.tally.absorb(&self.engine, &self.enforcer.tables);
     }
 
     const fn tally(&self) -> &Tally {
@@ -244,10 +272,9 @@ impl Wall {
     }
 }
 
-/// Whether the capture was interrupted between two packets, or is several in one file: then who holds a session
-/// has to be learnt anew.
+/// Whether the capture was interrupted between two packets: then who holds a session has to be learnt anew.
 fn is_break(last: Timestamp, now: Timestamp) -> bool {
-    now.since(last) > Span::from_secs(3_600) || last.since(now) > Span::from_secs(60)
+    now.since(last) > Span::from_secs(3_600)
 }
 
 /// RFC 3339, UTC, microseconds.

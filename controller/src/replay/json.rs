@@ -34,6 +34,8 @@ struct CaptureRow {
     first: Option<String>,
     last: Option<String>,
     undecoded: u64,
+    /// How often the clock went back, and gate and rules began again.
+    restarts: u64,
 }
 
 #[derive(Serialize)]
@@ -112,6 +114,7 @@ pub(super) fn report(tally: &Tally, sources: usize, against: Option<&Tally>) -> 
             first: tally.first.map(rfc3339),
             last: tally.last.map(rfc3339),
             undecoded: tally.undecoded,
+            restarts: tally.restarts,
         },
         services: services(tally),
         signals: tally.signals.iter().map(|(kind, count)| (kind.as_str(), *count)).collect(),

@@ -123,7 +123,9 @@ pub(super) struct Tally {
     pub(super) last: Option<Timestamp>,
     pub(super) undecoded: u64,
     pub(super) services: Vec<ServiceTally>,
-    pub(super) signals: Vec<(SignalKind, u64)>,
+    pub(super) signals: BTreeMap<SignalKind, u64>,
+    /// How often the captures' clock went back.
+    pub(super) restarts: u64,
     pub(super) bans: Vec<BanRow>,
     pub(super) notes: Vec<Explanation>,
     pub(super) notes_left_out: u64,
@@ -148,7 +150,8 @@ impl Tally {
             last: None,
             undecoded: 0,
             services: services.collect(),
-            signals: Vec::new(),
+            signals: BTreeMap::new(),
+            restarts: 0,
             bans: Vec::new(),
             notes: Vec::new(),
             notes_left_out: 0,
@@ -241,18 +244,27 @@ impl Tally {
         }
     }
 
-    pub(super) fn finish(&mut self, engine: &Engine, tables: &Tables) {
-        self.signals = engine.signals().collect();
+    /// Takes over what an engine and its gate have learnt; called once for each pair of them.
+    pub(super) fn absorb(&mut self, engine: &Engine, tables: &Tables) {
+        for (kind, count) in engine.signals() {
+            *self.signals.entry(kind).or_default() += count;
+        }
         let proven: HashSet<Address> = tables.proofs().map(|(key, _)| key.address).collect();
         for (address, source) in &mut self.sources {
-            source.standing = Some(if self.known.contains(address) {
+            let standing = if self.known.contains(address) {
                 Standing::Known
             } else if proven.contains(address) {
                 Standing::Proven
             } else {
                 Standing::Stranger
-            });
+            };
+            source.standing = source.standing.max(Some(standing));
         }
+    }
+
+    /// The captures' clock went back, and gate and engine began again.
+    pub(super) const fn count_restart(&mut self) {
+        self.restarts += 1;
     }
 
     /// Sources worst first, then by packets, then by address; beyond `most` one sum and how many it is of.

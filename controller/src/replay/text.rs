@@ -60,6 +60,13 @@ fn write_capture(out: &mut String, tally: &Tally) -> std::fmt::Result {
         _ => String::new(),
     };
     writeln!(out, "Read: {} packets, {} bytes{span}.", tally.total.packets, tally.total.bytes)?;
+    if tally.restarts > 0 {
+        writeln!(
+            out,
+            "The clock of the captures went back {} times; gate and rules began again there.",
+            tally.restarts
+        )?;
+    }
     if tally.undecoded > 0 {
         writeln!(out, "Without a TCP or UDP header: {} packets.", tally.undecoded)?;
     }

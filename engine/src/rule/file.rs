@@ -217,6 +217,23 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
     let shadow = table.flag("shadow", false, diagnostics);
     let expires = read_expiry(table, diagnostics);
     let notify = read_notify(table, diagnostics);
+    if let (Some(duration), Some(most), Some(value)) = (duration, duration_max, table.get("max"))
+        && most < duration
+    {
+        diagnostics.report(
+            value.span().start,
+            format!("\"max\" is {most}, shorter than \"for\", {duration}"),
+            None,
+        );
+    }
+    for (key, written) in [("id", id), ("why", why)] {
+        if let (Some(written), Some(value)) = (written, table.get(key))
+            && written.chars().any(char::is_control)
+        {
+            let remedy = Some("write plain text on one line".to_owned());
+            diagnostics.report(value.span().start, format!("control characters in \"{key}\""), remedy);
+        }
+    }
     check_counting(table, by, diagnostics);
     check_action(table, action, &signals, diagnostics);
     if diagnostics.len() > before {

@@ -97,3 +97,12 @@ fn duplicate_rules_and_wrong_types_are_mistakes() {
     let found = mistakes(&rule(&STORM.replace("limit = 8", "limit = 0")));
     assert_eq!(found, ["t.toml:10:9: \"limit\" is 0, outside 1 to 1000000"]);
 }
+
+#[test]
+fn a_maximum_below_the_first_time_and_control_characters_are_mistakes() {
+    let found = mistakes(&rule(&STORM.replace("max = \"24h\"", "max = \"1m\"")));
+    assert_eq!(found, ["t.toml:14:7: \"max\" is 1m, shorter than \"for\", 10m"]);
+    let found = mistakes(&rule(&STORM.replace("why = \"w\"", "why = \"a\\u001b[2Jb\"")));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("control characters in \"why\""), "{found:?}");
+}
