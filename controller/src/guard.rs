@@ -1,5 +1,7 @@
 //! From rule files and configuration to what the gate and the engine are set up with.
 
+use std::collections::BTreeMap;
+
 use floodwall_engine::{
     Configuration as EngineConfiguration, Protocol, Service, Span,
     rule::{DefaultPorts, GateLimits, Rate, RuleFile},
@@ -64,8 +66,18 @@ impl Guard {
             return Err(format!("more than {SERVICES_MAX} services"));
         }
         for given in overrides {
+            let taken = |other: &&ServicePorts| {
+                other.protocol != given.protocol && other.ports.iter().any(|port| given.ports.contains(port))
+            };
+            if let Some(other) = overrides.iter().find(taken) {
+                let (one, other) = (given.protocol.as_str(), other.protocol.as_str());
+                return Err(format!(
+                    "--service names one port for {one} and for {other}: leave it to one of them"
+                ));
+            }
             apply_override(&mut services, given, overrides)?;
         }
+        refuse_shared_ports(&services)?;
         Ok(Self { services, allow: configuration.allow.clone() })
     }
 
@@ -115,6 +127,24 @@ impl Guard {
         }
         Ok(tables)
     }
+}
+
+/// A port can be guarded for one service only.
+fn refuse_shared_ports(services: &[GuardedService]) -> Result<(), String> {
+    let mut owners: BTreeMap<(Transport, u16), &str> = BTreeMap::new();
+    for service in services {
+        for (transport, port, _) in service.guarded_ports() {
+            if let Some(owner) = owners.insert((transport, port), service.name)
+                && owner != service.name
+            {
+                return Err(format!(
+                    "port {port} is named for {owner} and for {}: leave it to one of them",
+                    service.name
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Ports given for a protocol belong to it alone.
@@ -271,6 +301,23 @@ mod tests {
             ports_of(&guard, "teamspeak"),
             [(Transport::Udp, 9988, Role::TeamSpeakVoice), (Transport::Tcp, 10_011, Role::TeamSpeakQuery)]
         );
+    }
+
+    #[test]
+    fn a_port_named_for_two_services_is_refused() {
+        let overrides = ["teamtalk=10333", "irc=10333"].map(|text| text.parse().unwrap());
+        let error =
+            Guard::new(rules::load(None).unwrap(), &Configuration::default(), &overrides).unwrap_err();
+        assert_eq!(error, "--service names one port for teamtalk and for irc: leave it to one of them");
+        let entry = |protocol| crate::configuration::ServiceEntry {
+            protocol,
+            ports: DefaultPorts { main: vec![10_333], ..DefaultPorts::default() },
+            addresses: Vec::new(),
+        };
+        let services = vec![entry(Protocol::TeamTalk), entry(Protocol::Irc)];
+        let configuration = Configuration { services, ..Configuration::default() };
+        let error = Guard::new(rules::load(None).unwrap(), &configuration, &[]).unwrap_err();
+        assert_eq!(error, "port 10333 is named for teamtalk and for irc: leave it to one of them");
     }
 
     #[test]

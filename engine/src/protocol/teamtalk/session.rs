@@ -32,7 +32,7 @@ use super::{
 /// lines than any client writes are skipped here.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Questions kept until answered. A flood pipelines hundreds.
-const ASKED_MAX: usize = 2_048;
+const ASKED_MAX: usize = 512;
 /// Clients log in as soon as their UDP is answered, and give up after 10 s (`teamtalk.md` a.8).
 const LOGIN_PATIENCE: Span = Span::from_secs(30);
 
