@@ -321,3 +321,29 @@ fn against_shows_what_other_rules_would_do_by_source() {
     assert_eq!((row["address"].as_str(), row["outcome"].as_str()), (Some("10.77.0.66"), Some("banned")));
     assert_ne!(row["against_outcome"], row["outcome"]);
 }
+
+#[test]
+fn shadow_rules_say_what_they_would_have_done_and_do_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = fs::read_to_string(repository().join("rules/teamtalk.toml")).expect("rules");
+    fs::write(folder.path().join("teamtalk.toml"), rules.replace("[[rule]]", "[[rule]]\nshadow = true"))
+        .expect("a file");
+    let shown = folder.path().display().to_string();
+    let report = replay(&corpus("teamtalk/03_login_storm_single.pcap"), &["--rules", &shown]);
+    assert!(flagged(&report).is_empty(), "{:?}", outcomes(&report));
+    assert!(report["shadowed"]["teamtalk/login-storm"].as_u64() > Some(30), "{}", report["shadowed"]);
+    let text = stdout(&floodwall(&[
+        "replay",
+        "--rules",
+        &shown,
+        "tests/corpus/teamtalk/03_login_storm_single.pcap",
+    ]));
+    assert!(text.contains("Shadow rule teamtalk/login-storm would have fired "), "{text}");
+}
+
+#[test]
+fn nothing_is_called_clean_that_was_not_read() {
+    let output = floodwall(&["replay", "/absent.pcap"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""));
+    assert!(stderr(&output).contains("/absent.pcap"));
+}

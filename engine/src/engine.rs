@@ -216,6 +216,20 @@ impl Engine {
         self.fired.iter().map(|(rule, fired)| (rule, *fired))
     }
 
+    /// What bounds and brakes have cost since the start, by name: whatever is not 0 weakens what is reported.
+    pub fn losses(&self) -> [(&'static str, u64); 6] {
+        let (flows_evicted, segments_refused) = self.streams.losses();
+        let counters_evicted = self.evaluations.iter().map(|evaluation| evaluation.counters().1).sum();
+        [
+            ("connections let go for lack of room", flows_evicted),
+            ("segments not kept for lack of room", segments_refused),
+            ("segments with a wrong checksum", self.streams.broken_segments()),
+            ("counters let go for lack of room", counters_evicted),
+            ("bans that the brake made limits", self.decisions.bans_braked()),
+            ("bans refused by a full ledger", self.ledger.refused()),
+        ]
+    }
+
     /// The bans that stand.
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger

@@ -22,6 +22,10 @@ struct Report<'a> {
     levels: Vec<LevelRow<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     against: Option<Vec<compare::Difference>>,
+    /// How often shadow rules would have fired.
+    shadowed: BTreeMap<&'a str, u64>,
+    /// What bounds and brakes have cost, by name.
+    losses: &'a BTreeMap<&'static str, u64>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     failures: &'a [String],
 }
@@ -36,6 +40,8 @@ struct CaptureRow {
     undecoded: u64,
     /// How often the clock went back, and gate and rules began again.
     restarts: u64,
+    /// Packets that passed only because the gate was still learning who holds a session.
+    learning: u64,
 }
 
 #[derive(Serialize)]
@@ -115,6 +121,7 @@ pub(super) fn report(tally: &Tally, sources: usize, against: Option<&Tally>) -> 
             last: tally.last.map(rfc3339),
             undecoded: tally.undecoded,
             restarts: tally.restarts,
+            learning: tally.learning,
         },
         services: services(tally),
         signals: tally.signals.iter().map(|(kind, count)| (kind.as_str(), *count)).collect(),
@@ -123,6 +130,8 @@ pub(super) fn report(tally: &Tally, sources: usize, against: Option<&Tally>) -> 
         notes: tally.notes.iter().map(note_row).collect(),
         levels: levels(tally),
         against: against.map(|other| compare::differences(tally, other)),
+        shadowed: tally.shadowed.iter().map(|(rule, count)| (&*rule.0, *count)).collect(),
+        losses: &tally.losses,
         failures: &tally.failures,
     };
     // Maps with string keys and plain values cannot fail to serialise.

@@ -124,6 +124,12 @@ pub(super) struct Tally {
     pub(super) undecoded: u64,
     pub(super) services: Vec<ServiceTally>,
     pub(super) signals: BTreeMap<SignalKind, u64>,
+    /// Packets that passed only because the gate was still learning who holds a session.
+    pub(super) learning: u64,
+    /// What bounds and brakes have cost, by name.
+    pub(super) losses: BTreeMap<&'static str, u64>,
+    /// How often shadow rules would have fired.
+    pub(super) shadowed: BTreeMap<RuleId, u64>,
     /// How often the captures' clock went back.
     pub(super) restarts: u64,
     pub(super) bans: Vec<BanRow>,
@@ -151,6 +157,9 @@ impl Tally {
             undecoded: 0,
             services: services.collect(),
             signals: BTreeMap::new(),
+            learning: 0,
+            losses: BTreeMap::new(),
+            shadowed: BTreeMap::new(),
             restarts: 0,
             bans: Vec::new(),
             notes: Vec::new(),
@@ -184,6 +193,10 @@ impl Tally {
         }
         let source = self.source(address);
         source.volume.add(bytes);
+        if judgement.reason == Reason::Learning {
+            self.learning += 1;
+        }
+        let source = self.source(address);
         if judgement.verdict() == Verdict::Drop {
             source.dropped += 1;
             *source.reasons.entry(judgement.reason).or_default() += 1;
@@ -248,6 +261,12 @@ impl Tally {
     pub(super) fn absorb(&mut self, engine: &Engine, tables: &Tables) {
         for (kind, count) in engine.signals() {
             *self.signals.entry(kind).or_default() += count;
+        }
+        for (loss, count) in engine.losses().into_iter().filter(|(_, count)| *count > 0) {
+            *self.losses.entry(loss).or_default() += count;
+        }
+        for (rule, fired) in engine.fired().filter(|(_, fired)| fired.shadowed > 0) {
+            *self.shadowed.entry(rule.clone()).or_default() += fired.shadowed;
         }
         let proven: HashSet<Address> = tables.proofs().map(|(key, _)| key.address).collect();
         for (address, source) in &mut self.sources {

@@ -30,6 +30,12 @@ fn write(out: &mut String, tally: &Tally, sources: usize) -> std::fmt::Result {
     write_notes(out, tally)?;
     write_levels(out, tally)?;
     write_signals(out, tally)?;
+    for (rule, count) in &tally.shadowed {
+        writeln!(out, "Shadow rule {rule} would have fired {count} times.")?;
+    }
+    for (loss, count) in &tally.losses {
+        writeln!(out, "Lost: {count} {loss}.")?;
+    }
     for failure in &tally.failures {
         writeln!(out, "Not enforced: {failure}.")?;
     }
@@ -65,6 +71,13 @@ fn write_capture(out: &mut String, tally: &Tally) -> std::fmt::Result {
             out,
             "The clock of the captures went back {} times; gate and rules began again there.",
             tally.restarts
+        )?;
+    }
+    if tally.learning > 0 {
+        writeln!(
+            out,
+            "Passed only because the gate was still learning who holds a session: {} packets.",
+            tally.learning
         )?;
     }
     if tally.undecoded > 0 {
