@@ -272,12 +272,16 @@ impl Server {
         let id = u32::from(header.user_id);
         let Some(user) = self.users.get_mut(usize::from(header.user_id)).and_then(Option::as_deref_mut)
         else {
+            let has_session = self.has_session(&from);
             // A session older than the watch has an id that nobody saw given. Its owner speaks and keeps alive; says
-            // hello only once, at the beginning. So only hellos are held against somebody whom the gate admits.
+            // hello only once, at the beginning. So somebody whom the gate admits has only hellos held against them,
+            // and many different ids without any connection.
             if !header.is_hello() && packet.reason != Reason::StandingStranger {
+                if !has_session && let Some(ids) = self.scans.count(from, header.user_id, packet.at) {
+                    tell(SignalKind::DatagramScan, None, ids);
+                }
                 return;
             }
-            let has_session = self.has_session(&from);
             let kind = if has_session { SignalKind::DatagramAbsent } else { SignalKind::DatagramStranger };
             tell(kind, None, id);
             if !has_session && let Some(ids) = self.count_scan(from, &header, packet.at) {
