@@ -347,3 +347,11 @@ fn nothing_is_called_clean_that_was_not_read() {
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""));
     assert!(stderr(&output).contains("/absent.pcap"));
 }
+
+#[test]
+fn a_clock_that_goes_back_is_held_against_nobody() {
+    let capture = corpus("teamtalk/16_benign_busy.pcap");
+    let report = replay(&capture, &[&*capture.display().to_string()]);
+    assert_eq!(report["capture"]["restarts"], 1);
+    assert!(flagged(&report).is_empty(), "{:?}", outcomes(&report));
+}
