@@ -7,7 +7,8 @@ use floodwall_engine::{
     rule::{
         DefaultPorts,
         diagnostic::{Diagnostic, Diagnostics},
-        table::{Table, number, text, wrong_type},
+        file::read_all_ports,
+        table::{Table, text, wrong_type},
     },
 };
 use floodwall_wire::Address;
@@ -89,24 +90,13 @@ fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<
         let table = Table::new(table, value.span(), "[[service]]", &keys, diagnostics);
         table.require("protocol", "\"teamtalk\"", diagnostics);
         let protocol = table.word_of("protocol", &Protocol::ALL, Protocol::as_str, diagnostics);
-        let ports = DefaultPorts {
-            main: read_ports(&table, "ports", diagnostics),
-            query: read_ports(&table, "query-ports", diagnostics),
-            files: read_ports(&table, "file-ports", diagnostics),
-            plain: read_ports(&table, "plain-ports", diagnostics),
-        };
+        let ports = read_all_ports(&table, diagnostics);
         let addresses = read_addresses(&table, diagnostics);
         if let Some(protocol) = protocol {
             services.push(ServiceEntry { protocol, ports, addresses });
         }
     }
     services
-}
-
-fn read_ports(table: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<'_>) -> Vec<u16> {
-    let ports =
-        table.list_of(key).into_iter().filter_map(|value| number(value, key, 1..=65_535, diagnostics));
-    ports.filter_map(|port| u16::try_from(port).ok()).collect()
 }
 
 fn read_addresses(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Address> {

@@ -67,12 +67,7 @@ fn read_file(path: &str, top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>)
     let service = top.table_of("service", "[service]", &SERVICE_KEYS, diagnostics)?;
     service.require("protocol", "\"teamtalk\"", diagnostics);
     let protocol = service.word_of("protocol", &Protocol::ALL, Protocol::as_str, diagnostics);
-    let ports = DefaultPorts {
-        main: read_ports(&service, "ports", diagnostics),
-        query: read_ports(&service, "query-ports", diagnostics),
-        files: read_ports(&service, "file-ports", diagnostics),
-        plain: read_ports(&service, "plain-ports", diagnostics),
-    };
+    let ports = read_all_ports(&service, diagnostics);
     let user_timeout = service.span_of("user-timeout", diagnostics).unwrap_or(Span::from_secs(60));
     let require_session = service.flag("require-session", false, diagnostics);
     let require_own_id = service.flag("require-own-id", false, diagnostics);
@@ -88,6 +83,16 @@ fn read_file(path: &str, top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>)
         limits,
         rules,
     })
+}
+
+/// Reads the four keys that name ports, in a rule file's `[service]` or a configuration's `[[service]]`.
+pub fn read_all_ports(service: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> DefaultPorts {
+    DefaultPorts {
+        main: read_ports(service, "ports", diagnostics),
+        query: read_ports(service, "query-ports", diagnostics),
+        files: read_ports(service, "file-ports", diagnostics),
+        plain: read_ports(service, "plain-ports", diagnostics),
+    }
 }
 
 fn read_ports(service: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<'_>) -> Vec<u16> {
