@@ -16,6 +16,8 @@ use floodwall_wire::{
     word::Word,
 };
 
+use floodwall_kernel::Ring;
+
 use crate::{
     bpf,
     kernel::{KernelGate, prebuilt_object},
@@ -33,6 +35,7 @@ pub struct Homes {
     sources: BTreeSet<SourceKey>,
     hosts: BTreeSet<Address>,
     users: BTreeSet<(u8, u16)>,
+    ring: Option<Ring>,
 }
 
 impl Homes {
@@ -56,6 +59,7 @@ impl Homes {
             sources: BTreeSet::new(),
             hosts: BTreeSet::new(),
             users: BTreeSet::new(),
+            ring: None,
         };
         homes.set_status(|_| {});
         homes.set_now(0);
@@ -196,6 +200,15 @@ impl Homes {
         let expected = observe(&SliceWindow::new(frame), &mut self.memory);
         assert_eq!(self.kernel.observe(frame), expected, "{what}: kernel (left) and memory (right) disagree");
         expected
+    }
+
+    /// Empties the mirror, as a controller that keeps up does. Otherwise it would fill up, and what cannot be mirrored is
+    /// dropped in alarm: the one step for which memory has no counterpart.
+    pub fn empty_mirror(&mut self) {
+        let ring = self.ring.get_or_insert_with(|| {
+            Ring::map(self.kernel.map(names::MIRROR)).unwrap_or_else(|error| panic!("map `MIRROR`: {error}"))
+        });
+        ring.drain(usize::MAX, |_, _| {});
     }
 
     /// Compares everything the gate writes; answers how many proofs and words were compared.

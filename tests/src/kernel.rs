@@ -1,23 +1,20 @@
 //! The gate's kernel home, loaded from the prebuilt object and driven by hand.
 
 use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Map, MapData},
-    programs::{ProgramError, SchedClassifier, Xdp},
+use anyhow::{Context, Result};
+use floodwall_kernel::{
+    Object,
+    bpf::{self, Plain, Run},
+    clock,
 };
 use floodwall_wire::{
     Class, Judgement, Observation, Reason, Verdict,
     tables::{ClockReading, Standing, names},
 };
-
-use crate::bpf::{self, Plain, Run};
 
 /// What XDP returns for a packet that passes.
 const XDP_PASS: u32 = 2;
@@ -28,7 +25,7 @@ const TC_ACT_UNSPEC: u32 = u32::MAX;
 
 /// The loaded programs and their maps. Nothing is attached, nothing is pinned: it ends with the value.
 pub struct KernelGate {
-    ebpf: Ebpf,
+    object: Object,
 }
 
 /// Where `cargo xtask ebpf` puts the object.
@@ -42,7 +39,7 @@ impl KernelGate {
     /// # Errors
     /// When the object cannot be read or the kernel refuses a map or a program; the verifier's log is in the chain.
     pub fn for_tests(object: &Path) -> Result<Self> {
-        Self::load(object, 1)
+        Ok(Self { object: Object::for_tests(&read(object)?)? })
     }
 
     /// Loads the object exactly as production does.
@@ -50,38 +47,27 @@ impl KernelGate {
     /// # Errors
     /// As [`Self::for_tests`].
     pub fn as_in_production(object: &Path) -> Result<Self> {
-        Self::load(object, 0)
+        Ok(Self { object: Object::unpinned(&read(object)?)? })
     }
 
-    fn load(object: &Path, test_clock: u32) -> Result<Self> {
-        let bytes = std::fs::read(object).with_context(|| format!("failed to read {}", object.display()))?;
-        let mut ebpf = EbpfLoader::new()
-            .override_global(names::TEST_CLOCK_ENABLED, &test_clock, true)
-            .load(&bytes)
-            .context("failed to create the maps")?;
-        load_xdp(&mut ebpf, "floodwall_ingress")?;
-        load_xdp(&mut ebpf, "floodwall_clock")?;
-        let egress: &mut SchedClassifier =
-            ebpf.program_mut("floodwall_egress").context("no floodwall_egress")?.try_into()?;
-        egress.load().context("failed to load floodwall_egress")?;
-        Ok(Self { ebpf })
+    /// The loaded object.
+    pub const fn object(&self) -> &Object {
+        &self.object
     }
 
     /// A map, by its name in `floodwall_wire::tables::names`.
     pub fn map(&self, name: &str) -> BorrowedFd<'_> {
-        let map = self.ebpf.map(name).unwrap_or_else(|| panic!("the object has no map `{name}`"));
-        map_data(map).fd().as_fd()
+        self.object.map(name).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Names and descriptors of all maps.
     pub fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.ebpf.maps().map(|(name, map)| (name, map_data(map).fd().as_fd()))
+        self.object.maps()
     }
 
     /// A program, by its function's name.
     pub fn program(&self, name: &str) -> BorrowedFd<'_> {
-        let program = self.ebpf.program(name).unwrap_or_else(|| panic!("the object has no program `{name}`"));
-        program.fd().unwrap_or_else(|error| panic!("`{name}` is not loaded: {error}")).as_fd()
+        self.object.program(name).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Instructions the verifier walked, and instructions of the program as the kernel holds it.
@@ -89,10 +75,7 @@ impl KernelGate {
     /// # Errors
     /// When the kernel does not tell.
     pub fn instructions(&self, name: &str) -> Result<(u32, u32)> {
-        let program = self.ebpf.program(name).context("no such program")?;
-        let info = program.info()?;
-        let translated = info.size_translated().unwrap_or(0) / 8;
-        Ok((info.verified_instruction_count().unwrap_or(0), translated))
+        self.object.instructions(name)
     }
 
     /// Sets the injected clock, ns.
@@ -144,8 +127,7 @@ impl KernelGate {
 
     /// Both clocks of the kernel.
     pub fn clock(&self) -> ClockReading {
-        self.run("floodwall_clock", &[0; 64]);
-        self.read(names::CLOCK, &0_u32).unwrap_or_default()
+        clock::read(&self.object).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     fn last_judgement(&self) -> ([u8; 4], u32) {
@@ -163,26 +145,6 @@ impl KernelGate {
     }
 }
 
-fn load_xdp(ebpf: &mut Ebpf, name: &str) -> Result<()> {
-    let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no {name}"))?.try_into()?;
-    match program.load() {
-        Err(ProgramError::LoadError { io_error, verifier_log }) => {
-            let io_error: io::Error = io_error;
-            bail!("failed to load {name}: {io_error}\n{verifier_log}")
-        }
-        other => other.with_context(|| format!("failed to load {name}")),
-    }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "aya names two dozen kinds of maps")]
-fn map_data(map: &Map) -> &MapData {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LpmTrie(data)
-        | Map::LruHashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => data,
-        other => panic!("a map of a kind the gate does not use: {other:?}"),
-    }
+fn read(object: &Path) -> Result<Vec<u8>> {
+    std::fs::read(object).with_context(|| format!("failed to read {}", object.display()))
 }

@@ -2,11 +2,11 @@
 
 #![expect(clippy::panic, reason = "only tests and benchmarks call this, and a panic is how they fail")]
 
-pub mod bpf;
 pub mod homes;
 pub mod kernel;
 pub mod packets;
 
+pub use floodwall_kernel::bpf;
 pub use homes::Homes;
 pub use kernel::{KernelGate, prebuilt_object};
 

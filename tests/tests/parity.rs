@@ -192,6 +192,7 @@ impl Run {
             self.proved += usize::from(homes.observe(frame, &place).proves);
         } else {
             self.judged += 1;
+            homes.empty_mirror();
             let judgement = homes.judge(frame, &place);
             *self.reasons.entry(judgement.reason).or_default() += 1;
         }

@@ -100,6 +100,8 @@ reasons! {
     LimitService = 31, "limit.service", Drop;
     /// The limit's word was contended beyond its attempts; the source is not known.
     LimitContended = 32, "limit.contended", Drop;
+    /// Nobody known, the service is alarmed, and the controller could not be shown the segment. TCP sends it again.
+    MirrorFull = 33, "mirror.full", Drop;
 }
 
 /// Upper bound of the reason numbers; the counter tables have this many cells per class.

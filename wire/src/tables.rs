@@ -17,6 +17,8 @@
 //! | `DEPARTED` | per-CPU array | watcher | fixed size |
 //! | `FAULTS` | per-CPU array | both programs | fixed size |
 //! | `MIRROR` | ring buffer | gate, watcher | record lost and counted in `FAULTS` |
+//! | `OPAQUE` | LRU hash by [`FlowKey`] | controller | the longest unused goes: its flow is mirrored until the controller cuts it again |
+//! | `ALLOWANCES` | array of words | gate, watcher | fixed size: sources share cells |
 //! | `CLOCK` | array, 1 | clock program | fixed size |
 //!
 //! A change of any layout here raises [`LAYOUT_VERSION`].
@@ -24,7 +26,7 @@
 use crate::{Address, class::CLASSES, limit::Limit, reason::REASONS, word::Word};
 
 /// Version of every layout in this module; a controller adopts pinned maps only of its own version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Services one wall can guard.
 pub const SERVICES_MAX: usize = 16;
@@ -48,6 +50,8 @@ pub const LOCALS_MAX: u32 = 1024;
 pub const SKETCH_COLUMNS: u32 = 32_768;
 /// Rows of the sketch.
 pub const SKETCH_ROWS: u32 = 2;
+/// Default capacity of `OPAQUE`.
+pub const OPAQUE_MAX: u32 = 16_384;
 /// Bytes of the mirror ring.
 pub const MIRROR_BYTES: u32 = 8 * 1024 * 1024;
 
@@ -362,6 +366,26 @@ pub struct Proof {
     pub limits: [Word; KINDS],
 }
 
+/// Key of `OPAQUE`: a connection the controller does not want to see more of.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The client.
+    pub client: Address,
+    /// The guarded address.
+    pub server: Address,
+    /// The client's port in the upper, the server's in the lower 16 bits.
+    pub ports: u64,
+}
+
+impl FlowKey {
+    /// The key of the connection between these.
+    #[inline(always)]
+    pub const fn new(client: Address, client_port: u16, server: Address, server_port: u16) -> Self {
+        Self { client, server, ports: (client_port as u64) << 16 | server_port as u64 }
+    }
+}
+
 /// The address a TeamTalk user id belongs to; the unspecified address for none.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
@@ -414,15 +438,22 @@ pub enum Fault {
     MirrorUnreadable = 2,
     /// A proof could not be stored.
     ProofRefused = 3,
+    /// A packet was above what the mirror shows of its source or kind.
+    MirrorAllowance = 4,
 }
 
 /// Number of [`Fault`]s.
-pub const FAULTS: usize = 4;
+pub const FAULTS: usize = 5;
 
 impl Fault {
     /// Every fault, in order of its number.
-    pub const ALL: [Self; FAULTS] =
-        [Self::MirrorArriving, Self::MirrorDeparting, Self::MirrorUnreadable, Self::ProofRefused];
+    pub const ALL: [Self; FAULTS] = [
+        Self::MirrorArriving,
+        Self::MirrorDeparting,
+        Self::MirrorUnreadable,
+        Self::ProofRefused,
+        Self::MirrorAllowance,
+    ];
 
     /// The name in reports and metric labels.
     pub const fn as_str(self) -> &'static str {
@@ -431,6 +462,7 @@ impl Fault {
             Self::MirrorDeparting => "mirror.departing",
             Self::MirrorUnreadable => "mirror.unreadable",
             Self::ProofRefused => "proof.refused",
+            Self::MirrorAllowance => "mirror.allowance",
         }
     }
 }
@@ -510,6 +542,10 @@ pub mod names {
     pub const MIRROR: &str = "MIRROR";
     /// Per-CPU array in which a record of the mirror is put together; nobody else's.
     pub const CHUNKS: &str = "CHUNKS";
+    /// LRU hash of a `u64` that is always 1, by [`super::FlowKey`].
+    pub const OPAQUE: &str = "OPAQUE";
+    /// Array of the mirror's budgets, see [`crate::mirror`].
+    pub const ALLOWANCES: &str = "ALLOWANCES";
     /// Array of one [`super::ClockReading`], written when the clock program is run.
     pub const CLOCK: &str = "CLOCK";
     /// Read-only global of the object, a `u32`: 1 for an object loaded for tests.
@@ -539,6 +575,7 @@ mod tests {
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<Port>(), 2);
         assert_eq!(size_of::<ClockReading>(), 16);
+        assert_eq!(size_of::<FlowKey>(), 40);
     }
 
     #[test]

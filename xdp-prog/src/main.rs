@@ -18,9 +18,15 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use floodwall_wire::{State, Verdict, judge, observe, tables::status_flags};
+use floodwall_wire::{
+    Judgement, Reason, State, Verdict, judge, mirror::refuses_unread, observe, tables::status_flags,
+};
 
-use crate::{maps::Tables, mirror::Mirrored, window::PacketWindow};
+use crate::{
+    maps::Tables,
+    mirror::{Mirrored, Shown},
+    window::PacketWindow,
+};
 
 /// Judges what arrives.
 #[xdp(frags)]
@@ -50,26 +56,26 @@ fn floodwall_clock(_context: XdpContext) -> u32 {
 fn judge_arriving(context: &XdpContext) -> Verdict {
     let Some(state) = Tables::open() else { return Verdict::Pass };
     let window = PacketWindow::new(context);
-    let judgement = judge(&window, &state);
+    let mut judgement = judge(&window, &state);
+    if judgement.is_guarded() && is_lost(context, &state, &judgement) {
+        judgement.reason = Reason::MirrorFull;
+    }
     maps::count_arrival(&judgement, window.linear_bytes());
     maps::record_judgement(&judgement);
     let observing = state.status().flags & status_flags::OBSERVE != 0;
-    if matches!(judgement.verdict(), Verdict::Drop) && !observing {
-        return Verdict::Drop;
-    }
-    if judgement.is_guarded() {
-        mirror::mirror_arriving(
-            context,
-            Mirrored {
-                service: judgement.service,
-                class: judgement.class,
-                reason: judgement.reason as u8,
-                standing: judgement.standing as u8,
-            },
-            state.now(),
-        );
-    }
-    Verdict::Pass
+    if observing { Verdict::Pass } else { judgement.verdict() }
+}
+
+/// Shows a guarded packet to the controller; answers whether it must not pass because that failed.
+#[inline(always)]
+fn is_lost(context: &XdpContext, state: &Tables, judgement: &Judgement) -> bool {
+    let Judgement { reason, service, class, standing, .. } = *judgement;
+    let now = state.now();
+    let mirrored = Mirrored { service, class, reason: reason as u8, standing: standing as u8 };
+    let shown = mirror::mirror_arriving(context, mirrored, now);
+    shown == Shown::Lost
+        && matches!(reason.verdict(), Verdict::Pass)
+        && refuses_unread(state.status(), service, class, standing, now)
 }
 
 #[inline(always)]

@@ -16,8 +16,8 @@ use floodwall_wire::{
     Address, Judgement, Observation, SourceKey, State,
     frame::Transport,
     limit::{self, Admission, Limit},
-    mirror::{CHUNK_BYTES, Chunk, Record},
-    tables::{self, ClockReading, Counter, Fault, Port, Prefix, PrefixKey, Proof, ProofKey, Source},
+    mirror::{self, CHUNK_BYTES, Chunk, FLOOD_ALLOWANCE, Flood, Record, SAMPLE_ALLOWANCE, SOURCE_ALLOWANCE},
+    tables::{self, ClockReading, Counter, Fault, FlowKey, Port, Prefix, PrefixKey, Proof, ProofKey, Source},
     tables::{ServiceSettings, Status, User},
     word::Word,
 };
@@ -58,6 +58,10 @@ static DEPARTED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(tables::DE
 static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(tables::FAULTS as u32, 0);
 #[map]
 static MIRROR: RingBuf = RingBuf::with_byte_size(tables::MIRROR_BYTES, 0);
+#[map]
+static OPAQUE: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(tables::OPAQUE_MAX, 0);
+#[map]
+static ALLOWANCES: Array<Word> = Array::with_max_entries(mirror::ALLOWANCES, 0);
 #[map]
 static CHUNKS: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
 #[map]
@@ -242,6 +246,32 @@ pub(crate) fn count_fault(fault: Fault) {
     // SAFETY: a valid map value of this CPU. Both programs count here; should one ever interrupt the other
     // between load and store, a fault is lost from the count.
     unsafe { *count += 1 };
+}
+
+/// Whether the controller has seen enough of a connection.
+#[inline(always)]
+pub(crate) fn is_opaque(flow: &FlowKey) -> bool {
+    OPAQUE.get_ptr(flow).is_some()
+}
+
+/// Takes what a source says from what it may say to the controller.
+#[inline(always)]
+pub(crate) fn allow_source(source: SourceKey, known: bool, now: u64, bytes: u32) -> bool {
+    let seed = STATUS.get(0).map_or(0, |status| status.seed);
+    allow(mirror::source_cell(seed, source, known), &SOURCE_ALLOWANCE, now, u64::from(bytes))
+}
+
+/// Takes one packet from what is shown of a kind that anybody can provoke.
+#[inline(always)]
+pub(crate) fn allow_flood(service: u8, flood: Flood, now: u64) -> bool {
+    let limit = if matches!(flood, Flood::Dropped) { &SAMPLE_ALLOWANCE } else { &FLOOD_ALLOWANCE };
+    allow(mirror::flood_cell(service, flood), limit, now, 1)
+}
+
+#[inline(always)]
+fn allow(cell: u32, limit: &Limit, now: u64, units: u64) -> bool {
+    let Some(word) = ALLOWANCES.get(cell) else { return true };
+    floodwall_take(word, limit.interval, limit.tolerance, now, units) == Admission::Admitted.code()
 }
 
 /// This CPU's place to put a record together, one per direction so that the two programs never share it.

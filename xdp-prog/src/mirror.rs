@@ -8,9 +8,12 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use floodwall_wire::{
-    Class, frame,
-    mirror::{ARRIVING, CHUNK_BYTES, CHUNKS_MAX, DEPARTING, Record, START_BYTES, Share, share},
-    tables::Fault,
+    Class, Reason, SourceKey, Verdict,
+    frame::{self, Headers},
+    mirror::{
+        ARRIVING, Allowance, CHUNK_BYTES, CHUNKS_MAX, DEPARTING, Record, START_BYTES, Share, allowance, share,
+    },
+    tables::{Fault, FlowKey, Standing},
 };
 
 use crate::{
@@ -18,7 +21,7 @@ use crate::{
     window::{Packet, PacketWindow},
 };
 
-/// A packet that passed, as far as the mirror needs to know it.
+/// A judged packet, as far as the mirror needs to know it.
 #[derive(Clone, Copy)]
 pub(crate) struct Mirrored {
     pub(crate) service: u8,
@@ -39,20 +42,42 @@ impl Mirrored {
         let [service, class, reason, standing] = packed.to_le_bytes();
         Self { service, class: Class::from_number(class).unwrap_or(Class::UdpOther), reason, standing }
     }
+
+    #[inline(always)]
+    fn reason(self) -> Reason {
+        Reason::from_number(self.reason).unwrap_or(Reason::Admitted)
+    }
+
+    #[inline(always)]
+    fn standing(self) -> Standing {
+        Standing::from_number(self.standing).unwrap_or(Standing::Stranger)
+    }
 }
 
-/// Shows the controller an arriving packet that passed.
+/// Whether the controller got to see what it should.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) enum Shown {
+    /// All of it, or there was nothing to be shown.
+    Enough,
+    /// It was too much or there was no room.
+    Lost,
+}
+
+/// Shows the controller an arriving packet, or a sample of what is dropped.
 #[inline(always)]
-pub(crate) fn mirror_arriving(packet: &XdpContext, mirrored: Mirrored, now: u64) {
-    if share(mirrored.class, ARRIVING) != Share::Nothing {
-        floodwall_mirror_arriving(packet.ctx, mirrored.packed(), now);
+pub(crate) fn mirror_arriving(packet: &XdpContext, mirrored: Mirrored, now: u64) -> Shown {
+    if share(mirrored.class, ARRIVING, mirrored.reason()) != Share::Nothing
+        && floodwall_mirror_arriving(packet.ctx, mirrored.packed(), now) != 0
+    {
+        return Shown::Lost;
     }
+    Shown::Enough
 }
 
 /// Shows the controller a departing packet.
 #[inline(always)]
 pub(crate) fn mirror_departing(packet: &TcContext, mirrored: Mirrored, now: u64) {
-    if share(mirrored.class, DEPARTING) != Share::Nothing {
+    if share(mirrored.class, DEPARTING, mirrored.reason()) != Share::Nothing {
         floodwall_mirror_departing(packet.skb.skb, mirrored.packed(), now);
     }
 }
@@ -63,25 +88,50 @@ pub(crate) fn mirror_departing(packet: &TcContext, mirrored: Mirrored, now: u64)
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn floodwall_mirror_arriving(context: *mut xdp_md, packed: u32, now: u64) -> u32 {
-    mirror(&XdpContext::new(context), ARRIVING, Mirrored::unpacked(packed), now);
-    0
+    mirror(&XdpContext::new(context), ARRIVING, Mirrored::unpacked(packed), now) as u32
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn floodwall_mirror_departing(context: *mut __sk_buff, packed: u32, now: u64) -> u32 {
-    mirror(&TcContext::new(context), DEPARTING, Mirrored::unpacked(packed), now);
-    0
+    mirror(&TcContext::new(context), DEPARTING, Mirrored::unpacked(packed), now) as u32
 }
 
 #[inline(always)]
-fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) {
-    let bytes_max = match share(mirrored.class, direction) {
-        Share::Nothing => return,
+fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) -> Shown {
+    let reason = mirrored.reason();
+    let bytes_max = match share(mirrored.class, direction, reason) {
+        Share::Nothing => return Shown::Enough,
         Share::Start => START_BYTES,
         Share::Whole => u32::MAX,
     };
-    let Some((offset, packet_bytes)) = frame::ip_packet(&PacketWindow::new(packet)) else { return };
+    let window = PacketWindow::new(packet);
+    let Some((offset, packet_bytes)) = frame::ip_packet(&window) else { return Shown::Enough };
+    let passed = matches!(reason.verdict(), Verdict::Pass);
+    let has_payload = passed && matches!(mirrored.class, Class::TcpPayload);
+    let source = match has_payload.then(|| frame::walk(&window)) {
+        Some(Ok(headers)) => {
+            if maps::is_opaque(&flow_key(&headers, direction)) {
+                return Shown::Enough;
+            }
+            SourceKey::of(headers.source)
+        }
+        // Without payload there is no need to know: what ends a connection has a few bytes at most.
+        _ => SourceKey(0),
+    };
+    let allowed = match allowance(mirrored.class, direction, reason, mirrored.standing()) {
+        Allowance::Free => true,
+        Allowance::Source { .. } if source.0 == 0 => true,
+        Allowance::Source { known } => maps::allow_source(source, known, now, packet_bytes),
+        Allowance::Service(flood) => maps::allow_flood(mirrored.service, flood, now),
+    };
+    if !allowed {
+        // A sample that is left out is no loss.
+        if passed {
+            maps::count_fault(Fault::MirrorAllowance);
+        }
+        return Shown::Lost;
+    }
     let record = Record {
         at: now,
         packet_bytes,
@@ -92,7 +142,18 @@ fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) {
         reason: mirrored.reason,
         standing: mirrored.standing,
     };
-    copy_chunks(packet, record, offset, packet_bytes.min(bytes_max));
+    copy_chunks(packet, record, offset, packet_bytes.min(bytes_max))
+}
+
+/// The connection a segment belongs to, seen from either side.
+#[inline(always)]
+fn flow_key(headers: &Headers, direction: u8) -> FlowKey {
+    let Headers { source, destination, source_port, destination_port, .. } = *headers;
+    if direction == ARRIVING {
+        FlowKey::new(source, source_port, destination, destination_port)
+    } else {
+        FlowKey::new(destination, destination_port, source, source_port)
+    }
 }
 
 /// Counts a chunk that found no room, by direction.
@@ -102,16 +163,19 @@ fn count_lost(direction: u8) {
 }
 
 #[inline(always)]
-fn copy_chunks<P: Packet>(packet: &P, record: Record, offset: u32, bytes: u32) {
+fn copy_chunks<P: Packet>(packet: &P, record: Record, offset: u32, bytes: u32) -> Shown {
     if record.direction == ARRIVING && maps::is_mirror_reserved() {
-        return count_lost(record.direction);
+        count_lost(record.direction);
+        return Shown::Lost;
     }
-    let Some(scratch) = maps::scratch(record.direction) else { return };
-    let mut copying = Copying { packet, scratch, record, offset, bytes };
+    let Some(scratch) = maps::scratch(record.direction) else { return Shown::Lost };
+    let mut copying = Copying { packet, scratch, record, offset, bytes, lost: 0 };
     let context = (&raw mut copying).cast();
     // SAFETY: the callback's second argument is what is given here, and it lives until the loop ends. A helper and not
     // a `while`: the verifier walks the body once, not once per chunk and way here.
     unsafe { bpf_loop(CHUNKS_MAX, copy_next::<P> as *const () as *mut c_void, context, 0) };
+    // SAFETY: a local; the callback wrote it behind the compiler's back.
+    if unsafe { (&raw const copying.lost).read_volatile() } == 0 { Shown::Enough } else { Shown::Lost }
 }
 
 /// A packet on its way into the ring.
@@ -123,12 +187,14 @@ struct Copying<'a, P> {
     offset: u32,
     /// To be copied in all.
     bytes: u32,
+    /// 1 when a chunk found no room.
+    lost: u32,
 }
 
 /// Copies the chunk with this index; answers 1 to stop.
-unsafe extern "C" fn copy_next<P: Packet>(index: u32, copying: *const Copying<'_, P>) -> i64 {
+unsafe extern "C" fn copy_next<P: Packet>(index: u32, copying: *mut Copying<'_, P>) -> i64 {
     // SAFETY: `copy_chunks` passes a reference in this form.
-    let copying = unsafe { &*copying };
+    let copying = unsafe { &mut *copying };
     let done = index * CHUNK_BYTES as u32;
     if done >= copying.bytes {
         return 1;
@@ -137,7 +203,11 @@ unsafe extern "C" fn copy_next<P: Packet>(index: u32, copying: *const Copying<'_
     let record = Record { chunk_offset: done, chunk_bytes: bytes, ..copying.record };
     // SAFETY: a value of this CPU's map; `bytes` is at least 1 and at most `CHUNK_BYTES`.
     let copied = unsafe { copy_chunk(copying.packet, copying.scratch, record, copying.offset) };
-    if copied { 0 } else { 1 }
+    if copied {
+        return 0;
+    }
+    copying.lost = 1;
+    1
 }
 
 /// Copies one chunk; answers whether to go on.

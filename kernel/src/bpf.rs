@@ -1,6 +1,6 @@
-//! The few `bpf(2)` commands the tests need, over plain values.
+//! The few `bpf(2)` commands the controller and the tests need, over plain values.
 //!
-//! All unsafe code of the tests is here. aya loads the object; maps and test runs go through this module because
+//! aya loads the object; maps and test runs go through this module because
 //! the values of `floodwall_wire::tables` hold words that aya's `Pod`, which asks for `Copy`, cannot hold.
 
 #![expect(unsafe_code, reason = "system calls over plain memory")]
@@ -13,10 +13,9 @@ use std::{
 
 use floodwall_wire::{
     Address, SourceKey,
-    mirror::Record,
     tables::{
-        ClockReading, Counter, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey, ServiceSettings, Source,
-        Status, User,
+        ClockReading, Counter, FlowKey, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey, ServiceSettings,
+        Source, Status, User,
     },
     word::Word,
 };
@@ -44,6 +43,7 @@ plain!(
     Address,
     ClockReading,
     Counter,
+    FlowKey,
     [Port; PORTS],
     Prefix,
     PrefixKey,
@@ -238,70 +238,4 @@ pub fn run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<Run
     };
     bpf(PROGRAM_TEST_RUN, &mut attributes)?;
     Ok(Run { action: attributes.verdict, nanoseconds: attributes.nanoseconds })
-}
-
-/// The reader's view of a ring buffer.
-#[derive(Debug)]
-pub struct Ring {
-    consumer: *mut u64,
-    producer: *const u64,
-    data: *const u8,
-    bytes: u64,
-}
-
-impl Ring {
-    /// Maps the ring. It stays mapped until the process ends.
-    ///
-    /// # Errors
-    /// Whatever the kernel says.
-    pub fn map(map: BorrowedFd<'_>) -> io::Result<Self> {
-        const PAGE: usize = 4096;
-        let bytes = floodwall_wire::tables::MIRROR_BYTES as usize;
-        let open = |length: usize, protection, offset: usize| {
-            let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
-            // SAFETY: a new mapping of a descriptor we hold.
-            let at = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    length,
-                    protection,
-                    libc::MAP_SHARED,
-                    map.as_raw_fd(),
-                    offset,
-                )
-            };
-            if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at) }
-        };
-        let consumer = open(PAGE, libc::PROT_READ | libc::PROT_WRITE, 0)?.cast();
-        // The kernel maps the data twice, so that no record wraps.
-        let producer: *const u8 = open(PAGE + 2 * bytes, libc::PROT_READ, PAGE)?.cast_const().cast();
-        Ok(Self {
-            consumer,
-            producer: producer.cast(),
-            data: producer.wrapping_add(PAGE),
-            bytes: bytes as u64,
-        })
-    }
-
-    /// Takes every record out.
-    pub fn drain(&mut self) -> Vec<(Record, Vec<u8>)> {
-        const HEADER: u64 = 8;
-        let mut records = Vec::new();
-        // SAFETY: positions and data lie in the mappings made above; nothing is written meanwhile, because the tests
-        // run their programs themselves.
-        unsafe {
-            let end = self.producer.read_volatile();
-            let mut at = self.consumer.read_volatile();
-            while at < end {
-                let start = self.data.add((at & (self.bytes - 1)) as usize);
-                let length = u64::from(start.cast::<u32>().read_volatile());
-                let body = std::slice::from_raw_parts(start.add(HEADER as usize), length as usize);
-                let (head, bytes) = body.split_at(size_of::<Record>());
-                records.push((head.as_ptr().cast::<Record>().read_unaligned(), bytes.to_vec()));
-                at += (length + HEADER).next_multiple_of(8);
-            }
-            self.consumer.write_volatile(at);
-        }
-        records
-    }
 }

@@ -1,0 +1,20 @@
+//! The gate's kernel home as user space sees it. What a packet meets there is `xdp-prog`; here it is put in place and
+//! talked to:
+//!
+//! - [`object`] loads the prebuilt object over new maps or over those an earlier controller left pinned;
+//! - [`gate`] attaches it to interfaces, pins it, adopts it, takes it away;
+//! - [`tables`] writes and reads the maps; [`ring`] reads the mirror; [`clock`] tells the gate's time;
+//! - [`mod@bpf`] holds the few `bpf(2)` commands behind all that, and with [`ring`] all unsafe code.
+
+pub mod bpf;
+pub mod clock;
+pub mod gate;
+pub mod object;
+pub mod ring;
+pub mod tables;
+
+pub use clock::Clock;
+pub use gate::{Gate, Mode};
+pub use object::Object;
+pub use ring::Ring;
+pub use tables::KernelTables;

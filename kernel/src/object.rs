@@ -1,0 +1,153 @@
+//! The prebuilt object, loaded.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData},
+    programs::{ProgramError, SchedClassifier, Xdp},
+};
+use floodwall_wire::tables::names;
+
+/// The object as `cargo xtask ebpf` built it.
+pub static PREBUILT: &[u8] = include_bytes!("../../xdp-prog/prebuilt/floodwall.bpf.o");
+
+/// Name of the XDP program.
+pub const INGRESS: &str = "floodwall_ingress";
+/// Name of the tc program.
+pub const EGRESS: &str = "floodwall_egress";
+/// Name of the program that reads the clock.
+pub const CLOCK: &str = "floodwall_clock";
+
+/// Maps that hold what must outlive a controller; the others are scratch or tests'.
+pub const PINNED: [&str; 17] = [
+    names::STATUS,
+    names::SETTINGS,
+    names::PORTS,
+    names::LOCALS,
+    names::SOURCES,
+    names::HOSTS,
+    names::PREFIXES,
+    names::PROOFS,
+    names::USERS,
+    names::SKETCH,
+    names::BUDGETS,
+    names::COUNTERS,
+    names::DEPARTED,
+    names::FAULTS,
+    names::MIRROR,
+    names::OPAQUE,
+    names::ALLOWANCES,
+];
+
+/// The loaded programs and their maps. What is neither attached nor pinned ends with the value.
+#[derive(Debug)]
+pub struct Object {
+    pub(crate) ebpf: Ebpf,
+}
+
+impl Object {
+    /// Loads the object with maps of its own, for tests: with the clock injected and judgements recorded.
+    ///
+    /// # Errors
+    /// When the kernel refuses a map or a program; the verifier's log is in the chain.
+    pub fn for_tests(bytes: &[u8]) -> Result<Self> {
+        Self::load(bytes, 1, None)
+    }
+
+    /// Loads the object with maps of its own, otherwise as the daemon does.
+    ///
+    /// # Errors
+    /// As [`Self::for_tests`].
+    pub fn unpinned(bytes: &[u8]) -> Result<Self> {
+        Self::load(bytes, 0, None)
+    }
+
+    /// Loads the prebuilt object over the maps pinned in a folder of the bpf file system; those that are missing are
+    /// created and pinned there.
+    ///
+    /// # Errors
+    /// As [`Self::for_tests`].
+    pub fn pinned(maps: &Path) -> Result<Self> {
+        Self::load(PREBUILT, 0, Some(maps))
+    }
+
+    fn load(bytes: &[u8], test_clock: u32, pins: Option<&Path>) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::TEST_CLOCK_ENABLED, &test_clock, true);
+        if let Some(folder) = pins {
+            for name in PINNED {
+                loader.map_pin_path(name, folder.join(name));
+            }
+        }
+        let mut ebpf = loader.load(bytes).context("failed to create the maps")?;
+        load_xdp(&mut ebpf, INGRESS)?;
+        load_xdp(&mut ebpf, CLOCK)?;
+        let egress: &mut SchedClassifier =
+            ebpf.program_mut(EGRESS).with_context(|| format!("no {EGRESS}"))?.try_into()?;
+        egress.load().with_context(|| format!("failed to load {EGRESS}"))?;
+        Ok(Self { ebpf })
+    }
+
+    /// A map, by its name in `floodwall_wire::tables::names`.
+    ///
+    /// # Errors
+    /// When the object has no such map, or one of a kind the gate does not use.
+    pub fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let map = self.ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
+        Ok(map_data(map).with_context(|| format!("map {name} is of an unexpected kind"))?.fd().as_fd())
+    }
+
+    /// Names and descriptors of all maps.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.ebpf.maps().filter_map(|(name, map)| Some((name, map_data(map)?.fd().as_fd())))
+    }
+
+    /// A program, by its function's name.
+    ///
+    /// # Errors
+    /// When the object has no such program.
+    pub fn program(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let program = self.ebpf.program(name).with_context(|| format!("the object has no program {name}"))?;
+        Ok(program.fd()?.as_fd())
+    }
+
+    /// Instructions the verifier walked, and instructions of the program as the kernel holds it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn instructions(&self, name: &str) -> Result<(u32, u32)> {
+        let info = self.ebpf.program(name).context("no such program")?.info()?;
+        let translated = info.size_translated().unwrap_or(0) / 8;
+        Ok((info.verified_instruction_count().unwrap_or(0), translated))
+    }
+}
+
+fn load_xdp(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no {name}"))?.try_into()?;
+    match program.load() {
+        Err(ProgramError::LoadError { io_error, verifier_log }) => {
+            let io_error: io::Error = io_error;
+            bail!("failed to load {name}: {io_error}\n{verifier_log}")
+        }
+        other => other.with_context(|| format!("failed to load {name}")),
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya names two dozen kinds of maps")]
+const fn map_data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}

@@ -1,0 +1,235 @@
+//! The gate's tables over its maps, for the one who writes them.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+use floodwall_wire::{
+    Address, SourceKey,
+    tables::{
+        COUNTERS, Counter, DEPARTED, FAULTS, FlowKey, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey,
+        SERVICES_MAX, ServiceSettings, Source, Status, USERS_PER_SERVICE, User, names,
+    },
+};
+
+use crate::{bpf, object::Object};
+
+/// Descriptors of the maps that user space reads or writes.
+#[derive(Debug)]
+pub struct KernelTables {
+    status: OwnedFd,
+    settings: OwnedFd,
+    ports: OwnedFd,
+    locals: OwnedFd,
+    sources: OwnedFd,
+    hosts: OwnedFd,
+    prefixes: OwnedFd,
+    proofs: OwnedFd,
+    users: OwnedFd,
+    opaque: OwnedFd,
+    counters: OwnedFd,
+    departed: OwnedFd,
+    faults: OwnedFd,
+}
+
+impl KernelTables {
+    /// The tables of a loaded object.
+    ///
+    /// # Errors
+    /// When the object lacks one, or descriptors are used up.
+    pub fn open(object: &Object) -> Result<Self> {
+        let open = |name: &str| -> Result<OwnedFd> {
+            object.map(name)?.try_clone_to_owned().with_context(|| format!("failed to open map {name}"))
+        };
+        Ok(Self {
+            status: open(names::STATUS)?,
+            settings: open(names::SETTINGS)?,
+            ports: open(names::PORTS)?,
+            locals: open(names::LOCALS)?,
+            sources: open(names::SOURCES)?,
+            hosts: open(names::HOSTS)?,
+            prefixes: open(names::PREFIXES)?,
+            proofs: open(names::PROOFS)?,
+            users: open(names::USERS)?,
+            opaque: open(names::OPAQUE)?,
+            counters: open(names::COUNTERS)?,
+            departed: open(names::DEPARTED)?,
+            faults: open(names::FAULTS)?,
+        })
+    }
+
+    /// What holds just now; all zeros in a map nobody has written yet.
+    ///
+    /// # Errors
+    /// Whatever the kernel says, here and below.
+    pub fn status(&self) -> io::Result<Status> {
+        Ok(bpf::lookup(self.status.as_fd(), &0_u32)?.unwrap_or_default())
+    }
+
+    /// Replaces the status.
+    pub fn set_status(&self, status: &Status) -> io::Result<()> {
+        bpf::update(self.status.as_fd(), &0_u32, status)
+    }
+
+    /// Replaces all ports of one generation.
+    pub fn set_ports(&self, generation: u32, ports: &[Port; PORTS]) -> io::Result<()> {
+        bpf::update(self.ports.as_fd(), &generation, ports)
+    }
+
+    /// Replaces the limits of a service in one generation.
+    pub fn set_settings(&self, generation: u32, service: u8, settings: &ServiceSettings) -> io::Result<()> {
+        let index = generation * SERVICES_MAX as u32 + u32::from(service);
+        bpf::update(self.settings.as_fd(), &index, settings)
+    }
+
+    /// Addresses at which services are guarded.
+    pub fn locals(&self) -> io::Result<Vec<Address>> {
+        bpf::keys(self.locals.as_fd())
+    }
+
+    /// Guards the named ports at an address.
+    pub fn insert_local(&self, address: Address) -> io::Result<()> {
+        bpf::update(self.locals.as_fd(), &address, &1_u8)
+    }
+
+    /// Guards nothing at an address any longer.
+    pub fn remove_local(&self, address: Address) -> io::Result<()> {
+        bpf::delete(self.locals.as_fd(), &address)
+    }
+
+    /// The entry of an 8-byte key.
+    pub fn source(&self, key: SourceKey) -> io::Result<Option<Source>> {
+        bpf::lookup(self.sources.as_fd(), &key)
+    }
+
+    /// Writes the entry of an 8-byte key.
+    pub fn set_source(&self, key: SourceKey, source: &Source) -> io::Result<()> {
+        bpf::update(self.sources.as_fd(), &key, source)
+    }
+
+    /// Removes the entry of an 8-byte key.
+    pub fn remove_source(&self, key: SourceKey) -> io::Result<()> {
+        bpf::delete(self.sources.as_fd(), &key)
+    }
+
+    /// Every 8-byte key with an entry.
+    pub fn source_keys(&self) -> io::Result<Vec<SourceKey>> {
+        bpf::keys(self.sources.as_fd())
+    }
+
+    /// The entry of a full address.
+    pub fn host(&self, address: &Address) -> io::Result<Option<Source>> {
+        bpf::lookup(self.hosts.as_fd(), address)
+    }
+
+    /// Writes the entry of a full address.
+    pub fn set_host(&self, address: Address, source: &Source) -> io::Result<()> {
+        bpf::update(self.hosts.as_fd(), &address, source)
+    }
+
+    /// Removes the entry of a full address.
+    pub fn remove_host(&self, address: Address) -> io::Result<()> {
+        bpf::delete(self.hosts.as_fd(), &address)
+    }
+
+    /// Every full address with an entry.
+    pub fn host_keys(&self) -> io::Result<Vec<Address>> {
+        bpf::keys(self.hosts.as_fd())
+    }
+
+    /// Writes a prefix.
+    pub fn set_prefix(&self, key: PrefixKey, prefix: &Prefix) -> io::Result<()> {
+        bpf::update(self.prefixes.as_fd(), &key, prefix)
+    }
+
+    /// Removes a prefix.
+    pub fn remove_prefix(&self, key: PrefixKey) -> io::Result<()> {
+        bpf::delete(self.prefixes.as_fd(), &key)
+    }
+
+    /// Every prefix and what holds for it.
+    pub fn prefixes(&self) -> io::Result<Vec<(PrefixKey, Prefix)>> {
+        let keys = bpf::keys::<PrefixKey>(self.prefixes.as_fd())?;
+        // Looking a prefix up answers the longest that contains it: itself.
+        let look = |key: PrefixKey| Ok(bpf::lookup(self.prefixes.as_fd(), &key)?.map(|prefix| (key, prefix)));
+        keys.into_iter().filter_map(|key| look(key).transpose()).collect()
+    }
+
+    /// Records that an address holds a session, if nothing better is known.
+    pub fn prove(&self, key: ProofKey, until: u64) -> io::Result<()> {
+        let present: Option<Proof> = bpf::lookup(self.proofs.as_fd(), &key)?;
+        if present.is_some_and(|proof| proof.until.load() >= until) {
+            return Ok(());
+        }
+        let proof = Proof { until: floodwall_wire::word::Word::new(until), ..Proof::default() };
+        bpf::update(self.proofs.as_fd(), &key, &proof)
+    }
+
+    /// Number of addresses that the server's answers prove, whether still or no longer.
+    pub fn proofs(&self) -> io::Result<usize> {
+        bpf::keys::<ProofKey>(self.proofs.as_fd()).map(|keys| keys.len())
+    }
+
+    /// The owner of a user id; the unspecified address for none.
+    pub fn user(&self, service: u8, user_id: u16) -> io::Result<User> {
+        Ok(bpf::lookup(self.users.as_fd(), &user_index(service, user_id))?.unwrap_or_default())
+    }
+
+    /// Binds a user id to an address, or to nobody.
+    pub fn set_user(&self, service: u8, user_id: u16, owner: Option<Address>) -> io::Result<()> {
+        let user = User { owner: owner.unwrap_or_default() };
+        bpf::update(self.users.as_fd(), &user_index(service, user_id), &user)
+    }
+
+    /// Shows no more payload of a connection.
+    pub fn set_opaque(&self, flow: &FlowKey) -> io::Result<()> {
+        bpf::update(self.opaque.as_fd(), flow, &1_u64)
+    }
+
+    /// Shows a connection again: another may have begun between the same ports.
+    pub fn clear_opaque(&self, flow: &FlowKey) -> io::Result<()> {
+        bpf::delete(self.opaque.as_fd(), flow)
+    }
+
+    /// Counters of what arrived, summed over all CPUs, by `floodwall_wire::tables::counter_index`; those at zero are
+    /// left out.
+    pub fn arrived(&self) -> io::Result<Vec<(u32, Counter)>> {
+        sums(self.counters.as_fd(), COUNTERS)
+    }
+
+    /// Counters of what departed, by `floodwall_wire::tables::departed_index`.
+    pub fn departed(&self) -> io::Result<Vec<(u32, Counter)>> {
+        sums(self.departed.as_fd(), DEPARTED)
+    }
+
+    /// Counts of what went wrong, in the order of `floodwall_wire::tables::Fault`.
+    pub fn faults(&self) -> io::Result<[u64; FAULTS]> {
+        let mut counts = [0; FAULTS];
+        for (index, count) in counts.iter_mut().enumerate() {
+            *count = bpf::lookup_per_cpu::<u64>(self.faults.as_fd(), index as u32)?.iter().sum();
+        }
+        Ok(counts)
+    }
+}
+
+fn sums(map: BorrowedFd<'_>, cells: usize) -> io::Result<Vec<(u32, Counter)>> {
+    let mut sums = Vec::new();
+    for index in 0..cells as u32 {
+        let total =
+            bpf::lookup_per_cpu::<Counter>(map, index)?.iter().fold(Counter::default(), |sum, one| Counter {
+                packets: sum.packets + one.packets,
+                bytes: sum.bytes + one.bytes,
+            });
+        if total.packets > 0 {
+            sums.push((index, total));
+        }
+    }
+    Ok(sums)
+}
+
+fn user_index(service: u8, user_id: u16) -> u32 {
+    (usize::from(service) % SERVICES_MAX * USERS_PER_SERVICE + usize::from(user_id) % USERS_PER_SERVICE)
+        as u32
+}
