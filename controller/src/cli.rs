@@ -1,11 +1,16 @@
 //! What can be typed. Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 not permitted.
 
-use std::{path::PathBuf, process::ExitCode, str::FromStr};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use floodwall_engine::Protocol;
+use floodwall_engine::{Protocol, Span};
 
-use crate::{check, output::Exit, replay};
+use crate::{
+    check, client, detach, doctor,
+    live::{self, control::Request},
+    output::Exit,
+    replay,
+};
 
 /// Inline firewall and adaptive traffic controller for TeamTalk, IRC and TeamSpeak servers.
 ///
@@ -23,6 +28,240 @@ enum Command {
     Replay(ReplayArguments),
     /// Check rule files and configuration, and name every mistake.
     Check(CheckArguments),
+    /// Guard this host: attach to its interfaces and stay until interrupted. Ctrl-C takes everything back.
+    Run(RunArguments),
+    /// What the wall does now: mode, levels, who is there, what is being dropped and why.
+    Status(ConnectArguments),
+    /// Who is banned, since when, until when and why.
+    Bans(BansArguments),
+    /// Ban an address, a prefix or somebody by nickname.
+    Ban(BanArguments),
+    /// Lift a ban and hold nothing against the address for ten minutes.
+    Unban(UnbanArguments),
+    /// Cut the connections of an address, a prefix or somebody by nickname, without a ban.
+    Kick(SubjectArguments),
+    /// Let an address or prefix in whatever the rules say; without one, list them.
+    Allow(AllowArguments),
+    /// Say in full sentences what holds for an address or person and why.
+    Explain(SubjectArguments),
+    /// Who is logged in, from where, in which channel.
+    Who(ConnectArguments),
+    /// Show decisions and samples of what is dropped as they happen.
+    Watch(WatchArguments),
+    /// Read rules and configuration again: all of it, or nothing if there is a mistake.
+    Reload(ConnectArguments),
+    /// Keep a wall that was started with --confirm.
+    Confirm(ConnectArguments),
+    /// Take the gate away, with or without a running controller.
+    Detach(DetachArguments),
+    /// Say whether this machine can run the wall, in which mode, and why not a better one.
+    Doctor(DoctorArguments),
+}
+
+/// How to reach a running wall, and how to print what it says.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ConnectArguments {
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Control socket; /run/floodwall/control.sock otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// `floodwall run`
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RunArguments {
+    /// Configuration file; /etc/floodwall/floodwall.toml if it exists.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Interface to guard; may be repeated.
+    #[arg(long = "interface", value_name = "IF")]
+    pub(crate) interfaces: Vec<String>,
+    /// Folder with rule files; /etc/floodwall/rules if it exists, else the shipped rules.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Ports of a service, instead of its default ports: teamtalk=10333,10335.
+    #[arg(long = "service", value_name = "PROTOCOL=PORTS")]
+    pub(crate) services: Vec<ServicePorts>,
+    /// How to attach: auto takes native if the driver can, else generic.
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<WantedMode>,
+    /// Judge and count, but drop, ban and cut nothing.
+    #[arg(long)]
+    pub(crate) observe: bool,
+    /// Take everything back after this long unless `floodwall confirm` is run: 10m.
+    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    pub(crate) confirm: Option<Span>,
+    /// Leave the gate in force when stopped by SIGTERM, as the service does.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Folder of the ledger; /var/lib/floodwall otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Control socket; /run/floodwall/control.sock otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Folder of the bpf file system in which the gate is pinned; /sys/fs/bpf/floodwall otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pins: Option<PathBuf>,
+    /// Serve metrics for Prometheus here: 127.0.0.1:9464. Not served otherwise.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// No colours in the log.
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+/// How to attach.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum WantedMode {
+    /// Native if the driver can, else generic.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+    /// As auto, but nothing is dropped, banned or cut.
+    Observe,
+}
+
+impl WantedMode {
+    pub(crate) const ALL: [Self; 4] = [Self::Auto, Self::Native, Self::Generic, Self::Observe];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+/// `floodwall bans`
+#[derive(Debug, clap::Args)]
+pub(crate) struct BansArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Also those that are over.
+    #[arg(long)]
+    pub(crate) history: bool,
+    /// At most so many, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) limit: usize,
+    /// Write every ban of the ledger as JSON lines, for --import elsewhere.
+    #[arg(long, conflicts_with_all = ["history", "import"])]
+    pub(crate) export: bool,
+    /// Take over the bans of such a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "history")]
+    pub(crate) import: Option<PathBuf>,
+    /// Folder of the ledger to export; /var/lib/floodwall otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// `floodwall ban`
+#[derive(Debug, clap::Args)]
+pub(crate) struct BanArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Address, prefix, or the nickname or account of somebody present.
+    #[arg(value_name = "ADDRESS|PREFIX|NICKNAME")]
+    pub(crate) subject: String,
+    /// For how long; an hour otherwise.
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_span)]
+    pub(crate) duration: Option<Span>,
+    /// Why, for the ledger.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: Option<String>,
+    /// Cut every connection of the subject at once, also those that the ban would only starve.
+    #[arg(long)]
+    pub(crate) kick: bool,
+    /// Also if a brake objects: wide prefixes, this host, its gateway, the allow list.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `floodwall unban`
+#[derive(Debug, clap::Args)]
+pub(crate) struct UnbanArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Address, prefix, or the nickname or account of somebody present.
+    #[arg(value_name = "ADDRESS|PREFIX|NICKNAME", required_unless_present = "all")]
+    pub(crate) subject: Option<String>,
+    /// Every ban.
+    #[arg(long, conflicts_with = "subject")]
+    pub(crate) all: bool,
+}
+
+/// `floodwall kick`, `floodwall explain`
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubjectArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Address, prefix, or the nickname or account of somebody present.
+    #[arg(value_name = "ADDRESS|PREFIX|NICKNAME")]
+    pub(crate) subject: String,
+}
+
+/// `floodwall allow`
+#[derive(Debug, clap::Args)]
+pub(crate) struct AllowArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Address or prefix.
+    #[arg(value_name = "ADDRESS|PREFIX")]
+    pub(crate) prefix: Option<String>,
+    /// Take it off the list.
+    #[arg(long, requires = "prefix")]
+    pub(crate) remove: bool,
+    /// Also if the prefix is wide.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `floodwall watch`
+#[derive(Debug, clap::Args)]
+pub(crate) struct WatchArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Ring the terminal's bell at every ban.
+    #[arg(long)]
+    pub(crate) bell: bool,
+}
+
+/// `floodwall detach`
+#[derive(Debug, clap::Args)]
+pub(crate) struct DetachArguments {
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Folder of the bpf file system in which the gate is pinned; /sys/fs/bpf/floodwall otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pins: Option<PathBuf>,
+}
+
+/// `floodwall doctor`
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArguments {
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Configuration file; /etc/floodwall/floodwall.toml if it exists.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder with rule files.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Folder of the ledger; /var/lib/floodwall otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Leave the self-test in a network namespace out.
+    #[arg(long)]
+    pub(crate) quick: bool,
 }
 
 /// How results are printed.
@@ -119,8 +358,64 @@ pub(crate) fn run() -> ExitCode {
     match cli.command {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Run(arguments) => live::run::run(&arguments),
+        Command::Detach(arguments) => detach::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        live => run_live(live),
     }
     .into()
+}
+
+/// Commands for a running wall.
+fn run_live(command: Command) -> Exit {
+    match command {
+        Command::Status(connect) => client::ask(&connect, Request::Status, client::status),
+        Command::Bans(arguments) => run_bans(&arguments),
+        Command::Ban(BanArguments { connect, subject, duration, why, kick, force }) => {
+            // Less than a second is none.
+            let seconds = duration.map(|duration| duration.as_secs().max(1));
+            client::ask(&connect, Request::Ban { subject, seconds, why, kick, force }, client::done)
+        }
+        Command::Unban(UnbanArguments { connect, subject, .. }) => {
+            client::ask(&connect, Request::Unban { subject }, client::done)
+        }
+        Command::Kick(SubjectArguments { connect, subject }) => {
+            client::ask(&connect, Request::Kick { subject }, client::done)
+        }
+        Command::Allow(AllowArguments { connect, prefix, remove, force }) => {
+            client::ask(&connect, Request::Allow { prefix, remove, force }, client::done)
+        }
+        Command::Explain(SubjectArguments { connect, subject }) => {
+            client::ask(&connect, Request::Explain { subject }, client::explanation)
+        }
+        Command::Who(connect) => client::ask(&connect, Request::Who, client::who),
+        Command::Watch(arguments) => client::watch(&arguments.connect, arguments.bell),
+        Command::Reload(connect) => client::ask(&connect, Request::Reload, client::done),
+        Command::Confirm(connect) => client::ask(&connect, Request::Confirm, client::done),
+        Command::Replay(_)
+        | Command::Check(_)
+        | Command::Run(_)
+        | Command::Detach(_)
+        | Command::Doctor(_) => Exit::BadInput,
+    }
+}
+
+fn run_bans(arguments: &BansArguments) -> Exit {
+    if arguments.export {
+        let usual = || PathBuf::from("/var/lib/floodwall");
+        return client::export(&arguments.state.clone().unwrap_or_else(usual));
+    }
+    match &arguments.import {
+        Some(path) => client::import(&arguments.connect, path),
+        None => {
+            let request = Request::Bans { history: arguments.history, limit: arguments.limit };
+            client::ask(&arguments.connect, request, client::bans)
+        }
+    }
+}
+
+fn parse_span(written: &str) -> Result<Span, String> {
+    Span::parse(written).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

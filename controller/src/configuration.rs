@@ -1,6 +1,9 @@
 //! The configuration file: which services are guarded where, and who is always let in.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use floodwall_engine::{
     Protocol,
@@ -14,14 +17,28 @@ use floodwall_engine::{
 use floodwall_wire::Address;
 use toml::de::DeTable;
 
-use crate::rules;
+use crate::{cli::WantedMode, rules};
 
 /// What the file says; empty without one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Configuration {
     pub(crate) services: Vec<ServiceEntry>,
     pub(crate) allow: Vec<(Address, u32)>,
+    pub(crate) interfaces: Vec<String>,
+    pub(crate) mode: Option<WantedMode>,
+    pub(crate) observe: bool,
+    pub(crate) rules: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
+    /// Where the gate is pinned.
+    pub(crate) pins: Option<PathBuf>,
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Who may read from the control socket.
+    pub(crate) group: Option<String>,
 }
+
+/// Where the configuration is unless told otherwise.
+pub(crate) const DEFAULT_PATH: &str = "/etc/floodwall/floodwall.toml";
 
 /// One `[[service]]`.
 #[derive(Clone, Debug)]
@@ -52,7 +69,19 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
         let offset = error.span().map_or(0, |span| span.start);
         diagnostics.report(offset, format!("not TOML: {}", error.message()), None);
     }
-    let valid = ["service", "allow"];
+    let valid = [
+        "service",
+        "allow",
+        "interfaces",
+        "mode",
+        "observe",
+        "rules",
+        "state",
+        "socket",
+        "pins",
+        "metrics",
+        "group",
+    ];
     let top = Table::new(document.get_ref(), document.span(), "the configuration", &valid, &mut diagnostics);
     let services = read_services(&top, &mut diagnostics);
     let allow = top
@@ -72,11 +101,39 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
             prefix
         })
         .collect();
-    if diagnostics.is_empty() {
-        Ok(Configuration { services, allow })
-    } else {
-        Err(diagnostics.into_sorted())
+    let word = |key: &str, diagnostics: &mut Diagnostics<'_>| {
+        top.get(key).and_then(|value| text(value, key, diagnostics)).map(str::to_owned)
+    };
+    let path = |key: &str, diagnostics: &mut Diagnostics<'_>| word(key, diagnostics).map(PathBuf::from);
+    let configuration = Configuration {
+        services,
+        allow,
+        interfaces: top
+            .list_of("interfaces")
+            .into_iter()
+            .filter_map(|value| text(value, "interfaces", &mut diagnostics).map(str::to_owned))
+            .collect(),
+        mode: top.word_of("mode", &WantedMode::ALL, WantedMode::as_str, &mut diagnostics),
+        observe: top.flag("observe", false, &mut diagnostics),
+        rules: path("rules", &mut diagnostics),
+        state: path("state", &mut diagnostics),
+        socket: path("socket", &mut diagnostics),
+        pins: path("pins", &mut diagnostics),
+        metrics: read_metrics(&top, &mut diagnostics),
+        group: word("group", &mut diagnostics),
+    };
+    if diagnostics.is_empty() { Ok(configuration) } else { Err(diagnostics.into_sorted()) }
+}
+
+fn read_metrics(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<SocketAddr> {
+    let value = top.get("metrics")?;
+    let written = text(value, "metrics", diagnostics)?;
+    let address = written.parse().ok();
+    if address.is_none() {
+        let remedy = Some("write for example \"127.0.0.1:9464\"".to_owned());
+        diagnostics.report(value.span().start, format!("{written:?} is no address and port"), remedy);
     }
+    address
 }
 
 fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<ServiceEntry> {

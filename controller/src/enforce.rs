@@ -2,6 +2,8 @@
 
 use floodwall_engine::Command;
 
+pub(crate) mod kernel;
+pub(crate) mod memory;
 pub(crate) mod tables;
 
 /// Something that can put a decision into force.

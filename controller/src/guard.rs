@@ -1,10 +1,10 @@
 //! From rule files and configuration to what the gate and the engine are set up with.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use floodwall_engine::{
     Configuration as EngineConfiguration, Protocol, Service, Span,
-    rule::{DefaultPorts, GateLimits, Rate, RuleFile},
+    rule::{DefaultPorts, GateLimits, Rate, Rule, RuleFile, RuleId},
 };
 use floodwall_wire::{
     Address,
@@ -12,8 +12,8 @@ use floodwall_wire::{
     limit::Limit,
     memory::{TableFull, Tables},
     tables::{
-        KINDS, LEVELS, Port, Prefix, Role, SERVICES_MAX, STANDINGS, ServiceSettings, Standing, service_flags,
-        source_flags, status_flags,
+        KINDS, LEVELS, PORTS, Port, Prefix, Role, SERVICES_MAX, STANDINGS, ServiceSettings, Standing,
+        service_flags, source_flags, status_flags,
     },
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct GuardedService {
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
     pub(crate) services: Vec<GuardedService>,
-    allow: Vec<(Address, u32)>,
+    pub(crate) allow: Vec<(Address, u32)>,
 }
 
 impl Guard {
@@ -96,6 +96,89 @@ impl Guard {
             rules: service.file.rules.clone(),
         });
         EngineConfiguration { services: services.collect(), seed }
+    }
+
+    /// Rules by service, as the engine counts.
+    pub(crate) fn rules(&self) -> Vec<Vec<Rule>> {
+        self.services.iter().map(|service| service.file.rules.clone()).collect()
+    }
+
+    /// Every guarded TCP port.
+    pub(crate) fn tcp_ports(&self) -> Arc<[u16]> {
+        self.services.iter().flat_map(|service| service.ports_by_transport().0).collect()
+    }
+
+    /// All ports of a generation, as the kernel holds them.
+    pub(crate) fn port_block(&self) -> Box<[Port; PORTS]> {
+        let mut tables = Tables::new(0);
+        for (index, service) in self.services.iter().enumerate() {
+            let number = u8::try_from(index).unwrap_or(u8::MAX);
+            for (transport, port, role) in service.guarded_ports() {
+                tables.set_port(0, transport, port, Port::guarded(number, role));
+            }
+        }
+        let mut block = Box::new([Port::UNGUARDED; PORTS]);
+        block.copy_from_slice(tables.ports(0));
+        block
+    }
+
+    /// The limits of every service the gate knows a number for; those that are not guarded have none.
+    pub(crate) fn all_settings(&self) -> Vec<ServiceSettings> {
+        let mut all = vec![ServiceSettings::default(); SERVICES_MAX];
+        for (slot, service) in all.iter_mut().zip(&self.services) {
+            *slot = service.settings();
+        }
+        all
+    }
+
+    /// Addresses that services are limited to; none for every address of this host.
+    pub(crate) fn listed_addresses(&self) -> Vec<Address> {
+        let all = self.services.iter().flat_map(|service| service.addresses.iter().copied());
+        let mut all: Vec<Address> = all.collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whose session a connection to a TCP port is, and how long it proves its address.
+    pub(crate) fn session_of(&self, port: u16) -> Option<(u8, Span)> {
+        let index =
+            self.services.iter().position(|service| service.ports_by_transport().0.contains(&port))?;
+        let timeout = self.services.get(index)?.file.user_timeout.saturating_mul(2);
+        Some((u8::try_from(index).ok()?, timeout))
+    }
+
+    /// What differs from another set of rules, a line each.
+    pub(crate) fn differences(&self, before: &Self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (new, old) in self.services.iter().zip(&before.services) {
+            let name = new.name;
+            if new.ports != old.ports {
+                lines.push(format!("{name}: other ports"));
+            }
+            if new.file.limits != old.file.limits {
+                lines.push(format!("{name}: other limits of the gate"));
+            }
+            let find = |rules: &'_ [Rule], id: &RuleId| rules.iter().position(|rule| rule.id == *id);
+            for rule in &new.file.rules {
+                match find(&old.file.rules, &rule.id).and_then(|index| old.file.rules.get(index)) {
+                    None => lines.push(format!("{}: new", rule.id)),
+                    Some(old) if format!("{old:?}") != format!("{rule:?}") => {
+                        lines.push(format!("{}: changed", rule.id));
+                    }
+                    Some(_) => {}
+                }
+            }
+            for rule in &old.file.rules {
+                if find(&new.file.rules, &rule.id).is_none() {
+                    lines.push(format!("{}: gone", rule.id));
+                }
+            }
+        }
+        if self.allow != before.allow {
+            lines.push("the allow list: changed".to_owned());
+        }
+        lines
     }
 
     /// Gate tables for a capture: the named ports at every address, unless the configuration lists addresses.
@@ -195,6 +278,15 @@ const fn has_ports(ports: &DefaultPorts) -> bool {
 impl GuardedService {
     const fn new(file: RuleFile, ports: DefaultPorts, addresses: Vec<Address>) -> Self {
         Self { name: file.protocol.as_str(), file, ports, addresses }
+    }
+
+    /// TCP and UDP ports.
+    pub(crate) fn ports_by_transport(&self) -> (Vec<u16>, Vec<u16>) {
+        let (tcp, udp): (Vec<_>, Vec<_>) =
+            self.guarded_ports().into_iter().partition(|(transport, ..)| *transport == Transport::Tcp);
+        let ports =
+            |entries: Vec<(Transport, u16, Role)>| entries.into_iter().map(|(_, port, _)| port).collect();
+        (ports(tcp), ports(udp))
     }
 
     fn guarded_ports(&self) -> Vec<(Transport, u16, Role)> {

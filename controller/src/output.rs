@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Failed = 1,
     /// The input or the command line is wrong; nothing was done.
     BadInput = 2,
+    /// It takes more rights than the caller has.
+    NotPermitted = 3,
 }
 
 impl From<Exit> for ExitCode {

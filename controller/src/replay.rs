@@ -16,7 +16,9 @@ use floodwall_engine::{Engine, Packet, Span, Timestamp, fragment::Reassembler};
 use floodwall_wire::{
     Observation, Verdict,
     frame::{self, Fragment},
-    judge_walked, observe_walked,
+    judge_walked,
+    memory::Tables,
+    observe_walked,
     window::SliceWindow,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -159,7 +161,7 @@ fn progress_bar(arguments: &ReplayArguments, path: &PathBuf) -> ProgressBar {
 
 /// Gate, engine and report of one rule set.
 struct Wall {
-    enforcer: TablesEnforcer,
+    enforcer: TablesEnforcer<Tables>,
     engine: Engine,
     tally: Tally,
     reassembler: Reassembler,
@@ -189,7 +191,7 @@ impl Wall {
         if self.last.is_some_and(|last| last.since(frame.at) > BACKWARDS) {
             self.begin_again();
         }
-        let tables = &mut self.enforcer.tables;
+        let tables = &mut self.enforcer.store;
         tables.set_now(frame.at.as_nanos());
         // Without the server's side of the capture nobody can prove anything: the gate goes on learning.
         if !self.heard_server || self.last.is_none_or(|last| is_break(last, frame.at)) {
@@ -240,7 +242,7 @@ impl Wall {
     fn begin_again(&mut self) {
         self.engine.finish();
         self.carry_out();
-        self.tally.absorb(&self.engine, &self.enforcer.tables);
+        self.tally.absorb(&self.engine, &self.enforcer.store);
         self.tally.count_restart();
         match self.guard.tables(SEED) {
             Ok(tables) => self.enforcer = TablesEnforcer::new(tables),
@@ -264,7 +266,7 @@ impl Wall {
     fn finish(&mut self) {
         self.engine.finish();
         self.carry_out();
-        self.tally.absorb(&self.engine, &self.enforcer.tables);
+        self.tally.absorb(&self.engine, &self.enforcer.store);
     }
 
     const fn tally(&self) -> &Tally {
@@ -278,7 +280,7 @@ fn is_break(last: Timestamp, now: Timestamp) -> bool {
 }
 
 /// RFC 3339, UTC, microseconds.
-fn rfc3339(at: Timestamp) -> String {
+pub(crate) fn rfc3339(at: Timestamp) -> String {
     let nanos = i128::from(at.as_nanos());
     match jiff::Timestamp::from_nanosecond(nanos) {
         Ok(timestamp) => format!("{timestamp:.6}"),

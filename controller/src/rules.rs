@@ -11,6 +11,9 @@ const SHIPPED: [(&str, &str); 3] = [
     ("rules/teamtalk.toml", include_str!("../../rules/teamtalk.toml")),
 ];
 
+/// Where the operator's rules are; the shipped ones otherwise.
+pub(crate) const DEFAULT_FOLDER: &str = "/etc/floodwall/rules";
+
 /// Largest rule file read.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 

@@ -7,6 +7,7 @@ use floodwall_wire::Address;
 use crate::{
     rule::{Level, RuleId, evaluate::Subject},
     signal::FlowId,
+    stream::FlowKey,
     time::{Span, Timestamp},
 };
 
@@ -26,6 +27,22 @@ impl Prefix {
     /// The /64 an IPv6 address lies in.
     pub const fn network64(address: Address) -> Self {
         Self { address: Address::from_v6(address.high, 0), bits: 64 }
+    }
+
+    /// The first `bits` bits of an address, of 128; an IPv4 prefix is 96 longer than written.
+    pub const fn new(address: Address, bits: u8) -> Self {
+        let bits = if bits > 128 { 128 } else { bits };
+        let whole = (address.high as u128) << 64 | address.low as u128;
+        let kept = match u128::MAX.checked_shl(128_u32.saturating_sub(bits as u32)) {
+            Some(mask) => whole & mask,
+            None => 0,
+        };
+        Self { address: Address { high: (kept >> 64) as u64, low: kept as u64 }, bits }
+    }
+
+    /// Whether an address lies in it.
+    pub fn contains(self, address: Address) -> bool {
+        Self::new(address, self.bits).address == self.address
     }
 
     /// The first address.
@@ -86,6 +103,11 @@ pub enum Command {
         /// Why.
         explanation: Explanation,
     },
+    /// Drop nothing from there any longer.
+    Unban {
+        /// From where.
+        subject: Prefix,
+    },
     /// Hold an address to the tightest limits.
     Limit {
         /// Which.
@@ -119,6 +141,16 @@ pub enum Command {
         address: Address,
         /// Until when.
         until: Timestamp,
+    },
+    /// Show no more payload of a connection: it cannot be read.
+    Ignore {
+        /// Which.
+        flow: FlowKey,
+    },
+    /// Show a connection again: it is over, and another may begin between the same ports.
+    Follow {
+        /// Which.
+        flow: FlowKey,
     },
     /// A TeamTalk user id belongs to an address now.
     BindUser {

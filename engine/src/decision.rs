@@ -74,6 +74,8 @@ struct Person {
     offences: u32,
     offended_at: Timestamp,
     limited_until: Timestamp,
+    /// Noted instead of banned until then.
+    grace_until: Timestamp,
 }
 
 /// Somebody logged in on one connection.
@@ -190,6 +192,33 @@ impl Decisions {
             |person| person.sessions.is_empty(),
             |_, _| {},
         )
+    }
+
+    /// Forgets what an address has done and bans it no more for a while: an operator said so.
+    pub fn forgive(&mut self, address: Address, now: Timestamp, grace: Span) {
+        self.suspects.remove(&address);
+        if let Some(person) = self.person(address, now) {
+            person.offences = 0;
+            person.limited_until = Timestamp::EPOCH;
+            person.grace_until = now + grace;
+        }
+    }
+
+    /// Remembers a login with a password from before this run.
+    pub fn restore_login(&mut self, address: Address, at: Timestamp) {
+        if let Some(person) = self.person(address, at) {
+            person.logged_in_at = Some(at);
+        }
+        let network = crate::rule::evaluate::network(address);
+        self.good_networks.touch_or_insert(&network, at, || at, |_| true, |_, _| {});
+    }
+
+    /// Remembers how often an address has offended before this run, so that a repeat costs more.
+    pub fn restore_offences(&mut self, address: Address, offences: u32, at: Timestamp) {
+        if let Some(person) = self.person(address, at) {
+            person.offences = offences;
+            person.offended_at = at;
+        }
     }
 
     /// Acts on a finding.
@@ -403,6 +432,10 @@ impl Decisions {
         let now = explanation.at;
         if ledger.ban_of(address, now).is_some() {
             return;
+        }
+        if self.people.get(&address).is_some_and(|person| person.grace_until > now) {
+            let notify = rule.notify.clone();
+            return commands.push(Command::Note { address: Some(address), notify, explanation });
         }
         if self.bans_made.count(now, Span::from_secs(60)) > BANS_PER_MINUTE_MAX {
             self.bans_braked = self.bans_braked.saturating_add(1);

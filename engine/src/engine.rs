@@ -8,17 +8,20 @@ use std::{
     fmt,
 };
 
+use floodwall_wire::Address;
+
 use crate::{
-    command::Command,
+    command::{Command, Prefix},
     decision::Decisions,
-    ledger::Ledger,
+    ledger::{Ban, Ledger},
+    order::{GRACE, Order},
     packet::{Body, Packet},
     protocol::{
         Connection, Context, Dissector, Fact, Output, Progress, Protocol, Side, irc, teamspeak, teamtalk,
     },
     rule::{Level, Rule, RuleId, evaluate::Evaluation},
     signal::{Detail, Signal, SignalKind},
-    stream::{Ending, Event, Readers, Streams},
+    stream::{Ending, Event, Readers, Streams, Turn},
     time::{Span, Timestamp},
 };
 
@@ -116,6 +119,46 @@ impl Engine {
         }
     }
 
+    /// Does what an operator says.
+    pub fn handle_order(&mut self, order: Order, now: Timestamp) {
+        self.handle_timeout(now);
+        match order {
+            Order::Ban { subject, until, explanation } => {
+                let ban = Ban { since: now, until, explanation: explanation.clone() };
+                if self.ledger.enter(subject, ban) {
+                    self.commands.push_back(Command::Ban { subject, until, explanation });
+                }
+            }
+            Order::Unban { subject } => {
+                self.ledger.lift(subject);
+                if subject.is_host() {
+                    self.decisions.forgive(subject.address(), now, GRACE);
+                }
+                self.commands.push_back(Command::Unban { subject });
+            }
+        }
+    }
+
+    /// Remembers a ban of an earlier run; it is in force already.
+    pub fn restore_ban(&mut self, subject: Prefix, ban: Ban, offences: u32) {
+        if subject.is_host() {
+            self.decisions.restore_offences(subject.address(), offences, ban.since);
+        }
+        self.ledger.enter(subject, ban);
+    }
+
+    /// Remembers a login with a password of an earlier run.
+    pub fn restore_login(&mut self, address: Address, at: Timestamp) {
+        self.decisions.restore_login(address, at);
+    }
+
+    /// Counts by other rules from now on. What the old ones had counted is forgotten; sessions, bans and levels stay.
+    pub fn replace_rules(&mut self, rules: Vec<Vec<Rule>>) {
+        let seed = self.conversations.seed;
+        self.evaluations = rules.iter().map(|rules| Evaluation::new(rules, seed)).collect();
+        self.rules = rules;
+    }
+
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
@@ -142,6 +185,12 @@ impl Engine {
 
     /// Signals → rules → decisions; facts → commands.
     fn handle_output(&mut self) {
+        for turn in self.streams.take_turns() {
+            self.commands.push_back(match turn {
+                Turn::Opaque(flow) => Command::Ignore { flow },
+                Turn::Over(flow) => Command::Follow { flow },
+            });
+        }
         let output = std::mem::take(&mut self.conversations.output);
         for (service, owner, fact) in output.facts {
             self.commands.push_back(match fact {

@@ -28,6 +28,8 @@ pub struct Ban {
 #[derive(Debug, Default)]
 pub struct Ledger {
     bans: BTreeMap<Prefix, Ban>,
+    /// How many bans of prefixes there are, by length.
+    lengths: BTreeMap<u8, usize>,
     refused: u64,
 }
 
@@ -38,22 +40,44 @@ impl Ledger {
             self.refused = self.refused.saturating_add(1);
             return false;
         }
-        self.bans.insert(subject, ban);
+        if self.bans.insert(subject, ban).is_none() && !subject.is_host() {
+            let count = self.lengths.entry(subject.bits()).or_default();
+            *count = count.saturating_add(1);
+        }
         true
     }
 
-    /// The ban that holds for an address at a time: its own, or that of its /64.
+    /// The ban that holds for an address at a time: its own, or that of a prefix it lies in.
     pub fn ban_of(&self, address: Address, now: Timestamp) -> Option<&Ban> {
-        let own = self.bans.get(&Prefix::host(address)).filter(|ban| ban.until > now);
-        if own.is_some() || address.is_v4() {
-            return own;
+        let holding = |bits| self.bans.get(&Prefix::new(address, bits)).filter(|ban| ban.until > now);
+        holding(128).or_else(|| self.lengths.keys().rev().find_map(|bits| holding(*bits)))
+    }
+
+    /// Strikes a ban out; answers whether there was one.
+    pub fn lift(&mut self, subject: Prefix) -> bool {
+        let lifted = self.bans.remove(&subject).is_some();
+        if lifted {
+            self.forget_length(subject);
         }
-        self.bans.get(&Prefix::network64(address)).filter(|ban| ban.until > now)
+        lifted
+    }
+
+    fn forget_length(&mut self, subject: Prefix) {
+        if let Some(count) = self.lengths.get_mut(&subject.bits()) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.lengths.remove(&subject.bits());
+            }
+        }
     }
 
     /// Strikes out what is over.
     pub fn expire(&mut self, now: Timestamp) {
-        self.bans.retain(|_, ban| ban.until > now);
+        let over: Vec<Prefix> =
+            self.bans.iter().filter(|(_, ban)| ban.until <= now).map(|(subject, _)| *subject).collect();
+        for subject in over {
+            self.lift(subject);
+        }
     }
 
     /// Bans, by subject.

@@ -2,7 +2,7 @@
 //!
 //! [`engine`] holds the order of the stages; each stage imports only those before it:
 //! [`stream`] → [`protocol`] → [`signal`] → [`rule`] → [`decision`] → [`ledger`].
-//! [`packet`] is what goes in, [`command`] what comes out; [`time`], [`text`], [`bounded`] and [`limits`] serve
+//! [`packet`] and [`order`] are what goes in, [`command`] what comes out; [`time`], [`text`], [`bounded`] and [`limits`] serve
 //! all of them.
 
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ pub mod engine;
 pub mod fragment;
 pub mod ledger;
 pub mod limits;
+pub mod order;
 pub mod packet;
 pub mod protocol;
 pub mod rule;
@@ -24,6 +25,7 @@ pub mod time;
 
 pub use command::Command;
 pub use engine::{Configuration, Engine, Service};
+pub use order::Order;
 pub use packet::Packet;
 pub use protocol::{Protocol, Side};
 pub use time::{Span, Timestamp};

@@ -96,6 +96,17 @@ pub struct Streams<S> {
     next_id: u64,
     refused_segments: u64,
     broken_segments: u64,
+    /// Connections that became opaque, and opaque ones that ended, since the last call of `take_turns`.
+    turns: Vec<Turn>,
+}
+
+/// A connection's reader has seen enough of it, or it ended after that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Turn {
+    /// Its payload need not be shown any more.
+    Opaque(FlowKey),
+    /// What comes between these ends from now on is another connection.
+    Over(FlowKey),
 }
 
 /// One followed connection and the session attached to it.
@@ -130,6 +141,21 @@ enum State {
     Closed,
 }
 
+/// An open connection as whoever has to cut it needs it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ends {
+    /// Its number.
+    pub id: FlowId,
+    /// Index of the service.
+    pub service: u8,
+    /// Addresses and ports.
+    pub key: FlowKey,
+    /// The sequence number the server expects of the client.
+    pub client_next: u32,
+    /// The sequence number the client expects of the server.
+    pub server_next: u32,
+}
+
 /// How sessions are made and told.
 pub trait Readers<S> {
     /// A session for a new connection.
@@ -152,6 +178,7 @@ impl<S> Streams<S> {
             next_id: 1,
             refused_segments: 0,
             broken_segments: 0,
+            turns: Vec::new(),
         }
     }
 
@@ -184,13 +211,18 @@ impl<S> Streams<S> {
                 flow
             }
         };
-        let before = flow.buffered();
+        let (before, was_opaque) = (flow.buffered(), flow.is_opaque());
         match flow.take(&segment, readers) {
             Stored::NoRoom => self.refused_segments = self.refused_segments.saturating_add(1),
             Stored::Broken => self.broken_segments = self.broken_segments.saturating_add(1),
             Stored::Kept | Stored::Conflict => {}
         }
         let after = flow.buffered();
+        match (was_opaque, flow.is_opaque()) {
+            (false, true) => self.turns.push(Turn::Opaque(key)),
+            (true, false) => self.turns.push(Turn::Over(key)),
+            (false, false) | (true, true) => {}
+        }
         self.buffered = self.buffered.saturating_sub(before).saturating_add(after);
     }
 
@@ -234,10 +266,13 @@ impl<S> Streams<S> {
                     reset_by: None,
                 },
                 |flow| flow.state == State::Closed || !readers.is_protected(&flow.session),
-                |_, flow| evicted = Some(flow),
+                |key, flow| evicted = Some((key, flow)),
             )
             .is_some();
-        if let Some(flow) = evicted {
+        if let Some((key, flow)) = evicted {
+            if flow.is_opaque() {
+                self.turns.push(Turn::Over(key));
+            }
             self.finish(flow, packet.at, Ending::Evicted, readers);
         }
         if inserted {
@@ -248,7 +283,7 @@ impl<S> Streams<S> {
 
     /// Forgets connections that have been silent too long; call it now and then.
     pub fn handle_timeout(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
-        while let Some((_, flow)) = self.flows.expire_one(16, |flow, touched| {
+        while let Some((key, flow)) = self.flows.expire_one(16, |flow, touched| {
             now.since(touched)
                 > match flow.state {
                     State::Opening => FLOW_HALF_OPEN,
@@ -256,8 +291,16 @@ impl<S> Streams<S> {
                     State::Closed => CLOSED_LINGER,
                 }
         }) {
+            if flow.is_opaque() {
+                self.turns.push(Turn::Over(key));
+            }
             self.finish(flow, now, Ending::Idle, readers);
         }
+    }
+
+    /// Which connections became opaque or, having been so, ended since this was called last.
+    pub fn take_turns(&mut self) -> Vec<Turn> {
+        std::mem::take(&mut self.turns)
     }
 
     /// Ends every connection: the input is over.
@@ -282,6 +325,17 @@ impl<S> Streams<S> {
     /// Every connection, in no particular order.
     pub fn flows(&self) -> impl Iterator<Item = &Flow<S>> {
         self.flows.iter().map(|(_, flow)| flow)
+    }
+
+    /// The ends of every open connection, in no particular order.
+    pub fn ends(&self) -> impl Iterator<Item = Ends> {
+        self.flows.iter().filter(|(_, flow)| flow.is_open()).map(|(key, flow)| Ends {
+            id: flow.connection.id,
+            service: flow.connection.service,
+            key: *key,
+            client_next: flow.client.next_sequence(),
+            server_next: flow.server.next_sequence(),
+        })
     }
 
     /// Connections followed now.

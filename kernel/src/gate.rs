@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! maps-N/NAME                 the tables of layout version N
-//! links/INTERFACE.ingress.native, INTERFACE.ingress.generic, INTERFACE.egress
+//! links/INTERFACE@ingress@native, INTERFACE@ingress@generic, INTERFACE@egress
 //! filters/INTERFACE           an empty folder: the egress program is a tc filter there (before kernel 6.6)
 //! qdiscs/INTERFACE            an empty folder: the clsact qdisc there is ours
 //! ```
@@ -30,11 +30,16 @@ use aya::{
     util::KernelVersion,
 };
 use floodwall_wire::tables::LAYOUT_VERSION;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::statfs,
+};
 
 use crate::object::{EGRESS, INGRESS, Object};
 
 /// Where the gate is pinned unless told otherwise.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/floodwall";
+const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 /// Kernels from here on have pinnable links for tc programs.
 const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 /// Priority and handle of our filter where it is not a link: fixed, so that the next controller finds it.
@@ -107,9 +112,8 @@ impl Gate {
     /// a program. Nothing that is attached has changed.
     pub fn open(folder: &Path) -> Result<Self> {
         let pins = Pins { folder: folder.to_owned() };
-        pins.create().with_context(|| {
-            format!("failed to make {} (is a bpf file system mounted there?)", folder.display())
-        })?;
+        mount_bpf_file_system(folder)?;
+        pins.create().with_context(|| format!("failed to make {}", folder.display()))?;
         let lock = pins.lock()?;
         let found = pins.found()?;
         let object = Object::pinned(&pins.maps())?;
@@ -348,19 +352,19 @@ impl Pins {
     }
 
     fn ingress(&self, interface: &str, mode: Mode) -> PathBuf {
-        self.folder.join("links").join(format!("{interface}.ingress.{}", mode.as_str()))
+        self.folder.join("links").join(format!("{}@ingress@{}", encoded(interface), mode.as_str()))
     }
 
     fn egress(&self, interface: &str) -> PathBuf {
-        self.folder.join("links").join(format!("{interface}.egress"))
+        self.folder.join("links").join(format!("{}@egress", encoded(interface)))
     }
 
     fn filter(&self, interface: &str) -> PathBuf {
-        self.folder.join("filters").join(interface)
+        self.folder.join("filters").join(encoded(interface))
     }
 
     fn qdisc(&self, interface: &str) -> PathBuf {
-        self.folder.join("qdiscs").join(interface)
+        self.folder.join("qdiscs").join(encoded(interface))
     }
 
     fn found(&self) -> Result<Found> {
@@ -375,17 +379,17 @@ impl Pins {
             }
         }
         for (folder, suffixes) in
-            [("links", [".ingress.native", ".ingress.generic", ".egress"].as_slice()), ("filters", &[""])]
+            [("links", ["@ingress@native", "@ingress@generic", "@egress"].as_slice()), ("filters", &[""])]
         {
             let Ok(entries) = fs::read_dir(self.folder.join(folder)) else { continue };
             for entry in entries {
                 let name = entry?.file_name();
                 let Some(name) = name.to_str() else { continue };
-                let interface = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
+                let interface = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).map(decoded);
                 if let Some(interface) = interface
-                    && !found.interfaces.iter().any(|known| known == interface)
+                    && !found.interfaces.contains(&interface)
                 {
-                    found.interfaces.push(interface.to_owned());
+                    found.interfaces.push(interface);
                 }
             }
         }
@@ -422,6 +426,15 @@ impl Pins {
     }
 }
 
+/// An interface's name as a name in the bpf file system, which takes no dots (`bpf_lookup` in kernel/bpf/inode.c).
+fn encoded(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2e")
+}
+
+fn decoded(name: &str) -> String {
+    name.replace("%2e", ".").replace("%25", "%")
+}
+
 /// Our filter at an interface, as it was attached. Dropping it detaches.
 fn filter(interface: &str) -> io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(interface, TcAttachType::Egress, FILTER_PRIORITY, FILTER_HANDLE, None)
@@ -431,6 +444,21 @@ fn filter(interface: &str) -> io::Result<SchedClassifierLink> {
 #[expect(clippy::mem_forget, reason = "dropping the link would detach the filter, and it cannot be pinned")]
 fn forget(link: SchedClassifierLink) {
     std::mem::forget(link);
+}
+
+/// Sees to it that the folder lies on a bpf file system. The usual one is mounted if it is not, as `bpftool` does.
+fn mount_bpf_file_system(folder: &Path) -> Result<()> {
+    let Some(existing) = folder.ancestors().find(|ancestor| ancestor.exists()) else {
+        bail!("{} is no absolute path", folder.display());
+    };
+    if statfs(existing)?.filesystem_type().0 == libc::BPF_FS_MAGIC {
+        return Ok(());
+    }
+    if !folder.starts_with(BPF_FILE_SYSTEM) {
+        bail!("{} is not on a bpf file system; name a folder under {BPF_FILE_SYSTEM}", folder.display());
+    }
+    mount(Some("bpf"), BPF_FILE_SYSTEM, Some("bpf"), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("failed to mount the bpf file system at {BPF_FILE_SYSTEM}"))
 }
 
 /// The bpf file system has no recursive removal of its own, and `remove_dir_all` opens what cannot be opened.
@@ -444,4 +472,17 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_interfaces_survive_the_bpf_file_system() {
+        for name in ["eth0", "eth0.100", "odd%2ename", "%", "a.b.c"] {
+            assert!(!encoded(name).contains('.'));
+            assert_eq!(decoded(&encoded(name)), name);
+        }
+    }
 }

@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use floodwall_wire::{
-    Address, SourceKey,
+    Address, Class, Reason, SourceKey,
     tables::{
-        COUNTERS, Counter, DEPARTED, FAULTS, FlowKey, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey,
-        SERVICES_MAX, ServiceSettings, Source, Status, USERS_PER_SERVICE, User, names,
+        Counter, FAULTS, FlowKey, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey, SERVICES_MAX,
+        ServiceSettings, Source, Status, USERS_PER_SERVICE, User, counter_index, departed_index, names,
     },
 };
 
@@ -188,20 +188,43 @@ impl KernelTables {
         bpf::update(self.opaque.as_fd(), flow, &1_u64)
     }
 
+    /// Shows every connection again.
+    pub fn clear_all_opaque(&self) -> io::Result<()> {
+        for flow in bpf::keys::<FlowKey>(self.opaque.as_fd())? {
+            self.clear_opaque(&flow)?;
+        }
+        Ok(())
+    }
+
     /// Shows a connection again: another may have begun between the same ports.
     pub fn clear_opaque(&self, flow: &FlowKey) -> io::Result<()> {
         bpf::delete(self.opaque.as_fd(), flow)
     }
 
-    /// Counters of what arrived, summed over all CPUs, by `floodwall_wire::tables::counter_index`; those at zero are
-    /// left out.
-    pub fn arrived(&self) -> io::Result<Vec<(u32, Counter)>> {
-        sums(self.counters.as_fd(), COUNTERS)
+    /// Counters of what arrived for a service, summed over all CPUs; those at zero are left out.
+    pub fn arrived(&self, service: u8) -> io::Result<Vec<(Class, Reason, Counter)>> {
+        let mut counts = Vec::new();
+        for class in Class::ALL {
+            for reason in Reason::ALL {
+                let total = sum(self.counters.as_fd(), counter_index(service, class, *reason))?;
+                if total.packets > 0 {
+                    counts.push((class, *reason, total));
+                }
+            }
+        }
+        Ok(counts)
     }
 
-    /// Counters of what departed, by `floodwall_wire::tables::departed_index`.
-    pub fn departed(&self) -> io::Result<Vec<(u32, Counter)>> {
-        sums(self.departed.as_fd(), DEPARTED)
+    /// Counters of what departed from a service.
+    pub fn departed(&self, service: u8) -> io::Result<Vec<(Class, Counter)>> {
+        let mut counts = Vec::new();
+        for class in Class::ALL {
+            let total = sum(self.departed.as_fd(), departed_index(service, class))?;
+            if total.packets > 0 {
+                counts.push((class, total));
+            }
+        }
+        Ok(counts)
     }
 
     /// Counts of what went wrong, in the order of `floodwall_wire::tables::Fault`.
@@ -214,19 +237,12 @@ impl KernelTables {
     }
 }
 
-fn sums(map: BorrowedFd<'_>, cells: usize) -> io::Result<Vec<(u32, Counter)>> {
-    let mut sums = Vec::new();
-    for index in 0..cells as u32 {
-        let total =
-            bpf::lookup_per_cpu::<Counter>(map, index)?.iter().fold(Counter::default(), |sum, one| Counter {
-                packets: sum.packets + one.packets,
-                bytes: sum.bytes + one.bytes,
-            });
-        if total.packets > 0 {
-            sums.push((index, total));
-        }
-    }
-    Ok(sums)
+fn sum(map: BorrowedFd<'_>, index: u32) -> io::Result<Counter> {
+    let counts = bpf::lookup_per_cpu::<Counter>(map, index)?;
+    Ok(counts.iter().fold(Counter::default(), |sum, one| Counter {
+        packets: sum.packets + one.packets,
+        bytes: sum.bytes + one.bytes,
+    }))
 }
 
 fn user_index(service: u8, user_id: u16) -> u32 {

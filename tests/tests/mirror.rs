@@ -61,21 +61,22 @@ fn control_channel_is_shown_in_chunks_and_media_is_not() {
     let records = drain(&mut ring);
     let seen: Vec<_> =
         records.iter().map(|(r, _)| (r.direction, r.packet_bytes, r.chunk_offset, r.chunk_bytes)).collect();
-    let (chunk, rest) = (CHUNK_BYTES as u32, 3_040 - CHUNK_BYTES as u32);
+    let (chunk, rest) = (CHUNK_BYTES as u32, 3_040 - CHUNK_BYTES as u16);
     assert_eq!(
         seen,
         [
             (ARRIVING, 40, 0, 40),
             (ARRIVING, 47, 0, 47),
+            (ARRIVING, 40, 0, 40),
             (DEPARTING, 50, 0, 50),
             (DEPARTING, 40, 0, 40),
-            (ARRIVING, 3_040, 0, chunk),
+            (ARRIVING, 3_040, 0, CHUNK_BYTES as u16),
             (ARRIVING, 3_040, chunk, rest),
         ]
     );
     assert!(records.iter().all(|(record, _)| record.at == 5_000));
-    assert!(records[1].1.ends_with(b"login\r\n") && records[2].1.ends_with(b"accepted\r\n"));
-    assert_eq!([&records[4].1[40..], &records[5].1[..]].concat(), long);
+    assert!(records[1].1.ends_with(b"login\r\n") && records[3].1.ends_with(b"accepted\r\n"));
+    assert_eq!([&records[5].1[40..], &records[6].1[..]].concat(), long);
     for fault in Fault::ALL {
         assert_eq!(homes.kernel.fault_count(fault), 0, "{}", fault.as_str());
     }

@@ -108,6 +108,11 @@ impl SourceKey {
         }
     }
 
+    /// The IPv4 address it stands for; `None` for the upper half of IPv6 addresses.
+    pub const fn as_v4(self) -> Option<Address> {
+        if self.0 >> 32 == 0xffff_ffff { Some(Address::from_v4(self.0 as u32)) } else { None }
+    }
+
     /// The key under which the strangers of one network share a budget: /24 for IPv4, /48 for IPv6.
     #[inline(always)]
     pub const fn network_of(address: Address) -> Self {

@@ -177,6 +177,23 @@ impl Tables {
         Ok(())
     }
 
+    /// Removes the entry of a full address.
+    pub fn remove_host(&mut self, address: &Address) {
+        self.hosts.remove(address);
+    }
+
+    /// Removes a prefix of `bits` bits.
+    pub fn remove_prefix(&mut self, address: Address, bits: u32) {
+        let bits = bits.min(128);
+        if let Some((_, table)) = self.prefixes.iter_mut().find(|(length, _)| *length == bits) {
+            table.remove(&PrefixKey::new(masked(address, bits), bits));
+        }
+        self.prefixes.retain(|(_, table)| !table.is_empty());
+        if self.prefixes.is_empty() {
+            self.status.flags &= !crate::tables::status_flags::PREFIXES;
+        }
+    }
+
     /// Binds a user id to the address of its session, or to nobody.
     pub fn set_user(&mut self, service: u8, user_id: u16, owner: Option<Address>) {
         if let Some(user) = self.users.get_mut(user_index(service, user_id)) {

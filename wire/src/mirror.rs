@@ -28,30 +28,26 @@ pub enum Share {
     Whole,
 }
 
-/// How much is mirrored of a packet, by class, direction and what the gate said of it.
+/// How much is mirrored of a packet, by class and what the gate said of it.
 ///
-/// Of the segments without payload the server's are shown: what a client sent is evidence only once they
-/// acknowledge it. Voice and other media are never shown. Of what is dropped the start is shown, as a sample: it tells
+/// Segments without payload are shown too: the client's complete a handshake, and what a client sent is evidence only
+/// once the server's acknowledge it. Voice and other media are never shown. Of what is dropped the start is shown, as a sample: it tells
 /// the controller what is happening and is no part of any conversation.
 #[inline(always)]
-pub const fn share(class: Class, direction: u8, reason: Reason) -> Share {
+pub const fn share(class: Class, reason: Reason) -> Share {
     if matches!(reason.verdict(), Verdict::Drop) {
         return Share::Start;
     }
     match class {
         // Left to the kernel's SYN cookies because there are too many to follow.
         Class::TcpSyn if matches!(reason, Reason::SynCookie) => Share::Nothing,
-        Class::TcpSyn | Class::TcpReset | Class::TcpFin | Class::TcpPayload => Share::Whole,
-        Class::TcpAck if direction == DEPARTING => Share::Whole,
+        Class::TcpSyn | Class::TcpReset | Class::TcpFin | Class::TcpPayload | Class::TcpAck => Share::Whole,
         Class::UdpHello | Class::UdpKeepalive | Class::UdpHandshake | Class::UdpCommand | Class::UdpOther => {
             Share::Start
         }
-        Class::TcpAck
-        | Class::Fragment
-        | Class::UdpVoice
-        | Class::UdpVideo
-        | Class::UdpMedia
-        | Class::UdpDesktop => Share::Nothing,
+        Class::Fragment | Class::UdpVoice | Class::UdpVideo | Class::UdpMedia | Class::UdpDesktop => {
+            Share::Nothing
+        }
     }
 }
 
@@ -81,6 +77,8 @@ pub enum Flood {
     Reset = 2,
     /// Samples of what is dropped.
     Dropped = 3,
+    /// Clients' segments without payload.
+    Acknowledgement = 4,
 }
 
 /// Which budget a packet draws on.
@@ -94,6 +92,7 @@ pub const fn allowance(class: Class, direction: u8, reason: Reason, standing: St
         (Class::TcpSyn, DEPARTING) => Allowance::Service(Flood::SynAnswer),
         (Class::TcpReset, DEPARTING) => Allowance::Service(Flood::Reset),
         (Class::TcpSyn | Class::TcpReset, _) if !known => Allowance::Service(Flood::Syn),
+        (Class::TcpAck, ARRIVING) => Allowance::Service(Flood::Acknowledgement),
         (Class::TcpPayload | Class::TcpFin, ARRIVING) => Allowance::Source { known },
         _ => Allowance::Free,
     }
@@ -109,7 +108,7 @@ pub const SAMPLE_ALLOWANCE: Limit = Limit::per_second(1_000, 200);
 /// Cells for sources, of either sort.
 const SOURCE_CELLS: u32 = 8_192;
 /// Number of [`Flood`]s.
-const FLOODS: u32 = 4;
+const FLOODS: u32 = 5;
 /// Cells of the table `ALLOWANCES`.
 pub const ALLOWANCES: u32 = 2 * SOURCE_CELLS + SERVICES_MAX as u32 * FLOODS;
 
@@ -155,7 +154,11 @@ pub struct Record {
     /// Offset of this chunk in the IP packet.
     pub chunk_offset: u32,
     /// Bytes of this chunk.
-    pub chunk_bytes: u32,
+    pub chunk_bytes: u16,
+    /// Number of the [`Class`].
+    pub class: u8,
+    /// Always 0.
+    pub reserved: u8,
     /// Index of the service.
     pub service: u8,
     /// [`ARRIVING`] or [`DEPARTING`].
@@ -192,24 +195,21 @@ mod tests {
     }
 
     #[test]
-    fn media_is_never_shown_and_acknowledgements_only_of_the_server() {
-        for direction in [ARRIVING, DEPARTING] {
-            for class in [Class::UdpVoice, Class::UdpVideo, Class::UdpMedia, Class::UdpDesktop] {
-                assert_eq!(share(class, direction, Reason::Admitted), Share::Nothing);
-            }
-            assert_eq!(share(Class::TcpPayload, direction, Reason::Admitted), Share::Whole);
+    fn media_is_never_shown_and_what_is_dropped_only_in_part() {
+        for class in [Class::UdpVoice, Class::UdpVideo, Class::UdpMedia, Class::UdpDesktop] {
+            assert_eq!(share(class, Reason::Admitted), Share::Nothing);
         }
-        assert_eq!(share(Class::TcpAck, ARRIVING, Reason::Admitted), Share::Nothing);
-        assert_eq!(share(Class::TcpAck, DEPARTING, Reason::Admitted), Share::Whole);
-        assert_eq!(share(Class::TcpPayload, ARRIVING, Reason::LimitSource), Share::Start);
-        assert_eq!(share(Class::TcpSyn, ARRIVING, Reason::SynCookie), Share::Nothing);
+        assert_eq!(share(Class::TcpPayload, Reason::Admitted), Share::Whole);
+        assert_eq!(share(Class::TcpPayload, Reason::LimitSource), Share::Start);
+        assert_eq!(share(Class::TcpSyn, Reason::SynCookie), Share::Nothing);
     }
 
     #[test]
     fn every_cell_is_in_the_table_and_nobody_elses() {
         let mut cells = std::collections::BTreeSet::new();
         for service in 0..SERVICES_MAX as u8 {
-            for flood in [Flood::Syn, Flood::SynAnswer, Flood::Reset, Flood::Dropped] {
+            for flood in [Flood::Syn, Flood::SynAnswer, Flood::Reset, Flood::Dropped, Flood::Acknowledgement]
+            {
                 let cell = flood_cell(service, flood);
                 assert!((2 * SOURCE_CELLS..ALLOWANCES).contains(&cell) && cells.insert(cell));
             }

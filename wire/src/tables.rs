@@ -319,6 +319,15 @@ impl PrefixKey {
         Self::new(address, 128)
     }
 
+    /// The first address.
+    pub const fn address(&self) -> Address {
+        let [a, b, c, d] = self.address;
+        Address {
+            high: (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64,
+            low: (u32::from_be(c) as u64) << 32 | u32::from_be(d) as u64,
+        }
+    }
+
     /// The key of a prefix of `bits` bits (of 128).
     #[inline(always)]
     pub const fn new(address: Address, bits: u32) -> Self {

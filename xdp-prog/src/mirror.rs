@@ -66,7 +66,7 @@ pub(crate) enum Shown {
 /// Shows the controller an arriving packet, or a sample of what is dropped.
 #[inline(always)]
 pub(crate) fn mirror_arriving(packet: &XdpContext, mirrored: Mirrored, now: u64) -> Shown {
-    if share(mirrored.class, ARRIVING, mirrored.reason()) != Share::Nothing
+    if share(mirrored.class, mirrored.reason()) != Share::Nothing
         && floodwall_mirror_arriving(packet.ctx, mirrored.packed(), now) != 0
     {
         return Shown::Lost;
@@ -77,7 +77,7 @@ pub(crate) fn mirror_arriving(packet: &XdpContext, mirrored: Mirrored, now: u64)
 /// Shows the controller a departing packet.
 #[inline(always)]
 pub(crate) fn mirror_departing(packet: &TcContext, mirrored: Mirrored, now: u64) {
-    if share(mirrored.class, DEPARTING, mirrored.reason()) != Share::Nothing {
+    if share(mirrored.class, mirrored.reason()) != Share::Nothing {
         floodwall_mirror_departing(packet.skb.skb, mirrored.packed(), now);
     }
 }
@@ -100,7 +100,7 @@ extern "C" fn floodwall_mirror_departing(context: *mut __sk_buff, packed: u32, n
 #[inline(always)]
 fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) -> Shown {
     let reason = mirrored.reason();
-    let bytes_max = match share(mirrored.class, direction, reason) {
+    let bytes_max = match share(mirrored.class, reason) {
         Share::Nothing => return Shown::Enough,
         Share::Start => START_BYTES,
         Share::Whole => u32::MAX,
@@ -108,15 +108,15 @@ fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) ->
     let window = PacketWindow::new(packet);
     let Some((offset, packet_bytes)) = frame::ip_packet(&window) else { return Shown::Enough };
     let passed = matches!(reason.verdict(), Verdict::Pass);
-    let has_payload = passed && matches!(mirrored.class, Class::TcpPayload);
-    let source = match has_payload.then(|| frame::walk(&window)) {
+    let is_cut = passed && matches!(mirrored.class, Class::TcpPayload | Class::TcpAck);
+    let source = match is_cut.then(|| frame::walk(&window)) {
         Some(Ok(headers)) => {
             if maps::is_opaque(&flow_key(&headers, direction)) {
                 return Shown::Enough;
             }
             SourceKey::of(headers.source)
         }
-        // Without payload there is no need to know: what ends a connection has a few bytes at most.
+        // Beginning and end of a connection are always shown.
         _ => SourceKey(0),
     };
     let allowed = match allowance(mirrored.class, direction, reason, mirrored.standing()) {
@@ -137,6 +137,8 @@ fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) ->
         packet_bytes,
         chunk_offset: 0,
         chunk_bytes: 0,
+        class: mirrored.class as u8,
+        reserved: 0,
         service: mirrored.service,
         direction,
         reason: mirrored.reason,
@@ -200,7 +202,7 @@ unsafe extern "C" fn copy_next<P: Packet>(index: u32, copying: *mut Copying<'_, 
         return 1;
     }
     let bytes = (copying.bytes - done).min(CHUNK_BYTES as u32);
-    let record = Record { chunk_offset: done, chunk_bytes: bytes, ..copying.record };
+    let record = Record { chunk_offset: done, chunk_bytes: bytes as u16, ..copying.record };
     // SAFETY: a value of this CPU's map; `bytes` is at least 1 and at most `CHUNK_BYTES`.
     let copied = unsafe { copy_chunk(copying.packet, copying.scratch, record, copying.offset) };
     if copied {
@@ -242,6 +244,6 @@ unsafe fn copy_chunk<P: Packet>(packet: &P, scratch: *mut Scratch, record: Recor
 #[inline(always)]
 unsafe fn provable_length(record: *const Record) -> u32 {
     // SAFETY: the caller vouches for `record`.
-    let bytes = unsafe { (&raw const (*record).chunk_bytes).read_volatile() };
+    let bytes = unsafe { (&raw const (*record).chunk_bytes).read_volatile() as u32 };
     (bytes.wrapping_sub(1) & (CHUNK_BYTES.next_power_of_two() as u32 - 1)) + 1
 }

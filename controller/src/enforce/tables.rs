@@ -1,127 +1,447 @@
-//! Decisions as entries of the gate's tables in ordinary memory: what replay enforces with.
+//! Decisions as entries of the gate's tables, in either home.
 //!
-//! Whatever can be settled when an entry is written is settled here: an address under a banned /64 that is not
-//! known takes the ban over into its own entry, and an IPv6 address with an entry of its own marks its /64
-//! as mixed.
+//! What is wanted is kept here; an entry is worked out anew from it whenever something about its address changes.
+//! Whatever can be settled when an entry is written is settled then: the gate asks one table, and prefixes only for
+//! addresses without an entry. So an address under a banned prefix takes the ban over into its own entry, unless a
+//! rule's ban meets somebody known, and an IPv6 address with an entry of its own marks its /64 as mixed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Result;
-use floodwall_engine::{Command, Timestamp, command::Front, command::Prefix};
+use anyhow::{Result, bail};
+use floodwall_engine::{
+    Command, Timestamp,
+    command::{Front, Prefix},
+    limits::BANS_MAX,
+    stream::FlowKey as EngineFlow,
+};
 use floodwall_wire::{
-    Address, SourceKey, State,
-    memory::Tables,
-    tables::{Source, source_flags},
+    Address, SourceKey,
+    tables::{self, FlowKey, PrefixKey, SOURCES_MAX, Source, Status, source_flags, status_flags},
 };
 
 use super::Enforcer;
 
-/// Writes decisions into the tables of the gate's home in memory.
-#[derive(Debug)]
-pub(crate) struct TablesEnforcer {
-    /// The gate's tables.
-    pub(crate) tables: Tables,
-    hosts: BTreeSet<Address>,
+/// Entries of addresses that are not banned: the rest of the table is the bans'.
+const UNBANNED_MAX: usize = SOURCES_MAX as usize - BANS_MAX;
+
+/// The tables of one home, as an enforcer writes them.
+pub(crate) trait Store {
+    /// Gate clock, ns.
+    fn now(&self) -> u64;
+    /// An instant by the gate's clock; `u64::MAX` for never.
+    fn deadline(&self, at: Timestamp) -> u64;
+    fn source(&self, key: SourceKey) -> Result<Option<Source>>;
+    fn set_source(&mut self, key: SourceKey, source: Source) -> Result<()>;
+    fn remove_source(&mut self, key: SourceKey) -> Result<()>;
+    fn host(&self, address: Address) -> Result<Option<Source>>;
+    fn set_host(&mut self, address: Address, source: Source) -> Result<()>;
+    fn remove_host(&mut self, address: Address) -> Result<()>;
+    /// Writes or, without a value, removes.
+    fn set_prefix(&mut self, key: PrefixKey, prefix: Option<tables::Prefix>) -> Result<()>;
+    fn set_user(&mut self, service: u8, user_id: u16, owner: Option<Address>) -> Result<()>;
+    fn set_opaque(&mut self, flow: FlowKey, opaque: bool) -> Result<()>;
+    fn change_status(&mut self, change: &mut dyn FnMut(&mut Status)) -> Result<()>;
 }
 
-impl TablesEnforcer {
-    /// Enforces with these tables.
-    pub(crate) const fn new(tables: Tables) -> Self {
-        Self { tables, hosts: BTreeSet::new() }
+/// Writes decisions into the tables of one home.
+#[derive(Debug)]
+pub(crate) struct TablesEnforcer<S> {
+    /// The home.
+    pub(crate) store: S,
+    addresses: BTreeMap<Address, Wanted>,
+    prefixes: BTreeMap<Prefix, WantedPrefix>,
+    banned: usize,
+}
+
+/// What is wanted of one address, by the gate's clock; 0 is nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Wanted {
+    banned_until: u64,
+    limited_until: u64,
+    known_until: u64,
+}
+
+impl Wanted {
+    fn is_over(&self, now: u64) -> bool {
+        self.banned_until.max(self.limited_until).max(self.known_until) <= now
+    }
+}
+
+/// What is wanted of one prefix.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct WantedPrefix {
+    banned_until: u64,
+    allowed: bool,
+}
+
+/// What one home holds that was not wanted, or the other way round.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Repairs {
+    pub(crate) written: usize,
+    pub(crate) removed: usize,
+}
+
+impl<S: Store> TablesEnforcer<S> {
+    /// Enforces with this home, whose tables of sources, hosts and prefixes are empty or to be reconciled.
+    pub(crate) const fn new(store: S) -> Self {
+        Self { store, addresses: BTreeMap::new(), prefixes: BTreeMap::new(), banned: 0 }
     }
 
-    /// The entry of one address, made if absent.
-    fn entry(&mut self, address: Address) -> Result<&mut Source> {
-        let key = SourceKey::of(address);
-        if self.tables.source(key).is_none() {
-            let flags = self.allow_flag(address);
-            self.tables.insert_source(key, Source { flags, ..Source::default() })?;
+    /// Lets a prefix in, whatever the rules say, or no longer.
+    ///
+    /// # Errors
+    /// When the table has no room, or the prefix is longer than a /64 and no single address: such prefixes would be
+    /// hidden by the entry of their /64.
+    pub(crate) fn allow(&mut self, prefix: Prefix, allowed: bool) -> Result<()> {
+        let wanted = self.prefixes.entry(prefix).or_default();
+        wanted.allowed = allowed;
+        self.write_prefix(prefix)
+    }
+
+    /// Allowed prefixes.
+    pub(crate) fn allowed(&self) -> impl Iterator<Item = Prefix> {
+        self.prefixes.iter().filter(|(_, wanted)| wanted.allowed).map(|(prefix, _)| *prefix)
+    }
+
+    /// Whether an address is let in whatever the rules say.
+    pub(crate) fn is_allowed(&self, address: Address) -> bool {
+        self.allowed().any(|prefix| prefix.contains(address))
+    }
+
+    /// Addresses that are known now.
+    pub(crate) fn known(&self) -> usize {
+        let now = self.store.now();
+        self.addresses.values().filter(|wanted| wanted.known_until > now).count()
+    }
+
+    /// Addresses with an entry of their own.
+    pub(crate) fn entries(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Until when an address is banned, limited and known, by the gate's clock.
+    pub(crate) fn deadlines(&self, address: Address) -> (u64, u64, u64) {
+        let wanted = self.addresses.get(&address).copied().unwrap_or_default();
+        let by_prefix = self.prefix_ban(address, false);
+        (wanted.banned_until.max(by_prefix), wanted.limited_until, wanted.known_until)
+    }
+
+    fn change(&mut self, address: Address, change: impl FnOnce(&mut Wanted)) -> Result<()> {
+        let now = self.store.now();
+        let present = self.addresses.get(&address).copied();
+        let mut wanted = present.unwrap_or_default();
+        let was_banned = wanted.banned_until > now;
+        change(&mut wanted);
+        let is_banned = wanted.banned_until > now;
+        if present.is_none()
+            && !is_banned
+            && self.addresses.len() - self.banned.min(self.addresses.len()) >= UNBANNED_MAX
+        {
+            bail!("no room to remember {address}: {UNBANNED_MAX} addresses have an entry already");
         }
+        self.addresses.insert(address, wanted);
+        if let Err(error) = self.write_address(address) {
+            match present {
+                Some(present) => self.addresses.insert(address, present),
+                None => self.addresses.remove(&address),
+            };
+            return Err(error);
+        }
+        self.banned = self.banned + usize::from(is_banned) - usize::from(was_banned && self.banned > 0);
+        Ok(())
+    }
+
+    /// Writes the entry of one address, and what its /64 needs with it.
+    fn write_address(&mut self, address: Address) -> Result<()> {
+        let wanted = self.addresses.get(&address).copied().unwrap_or_default();
         if address.is_v4() {
-            return self.tables.source_mut(key).ok_or_else(|| anyhow::anyhow!("source entry vanished"));
+            let key = SourceKey::of(address);
+            let present = self.store.source(key)?;
+            let entry = self.entry(address, wanted, present);
+            return self.store.set_source(key, entry);
         }
-        if self.tables.host(&address).is_none() {
-            let mut host = self.tables.source(key).cloned().unwrap_or_default();
-            host.flags = host.flags & source_flags::PREFIX_BAN | self.allow_flag(address);
-            host.known_until = 0;
-            host.limited_until = 0;
-            self.tables.insert_host(address, host)?;
-            self.hosts.insert(address);
-        }
-        if let Some(network) = self.tables.source_mut(key) {
-            network.flags |= source_flags::MIXED;
-        }
-        self.tables.host_mut(&address).ok_or_else(|| anyhow::anyhow!("host entry vanished"))
+        let present = self.store.host(address)?;
+        let entry = self.entry(address, wanted, present);
+        self.store.set_host(address, entry)?;
+        self.write_network(address)
     }
 
-    fn allow_flag(&self, address: Address) -> u64 {
-        self.tables.prefix(&address).map_or(0, |prefix| prefix.flags & source_flags::ALLOWED)
-    }
-
-    fn ban(&mut self, subject: Prefix, until: Timestamp) -> Result<()> {
-        if subject.is_host() {
-            let entry = self.entry(subject.address())?;
-            entry.banned_until = until.as_nanos();
-            entry.flags &= !source_flags::PREFIX_BAN;
-            return Ok(());
-        }
-        self.ban_network(subject, until)
-    }
-
-    /// A /64: its own entry, and the entries of its addresses that are not known.
-    fn ban_network(&mut self, subject: Prefix, until: Timestamp) -> Result<()> {
-        let key = SourceKey::of(subject.address());
-        if self.tables.source(key).is_none() {
-            self.tables.insert_source(key, Source::default())?;
-        }
-        if let Some(network) = self.tables.source_mut(key) {
-            network.banned_until = until.as_nanos();
-            network.flags |= source_flags::PREFIX_BAN;
-        }
-        let last = Address::from_v6(subject.address().high, u64::MAX);
-        let now = self.tables.now();
-        for address in self.hosts.range(subject.address()..=last) {
-            if let Some(host) = self.tables.host_mut(address)
-                && host.known_until <= now
-            {
-                host.banned_until = host.banned_until.max(until.as_nanos());
-                host.flags |= source_flags::PREFIX_BAN;
+    /// The entry of the /64 an IPv6 address lies in.
+    fn write_network(&mut self, address: Address) -> Result<()> {
+        let network = Prefix::network64(address);
+        let key = SourceKey::of(address);
+        let present = self.store.source(key)?;
+        let hosts_allowed: Vec<Address> = self
+            .allowed()
+            .filter(|prefix| prefix.is_host() && network.contains(prefix.address()))
+            .map(Prefix::address)
+            .collect();
+        let mixed = self.hosts_in(network).next().is_some() || !hosts_allowed.is_empty();
+        let mut entry = self.entry(network.address(), Wanted::default(), present);
+        // A single address that is let in is not the whole network's.
+        let whole = self.allowed().any(|prefix| prefix.bits() <= 64 && prefix.contains(network.address()));
+        entry.flags &= !(source_flags::ALLOWED | source_flags::MIXED);
+        entry.flags |= if whole { source_flags::ALLOWED } else { 0 };
+        entry.flags |= if mixed { source_flags::MIXED } else { 0 };
+        entry.banned_until = self.prefix_ban(network.address(), true);
+        self.store.set_source(key, entry)?;
+        for host in hosts_allowed {
+            if !self.addresses.contains_key(&host) {
+                let present = self.store.host(host)?;
+                let entry = self.entry(host, Wanted::default(), present);
+                self.store.set_host(host, entry)?;
             }
         }
         Ok(())
     }
+
+    /// What an entry has to say, with the budgets the gate has written.
+    fn entry(&self, address: Address, wanted: Wanted, present: Option<Source>) -> Source {
+        let known = wanted.known_until > self.store.now();
+        let by_prefix = self.prefix_ban(address, known);
+        let mut flags = 0;
+        if by_prefix > wanted.banned_until {
+            flags |= source_flags::PREFIX_BAN;
+        }
+        if self.is_allowed(address) {
+            flags |= source_flags::ALLOWED;
+        }
+        Source {
+            banned_until: wanted.banned_until.max(by_prefix),
+            limited_until: wanted.limited_until,
+            known_until: wanted.known_until,
+            flags,
+            limits: present.unwrap_or_default().limits,
+        }
+    }
+
+    /// Until when the prefixes an address lies in are banned. A rule bans at most a /64, and spares the known in it;
+    /// a wider ban is an operator's and means everybody.
+    fn prefix_ban(&self, address: Address, known: bool) -> u64 {
+        let applies = |prefix: &Prefix| {
+            !prefix.is_host()
+                && prefix.contains(address)
+                && !(known && prefix.bits() == 64 && !address.is_v4())
+        };
+        let network = Prefix::network64(address).address() == address;
+        self.prefixes
+            .iter()
+            .filter(|(prefix, _)| {
+                applies(prefix) || (network && prefix.contains(address) && !prefix.is_host())
+            })
+            .map(|(_, wanted)| wanted.banned_until)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn hosts_in(&self, prefix: Prefix) -> impl Iterator<Item = Address> {
+        self.addresses
+            .range(prefix.address()..)
+            .map(|(address, _)| *address)
+            .take_while(move |address| prefix.contains(*address))
+    }
+
+    /// Writes a prefix, and the entries of the addresses in it.
+    fn write_prefix(&mut self, prefix: Prefix) -> Result<()> {
+        let wanted = self.prefixes.get(&prefix).copied().unwrap_or_default();
+        let lasting = wanted.allowed || wanted.banned_until > self.store.now();
+        if prefix.bits() > 64 && !prefix.is_host() && !prefix.address().is_v4() {
+            self.prefixes.remove(&prefix);
+            bail!(
+                "{prefix}: IPv6 prefixes longer than /64 are not kept apart; name a /64 or single addresses"
+            );
+        }
+        let key = PrefixKey::new(prefix.address(), u32::from(prefix.bits()));
+        let flags = if wanted.allowed { source_flags::ALLOWED } else { 0 };
+        let value = tables::Prefix { banned_until: wanted.banned_until, limited_until: 0, flags };
+        if let Err(error) = self.store.set_prefix(key, lasting.then_some(value)) {
+            self.prefixes.remove(&prefix);
+            return Err(error);
+        }
+        if !lasting {
+            self.prefixes.remove(&prefix);
+        }
+        let any = !self.prefixes.is_empty();
+        self.store.change_status(&mut |status| {
+            status.flags &= !status_flags::PREFIXES;
+            status.flags |= if any { status_flags::PREFIXES } else { 0 };
+        })?;
+        let mut networks = BTreeSet::new();
+        for address in self.hosts_in(prefix).collect::<Vec<_>>() {
+            self.write_address(address)?;
+            networks.insert(Prefix::network64(address));
+        }
+        // An entry of the /64 itself hides the prefix too.
+        let address = prefix.address();
+        let has_entry = !address.is_v4() && self.store.source(SourceKey::of(address))?.is_some();
+        if has_entry && !networks.contains(&Prefix::network64(address)) {
+            self.write_network(address)?;
+        }
+        Ok(())
+    }
+
+    fn ban(&mut self, subject: Prefix, until: u64) -> Result<()> {
+        if subject.is_host() {
+            return self.change(subject.address(), |wanted| wanted.banned_until = until);
+        }
+        self.prefixes.entry(subject).or_default().banned_until = until;
+        self.write_prefix(subject)
+    }
+
+    /// Forgets what is over and removes its entries. Call it now and then.
+    ///
+    /// # Errors
+    /// When an entry cannot be removed; the rest is.
+    pub(crate) fn expire(&mut self) -> Result<usize> {
+        let now = self.store.now();
+        let over: Vec<Address> = self
+            .addresses
+            .iter()
+            .filter(|(_, wanted)| wanted.is_over(now))
+            .map(|(address, _)| *address)
+            .collect();
+        for address in &over {
+            self.addresses.remove(address);
+            self.remove_entry(*address)?;
+        }
+        let prefixes: Vec<Prefix> = self
+            .prefixes
+            .iter()
+            .filter(|(_, wanted)| !wanted.allowed && wanted.banned_until <= now)
+            .map(|(prefix, _)| *prefix)
+            .collect();
+        for prefix in &prefixes {
+            self.write_prefix(*prefix)?;
+        }
+        self.banned = self.addresses.values().filter(|wanted| wanted.banned_until > now).count();
+        Ok(over.len() + prefixes.len())
+    }
+
+    /// The entry of an address of which nothing is wanted any longer.
+    fn remove_entry(&mut self, address: Address) -> Result<()> {
+        if address.is_v4() {
+            return self.store.remove_source(SourceKey::of(address));
+        }
+        if !self.is_allowed(address) {
+            self.store.remove_host(address)?;
+        }
+        let network = Prefix::network64(address);
+        if self.hosts_in(network).next().is_some()
+            || self.prefixes.keys().any(|prefix| prefix.contains(address))
+        {
+            self.write_network(address)
+        } else {
+            self.store.remove_source(SourceKey::of(address))
+        }
+    }
+
+    /// Compares what the tables hold with what is wanted and mends what differs.
+    ///
+    /// # Errors
+    /// When an entry cannot be read or written.
+    pub(crate) fn reconcile(&mut self, sources: &[SourceKey], hosts: &[Address]) -> Result<Repairs> {
+        let mut repairs = Repairs::default();
+        for address in self.addresses.keys().copied().collect::<Vec<_>>() {
+            let wanted = self.addresses.get(&address).copied().unwrap_or_default();
+            let held = if address.is_v4() {
+                self.store.source(SourceKey::of(address))?
+            } else {
+                self.store.host(address)?
+            };
+            let right = self.entry(address, wanted, held.clone());
+            if held.as_ref() != Some(&right) {
+                self.write_address(address)?;
+                repairs.written += 1;
+            }
+        }
+        let keys: BTreeSet<SourceKey> =
+            self.addresses.keys().map(|address| SourceKey::of(*address)).collect();
+        let prefixes: Vec<Prefix> = self.prefixes.keys().copied().collect();
+        for key in sources.iter().filter(|key| !keys.contains(key)) {
+            let hidden = prefixes.iter().any(|prefix| SourceKey::of(prefix.address()) == *key);
+            if !hidden {
+                self.store.remove_source(*key)?;
+                repairs.removed += 1;
+            }
+        }
+        for address in hosts {
+            if !self.addresses.contains_key(address) && !self.is_allowed(*address) {
+                self.store.remove_host(*address)?;
+                repairs.removed += 1;
+            }
+        }
+        Ok(repairs)
+    }
+
+    /// Takes over an entry that was found in the tables and is not wanted yet. Deadlines only ever grow by it.
+    pub(crate) fn adopt(&mut self, address: Address, held: &Source) {
+        let own_ban = if held.flags & source_flags::PREFIX_BAN == 0 { held.banned_until } else { 0 };
+        let now = self.store.now();
+        let wanted = self.addresses.entry(address).or_default();
+        wanted.banned_until = wanted.banned_until.max(own_ban);
+        wanted.limited_until = wanted.limited_until.max(held.limited_until);
+        wanted.known_until = wanted.known_until.max(held.known_until);
+        if wanted.is_over(now) {
+            self.addresses.remove(&address);
+        }
+    }
+
+    /// Takes over the ban of a prefix that was found in the tables.
+    pub(crate) fn adopt_prefix(&mut self, prefix: Prefix, banned_until: u64) {
+        if banned_until > self.store.now() {
+            let wanted = self.prefixes.entry(prefix).or_default();
+            wanted.banned_until = wanted.banned_until.max(banned_until);
+        }
+    }
 }
 
-impl Enforcer for TablesEnforcer {
+impl<S: Store> Enforcer for TablesEnforcer<S> {
     fn apply(&mut self, command: &Command) -> Result<()> {
         match command {
-            Command::Ban { subject, until, .. } => self.ban(*subject, *until)?,
-            Command::Limit { address, until, .. } => self.entry(*address)?.limited_until = until.as_nanos(),
-            Command::Know { address, until } => self.entry(*address)?.known_until = until.as_nanos(),
-            Command::BindUser { service, user_id, owner } => {
-                self.tables.set_user(*service, *user_id, Some(*owner));
+            Command::Ban { subject, until, .. } => {
+                let until = self.store.deadline(*until);
+                self.ban(*subject, until)
             }
-            Command::FreeUser { service, user_id } => self.tables.set_user(*service, *user_id, None),
+            Command::Unban { subject } => self.ban(*subject, 0),
+            Command::Limit { address, until, .. } => {
+                let until = self.store.deadline(*until);
+                self.change(*address, |wanted| wanted.limited_until = until)
+            }
+            Command::Know { address, until } => {
+                let until = self.store.deadline(*until);
+                self.change(*address, |wanted| wanted.known_until = until)
+            }
+            Command::BindUser { service, user_id, owner } => {
+                self.store.set_user(*service, *user_id, Some(*owner))
+            }
+            Command::FreeUser { service, user_id } => self.store.set_user(*service, *user_id, None),
+            Command::Ignore { flow } => self.store.set_opaque(flow_key(flow), true),
+            Command::Follow { flow } => self.store.set_opaque(flow_key(flow), false),
             Command::SetLevel { service, front, level, .. } => {
                 let shift = match front {
                     Front::Udp => 0,
                     Front::Tcp => 8,
                 };
-                if let Some(levels) = self.tables.status_mut().levels.get_mut(usize::from(*service)) {
-                    *levels = *levels & !(0xff << shift) | (*level as u32) << shift;
-                }
+                self.store.change_status(&mut |status| {
+                    if let Some(levels) = status.levels.get_mut(usize::from(*service)) {
+                        *levels = *levels & !(0xff << shift) | (*level as u32) << shift;
+                    }
+                })
             }
-            // A connection in a capture cannot be cut, and a note changes nothing.
-            Command::Reset { .. } | Command::Note { .. } => {}
+            // Cutting a connection is not the tables' to do, and a note changes nothing.
+            Command::Reset { .. } | Command::Note { .. } => Ok(()),
         }
-        Ok(())
     }
 }
 
+const fn flow_key(flow: &EngineFlow) -> FlowKey {
+    FlowKey::new(flow.client, flow.client_port, flow.server, flow.server_port)
+}
 #[cfg(test)]
 mod tests {
     use super::*;
     use floodwall_engine::{command::Explanation, rule::RuleId, rule::evaluate::Subject};
+    use floodwall_wire::{State, memory::Tables};
 
     fn ban(subject: Prefix) -> Command {
         Command::Ban { subject, until: Timestamp::from_secs(100), explanation: explanation() }
@@ -145,16 +465,21 @@ mod tests {
         Address::from(text.parse::<std::net::IpAddr>().unwrap())
     }
 
-    fn banned(enforcer: &TablesEnforcer, text: &str) -> bool {
+    fn banned(enforcer: &TablesEnforcer<Tables>, text: &str) -> bool {
         let address = address(text);
-        let source = enforcer.tables.source(SourceKey::of(address));
+        let tables = &enforcer.store;
+        let source = State::source(tables, SourceKey::of(address));
         let entry = match source {
             Some(source) if source.flags & source_flags::MIXED != 0 => {
-                enforcer.tables.host(&address).or(Some(source))
+                State::host(tables, &address).or(Some(source))
             }
-            other => other,
+            Some(source) => Some(source),
+            None => {
+                let prefix = State::prefix(tables, &address);
+                return prefix.is_some_and(|prefix| prefix.banned_until > 0);
+            }
         };
-        entry.is_some_and(|entry| entry.banned_until > 0)
+        entry.is_some_and(|entry| entry.banned_until > 0 && entry.flags & source_flags::ALLOWED == 0)
     }
 
     #[test]
@@ -181,5 +506,62 @@ mod tests {
         assert!(!banned(&enforcer, "2001:db8::5"));
         assert!(banned(&enforcer, "2001:db8::6") && banned(&enforcer, "2001:db8::77"));
         assert!(!banned(&enforcer, "2001:db8:0:1::1"));
+    }
+
+    #[test]
+    fn lifting_a_ban_leaves_no_entry_and_no_neighbour_banned() {
+        let mut enforcer = TablesEnforcer::new(Tables::new(1));
+        for text in ["192.0.2.7/120", "2001:db8::/64"] {
+            let (address, _) = text.split_once('/').unwrap();
+            let subject =
+                Prefix::new(super::tests::address(address), if text.contains('.') { 120 } else { 64 });
+            let host = Command::Limit {
+                address: super::tests::address(address),
+                until: Timestamp::from_secs(9),
+                explanation: explanation(),
+            };
+            enforcer.apply(&host).unwrap();
+            enforcer.apply(&ban(subject)).unwrap();
+            assert!(banned(&enforcer, address), "{text}");
+            enforcer.apply(&Command::Unban { subject }).unwrap();
+            assert!(!banned(&enforcer, address), "{text}");
+        }
+        enforcer.store.set_now(Timestamp::from_secs(10).as_nanos());
+        assert_eq!(enforcer.expire().unwrap(), 2);
+        for text in ["192.0.2.7", "2001:db8::"] {
+            let address = address(text);
+            assert!(State::source(&enforcer.store, SourceKey::of(address)).is_none(), "{text}");
+            assert!(State::host(&enforcer.store, &address).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_stays_allowed_beside_banned_neighbours() {
+        let mut enforcer = TablesEnforcer::new(Tables::new(1));
+        for text in ["2001:db8::9", "192.0.2.9"] {
+            enforcer.allow(Prefix::host(address(text)), true).unwrap();
+        }
+        enforcer.apply(&ban(Prefix::network64(address("2001:db8::1")))).unwrap();
+        enforcer.apply(&ban(Prefix::host(address("2001:db8::2")))).unwrap();
+        enforcer.apply(&ban(Prefix::new(address("192.0.2.0"), 120))).unwrap();
+        assert!(!banned(&enforcer, "2001:db8::9") && banned(&enforcer, "2001:db8::3"));
+        enforcer.apply(&ban(Prefix::host(address("192.0.2.9")))).unwrap();
+        assert!(!banned(&enforcer, "192.0.2.9") && banned(&enforcer, "192.0.2.10"));
+    }
+
+    #[test]
+    fn tables_that_were_tampered_with_are_mended() {
+        let mut enforcer = TablesEnforcer::new(Tables::new(1));
+        enforcer.apply(&ban(Prefix::host(address("192.0.2.7")))).unwrap();
+        enforcer.apply(&ban(Prefix::host(address("2001:db8::7")))).unwrap();
+        let key = SourceKey::of(address("192.0.2.7"));
+        Tables::remove_source(&mut enforcer.store, key);
+        let stray = SourceKey::of(address("203.0.113.1"));
+        enforcer.store.insert_source(stray, Source { banned_until: 99, ..Source::default() }).unwrap();
+        let keys = [stray, SourceKey::of(address("2001:db8::7"))];
+        let repairs = enforcer.reconcile(&keys, &[address("2001:db8::7")]).unwrap();
+        assert_eq!(repairs, Repairs { written: 1, removed: 1 });
+        assert!(banned(&enforcer, "192.0.2.7") && !banned(&enforcer, "203.0.113.1"));
+        assert!(banned(&enforcer, "2001:db8::7") && !banned(&enforcer, "2001:db8::8"));
     }
 }

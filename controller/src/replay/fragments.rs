@@ -17,7 +17,7 @@ impl Wall {
         let Ok(headers) = frame::walk(&SliceWindow::new(&whole.frame)) else {
             return;
         };
-        let service_at = |port| State::port(&self.enforcer.tables, 0, headers.transport, port).service();
+        let service_at = |port| State::port(&self.enforcer.store, 0, headers.transport, port).service();
         let class = Class::Fragment;
         let packet = if let Some(service) = service_at(headers.destination_port) {
             let (reason, standing) = (Reason::Admitted, Standing::Stranger);

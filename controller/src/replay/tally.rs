@@ -247,7 +247,12 @@ impl Tally {
                 level: *level,
                 rule: explanation.as_ref().map(|explanation| explanation.rule.clone()),
             }),
-            Command::BindUser { .. } | Command::FreeUser { .. } => {}
+            Command::BindUser { .. }
+            | Command::FreeUser { .. }
+            | Command::Ignore { .. }
+            | Command::Follow { .. }
+            // Only operators lift bans.
+            | Command::Unban { .. } => {}
         }
     }
 

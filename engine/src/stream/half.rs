@@ -82,6 +82,13 @@ impl Half {
         }
     }
 
+    /// The sequence number after the last byte the other side has acknowledged, or that was handed on if that is later.
+    pub(super) const fn next_sequence(&self) -> u32 {
+        let next = if self.acknowledged > self.delivered { self.acknowledged } else { self.delivered };
+        // `ORIGIN` is a multiple of what a sequence number counts to.
+        next as u32
+    }
+
     fn start_at(&mut self, sequence: u32) {
         self.begun = true;
         self.delivered = ORIGIN.saturating_add(u64::from(sequence));

@@ -1,0 +1,321 @@
+//! Commands for a running wall: asks over the control socket and prints the answer, for people or programs.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    cli::{ConnectArguments, Format},
+    live::{
+        answers::{Bans, Done, Explanation, Status, Who},
+        control::{DEFAULT_SOCKET, Envelope, Outcome, Refusal, RefusalKind, Reply, Request, VERSION},
+        ledger::BanRow,
+        watching::Watched,
+    },
+    output::{Exit, complain, print},
+};
+
+/// The wall answers in milliseconds; this long it may be busy.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bans sent in one request.
+const IMPORT_BATCH: usize = 200;
+
+/// Asks one thing and prints the answer with `text` unless JSON is wanted.
+pub(crate) fn ask<T: DeserializeOwned>(
+    arguments: &ConnectArguments,
+    request: Request,
+    text: impl FnOnce(&T) -> String,
+) -> Exit {
+    let value = match exchange(arguments, request) {
+        Ok(value) => value,
+        Err(exit) => return exit,
+    };
+    match arguments.format {
+        Format::Json => print(format_args!("{value:#}\n")),
+        Format::Text => match serde_json::from_value(value) {
+            Ok(answer) => print(text(&answer)),
+            Err(error) => {
+                complain(format_args!("the wall's answer is not understood: {error}"));
+                Exit::Failed
+            }
+        },
+    }
+}
+
+fn exchange(arguments: &ConnectArguments, request: Request) -> Result<serde_json::Value, Exit> {
+    let mut stream = connect(arguments)?;
+    send(&mut stream, request)?;
+    let mut line = String::new();
+    let failed = |error: std::io::Error| {
+        complain(format_args!("the wall did not answer: {error}"));
+        Exit::Failed
+    };
+    BufReader::new(&stream).read_line(&mut line).map_err(failed)?;
+    understand(&line)
+}
+
+fn understand(line: &str) -> Result<serde_json::Value, Exit> {
+    match serde_json::from_str::<Reply>(line) {
+        Ok(Reply { outcome: Outcome::Answer(value), .. }) => Ok(value),
+        Ok(Reply { outcome: Outcome::Refusal(refusal), .. }) => Err(refused(&refusal)),
+        Err(_) if line.is_empty() => {
+            complain("the wall closed the connection without an answer");
+            Err(Exit::Failed)
+        }
+        Err(error) => {
+            complain(format_args!("the wall's answer is not understood: {error}"));
+            Err(Exit::Failed)
+        }
+    }
+}
+
+fn refused(refusal: &Refusal) -> Exit {
+    complain(&refusal.message);
+    match refusal.kind {
+        RefusalKind::Failed => Exit::Failed,
+        RefusalKind::BadInput => Exit::BadInput,
+        RefusalKind::NotPermitted => Exit::NotPermitted,
+    }
+}
+
+fn connect(arguments: &ConnectArguments) -> Result<UnixStream, Exit> {
+    let path = arguments.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+    let stream = UnixStream::connect(&path).map_err(|error| {
+        let shown = path.display();
+        let (hint, exit) = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                ("run it with sudo, or join the group floodwall", Exit::NotPermitted)
+            }
+            _ => ("is the wall running? start it with: floodwall run", Exit::Failed),
+        };
+        complain(format_args!("cannot reach the wall at {shown}: {error}; {hint}"));
+        exit
+    })?;
+    if let Err(error) = stream.set_read_timeout(Some(ANSWER_TIMEOUT)) {
+        complain(format_args!("the socket has no time limit: {error}"));
+    }
+    Ok(stream)
+}
+
+fn send(stream: &mut UnixStream, request: Request) -> Result<(), Exit> {
+    let envelope = Envelope { version: VERSION, request, from: std::env::var("SSH_CONNECTION").ok() };
+    let sent = serde_json::to_vec(&envelope).map_err(std::io::Error::other).and_then(|mut line| {
+        line.push(b'\n');
+        stream.write_all(&line)
+    });
+    sent.map_err(|error| {
+        complain(format_args!("the wall did not take the request: {error}"));
+        Exit::Failed
+    })
+}
+
+/// `floodwall watch`: lines as they come, until interrupted.
+pub(crate) fn watch(arguments: &ConnectArguments, bell: bool) -> Exit {
+    let mut stream = match connect(arguments) {
+        Ok(stream) => stream,
+        Err(exit) => return exit,
+    };
+    if let Err(exit) = send(&mut stream, Request::Watch) {
+        return exit;
+    }
+    if stream.set_read_timeout(None).is_err() {
+        return Exit::Failed;
+    }
+    for line in BufReader::new(stream).lines() {
+        let Ok(line) = line else { break };
+        let value = match understand(&line) {
+            Ok(value) => value,
+            Err(exit) => return exit,
+        };
+        let shown = match (arguments.format, serde_json::from_value::<Watched>(value.clone())) {
+            (Format::Json, _) | (Format::Text, Err(_)) => format!("{value}\n"),
+            (Format::Text, Ok(Watched { at, kind, text })) => {
+                let ring = if bell && kind == "ban" { "\u{7}" } else { "" };
+                format!("{at} {kind} {text}{ring}\n")
+            }
+        };
+        if print(shown) != Exit::Done {
+            return Exit::Failed;
+        }
+    }
+    complain("the wall has stopped");
+    Exit::Failed
+}
+
+/// `floodwall bans --export`: JSON lines, one ban each.
+pub(crate) fn export(state: &Path) -> Exit {
+    match crate::live::ledger::history(state, None, usize::MAX) {
+        Ok(rows) => {
+            let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
+            match lines {
+                Ok(lines) => print(lines.into_iter().map(|line| line + "\n").collect::<String>()),
+                Err(error) => {
+                    complain(format_args!("a ban cannot be written: {error}"));
+                    Exit::Failed
+                }
+            }
+        }
+        Err(error) => {
+            complain(format_args!("{error:#}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// `floodwall bans --import FILE`.
+pub(crate) fn import(arguments: &ConnectArguments, path: &Path) -> Exit {
+    let text = match crate::rules::read_text(path) {
+        Ok(text) => text,
+        Err(reason) => {
+            complain(reason);
+            return Exit::BadInput;
+        }
+    };
+    let mut rows: Vec<BanRow> = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        match serde_json::from_str(line) {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                complain(format_args!("{}:{}:{}: {error}", path.display(), number + 1, error.column()));
+                return Exit::BadInput;
+            }
+        }
+    }
+    for batch in rows.chunks(IMPORT_BATCH) {
+        let exit = ask(arguments, Request::Import { bans: batch.to_vec() }, done);
+        if exit != Exit::Done {
+            return exit;
+        }
+    }
+    Exit::Done
+}
+
+/// One sentence a line.
+pub(crate) fn done(done: &Done) -> String {
+    done.sentences.iter().map(|sentence| format!("{sentence}\n")).collect()
+}
+
+/// One fact a line, the answer first.
+pub(crate) fn status(status: &Status) -> String {
+    let mut lines = Vec::new();
+    let effect = if status.evaluating { "only observes" } else { "is in force" };
+    lines.push(format!(
+        "The wall {effect}, mode {}, running {} seconds.",
+        status.mode, status.running_seconds
+    ));
+    if let Some(seconds) = status.unconfirmed_seconds {
+        lines.push(format!(
+            "Not confirmed: everything is taken back in {seconds} seconds. Keep it with: floodwall confirm"
+        ));
+    }
+    if status.learning_seconds > 0 {
+        lines.push(format!(
+            "Learning who is there for another {} seconds: nothing is dropped for lack of standing.",
+            status.learning_seconds
+        ));
+    }
+    for service in &status.services {
+        let ports = |ports: &[u16]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (tcp, udp) = (ports(&service.tcp_ports), ports(&service.udp_ports));
+        let tcp = if tcp.is_empty() { String::new() } else { format!(", TCP {tcp}") };
+        let udp = if udp.is_empty() { String::new() } else { format!(", UDP {udp}") };
+        lines.push(format!("Service {}: level {}{tcp}{udp}.", service.name, service.level));
+    }
+    lines.push(format!("Present: {} logged in; {} addresses known.", status.present, status.known));
+    lines.push(format!("Bans: {}.", status.bans));
+    let dropping: Vec<_> = status.dropping.iter().filter(|row| row.packets_per_second > 0).collect();
+    if dropping.is_empty() {
+        lines.push("Nothing is being dropped now.".into());
+    }
+    for row in dropping {
+        lines.push(format!(
+            "Dropping on {}: {} packets per second, {}; {} since the gate was made.",
+            row.service, row.packets_per_second, row.reason, row.packets
+        ));
+    }
+    for link in &status.full_links {
+        lines.push(format!(
+            "The link itself is full: {} loses {} packets per second before the gate sees them. Only your provider \
+             can help with that.",
+            link.interface, link.lost_per_second
+        ));
+    }
+    for interface in &status.interfaces {
+        let adopted = if interface.adopted { ", taken over from the controller before" } else { "" };
+        lines.push(format!("Interface {}: {}{adopted}.", interface.name, interface.mode));
+    }
+    lines.extend(status.why.iter().map(|why| format!("Why not better: {why}")));
+    if !status.allowed.is_empty() {
+        lines.push(format!("Allowed: {}.", status.allowed.join(", ")));
+    }
+    for rule in &status.rules {
+        let shadowed =
+            if rule.shadowed > 0 { format!(", would have {}", times(rule.shadowed)) } else { String::new() };
+        lines.push(format!("Rule {}: fired {}{shadowed}.", rule.rule, times(rule.fired)));
+    }
+    if status.ledger_failing {
+        lines.push("The ledger cannot be written; bans hold from memory. Free the disk.".into());
+    }
+    lines.extend(status.losses.iter().map(|loss| format!("Lost: {}, {}.", loss.what, loss.count)));
+    lines.extend(status.repaired.iter().map(|what| format!("Put right: {what}.")));
+    lines.join("\n") + "\n"
+}
+
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{count} times"),
+    }
+}
+
+pub(crate) fn bans(bans: &Bans) -> String {
+    if bans.bans.is_empty() {
+        return "Nobody is banned.\n".into();
+    }
+    let mut lines = Vec::new();
+    for ban in &bans.bans {
+        let ended = match (&ban.ended, &ban.ended_why) {
+            (Some(at), why) => format!(" Ended {at}, {}.", why.as_deref().unwrap_or("lifted")),
+            (None, _) => String::new(),
+        };
+        lines.push(format!("{} until {}, rule {}: {}.{ended}", ban.subject, ban.until, ban.rule, ban.why));
+    }
+    lines.push("Why in full: floodwall explain ADDRESS. Lift one: floodwall unban ADDRESS".into());
+    lines.join("\n") + "\n"
+}
+
+pub(crate) fn explanation(explanation: &Explanation) -> String {
+    explanation.sentences.iter().map(|sentence| format!("{sentence}\n")).collect()
+}
+
+pub(crate) fn who(who: &Who) -> String {
+    if who.present.is_empty() {
+        return "Nobody is logged in, as far as the control channels can be read.\n".into();
+    }
+    let mut lines: Vec<String> = who
+        .present
+        .iter()
+        .map(|present| {
+            let or = |text: &Option<String>, without: &str| text.clone().unwrap_or_else(|| without.into());
+            format!(
+                "{}: {} in {}, account {}, from {}, since {}.",
+                present.service,
+                or(&present.nickname, "somebody"),
+                or(&present.channel, "no channel"),
+                or(&present.account, "unknown"),
+                present.address,
+                present.since
+            )
+        })
+        .collect();
+    if who.unlisted > 0 {
+        lines.push(format!("{} more are not listed for lack of room.", who.unlisted));
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,20 @@
+//! The live wall: the gate in front of real servers with the engine behind it.
+//!
+//! Follow one packet downward: the gate mirrors it into a ring; [`mirror`] puts its chunks together; [`wall`] hands it
+//! to the engine and carries out what comes back: into the gate's tables ([`crate::enforce`]), into the [`ledger`],
+//! onto connections ([`cut`]). Beside it: [`control`] answers operators, [`metrics`] Prometheus, [`roster`] remembers who
+//! is there. [`run`] puts it all up and takes it down.
+
+pub(crate) mod addresses;
+pub(crate) mod answers;
+pub(crate) mod clock;
+pub(crate) mod control;
+pub(crate) mod cut;
+pub(crate) mod ledger;
+pub(crate) mod metrics;
+pub(crate) mod mirror;
+pub(crate) mod roster;
+pub(crate) mod run;
+pub(crate) mod sockets;
+pub(crate) mod wall;
+pub(crate) mod watching;

@@ -1,0 +1,152 @@
+//! What the wall answers operators, as data. Each carries its schema: programs read these too.
+
+use serde::{Deserialize, Serialize};
+
+/// `floodwall.status/1`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Status {
+    pub(crate) schema: String,
+    pub(crate) version: String,
+    /// `native`, `generic`, `pcap`; the best that all interfaces have.
+    pub(crate) mode: String,
+    /// Why not a better one; empty if there is none.
+    pub(crate) why: Vec<String>,
+    pub(crate) interfaces: Vec<Interface>,
+    /// Judging and counting without any effect.
+    pub(crate) evaluating: bool,
+    /// Seconds until strangers' media is dropped; 0 when learning is over.
+    pub(crate) learning_seconds: u64,
+    pub(crate) running_seconds: u64,
+    /// Seconds until everything is taken back unless confirmed.
+    pub(crate) unconfirmed_seconds: Option<u64>,
+    pub(crate) services: Vec<Service>,
+    /// Logged in now, as far as the control channels can be read.
+    pub(crate) present: usize,
+    /// Addresses that are known.
+    pub(crate) known: usize,
+    pub(crate) bans: usize,
+    pub(crate) allowed: Vec<String>,
+    /// What is being dropped, most first.
+    pub(crate) dropping: Vec<Dropping>,
+    /// Interfaces that lose packets before the gate sees them.
+    pub(crate) full_links: Vec<FullLink>,
+    pub(crate) rules: Vec<FiredRule>,
+    /// Whatever is not 0 weakens what is known.
+    pub(crate) losses: Vec<Loss>,
+    pub(crate) ledger_failing: bool,
+    /// What was put right at the start and since.
+    pub(crate) repaired: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    pub(crate) mode: String,
+    /// Taken over from an earlier controller, without a gap.
+    pub(crate) adopted: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) tcp_ports: Vec<u16>,
+    pub(crate) udp_ports: Vec<u16>,
+    pub(crate) level: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Dropping {
+    pub(crate) service: String,
+    pub(crate) reason: String,
+    pub(crate) packets_per_second: u64,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct FullLink {
+    pub(crate) interface: String,
+    pub(crate) lost_per_second: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct FiredRule {
+    pub(crate) rule: String,
+    pub(crate) fired: u64,
+    pub(crate) shadowed: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Loss {
+    pub(crate) what: String,
+    pub(crate) count: u64,
+}
+
+/// `floodwall.bans/1`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Bans {
+    pub(crate) schema: String,
+    pub(crate) bans: Vec<Ban>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Ban {
+    pub(crate) subject: String,
+    pub(crate) rule: String,
+    pub(crate) why: String,
+    /// RFC 3339, UTC.
+    pub(crate) since: String,
+    /// RFC 3339, UTC, or `never`.
+    pub(crate) until: String,
+    pub(crate) count: u32,
+    pub(crate) limit: u32,
+    pub(crate) within: String,
+    pub(crate) evidence: Vec<String>,
+    /// RFC 3339, UTC, if it is over before its time.
+    pub(crate) ended: Option<String>,
+    pub(crate) ended_why: Option<String>,
+}
+
+/// `floodwall.explain/1`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Explanation {
+    pub(crate) schema: String,
+    pub(crate) subject: String,
+    /// `banned`, `limited`, `allowed`, `known`, `proven` or `stranger`.
+    pub(crate) state: String,
+    /// In full.
+    pub(crate) sentences: Vec<String>,
+}
+
+/// `floodwall.who/1`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Who {
+    pub(crate) schema: String,
+    pub(crate) present: Vec<Present>,
+    /// Not listed for lack of room.
+    pub(crate) unlisted: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Present {
+    pub(crate) service: String,
+    pub(crate) channel: Option<String>,
+    pub(crate) nickname: Option<String>,
+    pub(crate) account: Option<String>,
+    pub(crate) address: String,
+    /// RFC 3339, UTC.
+    pub(crate) since: String,
+}
+
+/// What was done, in sentences: `floodwall.done/1`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Done {
+    pub(crate) schema: String,
+    pub(crate) sentences: Vec<String>,
+}
+
+impl Done {
+    pub(crate) fn new(sentences: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { schema: "floodwall.done/1".into(), sentences: sentences.into_iter().map(Into::into).collect() }
+    }
+}

@@ -1,0 +1,542 @@
+//! The wall: the one owner of engine, enforcer and ledger. Packets, orders and time go in; what follows is carried out
+//! here, one command at a time.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Result;
+use floodwall_engine::{
+    Command, Engine, Order, Packet, Span, Timestamp,
+    command::{Explanation, Prefix},
+    ledger::Ban,
+    rule::RuleId,
+    rule::evaluate::Subject,
+    stream::Ends,
+};
+use floodwall_wire::{Address, Judgement, Reason, Verdict, frame::Headers, tables::status_flags};
+
+use prometheus::Histogram;
+
+use super::{
+    addresses,
+    clock::WallClock,
+    cut::{Cutter, Victims},
+    ledger::{BanRow, Entry, LedgerWriter, Remembered, parse_subject},
+    roster::Roster,
+    watching::{Watched, Watchers},
+};
+use crate::{
+    enforce::{
+        Enforcer,
+        tables::{Store, TablesEnforcer},
+    },
+    guard::Guard,
+    replay::rfc3339,
+};
+
+pub(crate) mod answer;
+pub(crate) mod operate;
+
+/// For how long drops that rest on what only we renew stay in force without us.
+const HEARTBEAT: Span = Span::from_secs(5);
+/// Longest evidence line that is kept.
+const OPERATOR_FOR: Span = Span::from_secs(24 * 3_600);
+/// How long a ban of an operator lasts unless told otherwise.
+pub(crate) const OPERATOR_BAN: Span = Span::from_secs(3_600);
+/// Between two looks at what changes slowly.
+const SLOWLY: Span = Span::from_secs(10);
+const PURGE_EVERY: Span = Span::from_secs(3_600);
+/// Operators' terminals remembered.
+const OPERATORS_MAX: usize = 32;
+
+/// What the wall is built from.
+pub(crate) struct Parts<S> {
+    pub(crate) guard: Guard,
+    pub(crate) store: S,
+    pub(crate) clock: Arc<WallClock>,
+    pub(crate) ledger: LedgerWriter,
+    /// Absent where nothing may be cut: observing.
+    pub(crate) cutter: Option<Cutter>,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) settings: Settings,
+    pub(crate) enforcing: Histogram,
+}
+
+/// How this run was set up.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Judge and count, change nothing.
+    pub(crate) observe: bool,
+    pub(crate) state_folder: PathBuf,
+    pub(crate) mode: String,
+    pub(crate) why: Vec<String>,
+    pub(crate) interfaces: Vec<super::answers::Interface>,
+    /// Everything is taken back then unless confirmed, by the engine's time.
+    pub(crate) confirm_by: Option<Timestamp>,
+    pub(crate) seed: u64,
+}
+
+/// Engine, enforcer, ledger and everything that hangs on them.
+pub(crate) struct Wall<S> {
+    pub(crate) guard: Guard,
+    pub(crate) engine: Engine,
+    pub(crate) enforcer: TablesEnforcer<S>,
+    pub(crate) clock: Arc<WallClock>,
+    pub(crate) settings: Settings,
+    ledger: LedgerWriter,
+    cutter: Option<Cutter>,
+    watchers: Arc<Watchers>,
+    roster: Roster,
+    local: Vec<Address>,
+    gateways: Vec<Address>,
+    /// Where operators sit, and until when that is believed.
+    operators: Vec<(Address, Timestamp)>,
+    started: Timestamp,
+    slowly_at: Timestamp,
+    purge_at: Timestamp,
+    repaired: Vec<String>,
+    counts: Counts,
+    /// What was not put into force, said once until it works again.
+    failing: bool,
+    learning_until: Timestamp,
+    /// From the packet that crossed a limit to the entry in the table, seconds.
+    enforcing: Histogram,
+}
+
+/// What the wall itself has counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) made: u64,
+    pub(crate) lifted: u64,
+    pub(crate) expired: u64,
+    pub(crate) refused: u64,
+    pub(crate) not_enforced: u64,
+    pub(crate) repairs: u64,
+    pub(crate) packets: u64,
+    pub(crate) samples: u64,
+}
+
+impl<S: Store> Wall<S> {
+    /// Sets the wall up with what an earlier run remembers; the tables still hold what they held.
+    pub(crate) fn new(parts: Parts<S>, remembered: &Remembered) -> Result<Self> {
+        let Parts { guard, store, clock, ledger, cutter, watchers, settings, enforcing } = parts;
+        let now = clock.now();
+        let mut engine = Engine::new(guard.engine(settings.seed));
+        engine.watch_signals();
+        let mut wall = Self {
+            engine,
+            enforcer: TablesEnforcer::new(store),
+            clock,
+            settings,
+            ledger,
+            cutter,
+            watchers,
+            roster: Roster::default(),
+            local: addresses::local_addresses(),
+            gateways: addresses::gateways(),
+            operators: Vec::new(),
+            started: now,
+            slowly_at: now + SLOWLY,
+            purge_at: now,
+            repaired: Vec::new(),
+            counts: Counts::default(),
+            failing: false,
+            learning_until: Timestamp::EPOCH,
+            enforcing,
+            guard,
+        };
+        wall.remember(remembered)?;
+        Ok(wall)
+    }
+
+    /// Bans and the known of earlier runs. In the same boot the gate's deadline holds, otherwise UTC's.
+    fn remember(&mut self, remembered: &Remembered) -> Result<()> {
+        for (address, bits) in self.guard.allow.clone() {
+            self.enforcer.allow(Prefix::new(address, u8::try_from(bits).unwrap_or(128)), true)?;
+        }
+        for prefix in &remembered.allowed {
+            self.enforcer.allow(*prefix, true)?;
+        }
+        let now = self.clock.now();
+        for row in &remembered.bans {
+            let Some(subject) = parse_subject(&row.subject) else { continue };
+            let until = if row.boot == self.clock.boot_id() {
+                self.clock.from_gate(row.gate_until)
+            } else {
+                self.clock.from_utc(Timestamp::from_nanos(row.until))
+            };
+            if until <= now {
+                continue;
+            }
+            let explanation =
+                explanation_of(row, subject, self.clock.from_utc(Timestamp::from_nanos(row.since)));
+            self.engine.restore_ban(
+                subject,
+                Ban { since: explanation.at, until, explanation: explanation.clone() },
+                1,
+            );
+            self.enforce(&Command::Ban { subject, until, explanation });
+        }
+        for (address, until) in &remembered.known {
+            let until = self.clock.from_utc(*until);
+            if until > now {
+                self.engine.restore_login(*address, now);
+                self.enforce(&Command::Know { address: *address, until });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over bans that the gate holds and the ledger does not: the controller was killed between the two.
+    pub(crate) fn adopt_ban(&mut self, subject: Prefix, gate_until: u64) {
+        let now = self.clock.now();
+        if self.engine.ledger().bans().any(|(held, _)| held == subject) {
+            return;
+        }
+        let until = self.clock.from_gate(gate_until);
+        let explanation = Explanation {
+            rule: RuleId("floodwall/adopted".into()),
+            why: "found in the gate; the controller ended before it could write down why".into(),
+            subject: Subject::Address(subject.address()),
+            offender: subject.address(),
+            at: now,
+            count: 0,
+            limit: 0,
+            within: Span::ZERO,
+            evidence: Vec::new(),
+        };
+        self.engine.restore_ban(subject, Ban { since: now, until, explanation: explanation.clone() }, 1);
+        self.record_ban(subject, until, &explanation);
+        self.repaired.push(format!("the ban of {subject} was in the gate and not in the ledger"));
+    }
+
+    pub(crate) fn note_repair(&mut self, what: impl Into<String>) {
+        self.counts.repairs += 1;
+        // Bounded: a table that somebody keeps tampering with is told about once in a while.
+        if self.repaired.len() < 100 {
+            self.repaired.push(what.into());
+        }
+    }
+
+    /// One packet from the mirror to the ban.
+    pub(crate) fn handle_packet(&mut self, at: Timestamp, frame: &[u8], headers: &Headers, seen: &Seen) {
+        self.counts.packets += 1;
+        match seen {
+            Seen::Arriving(judgement) => {
+                if judgement.verdict() == Verdict::Drop {
+                    self.handle_sample(at, headers, judgement);
+                }
+                // A dropped segment is no part of its conversation: TCP sends it again. What is cut off a dropped datagram
+                // does not matter.
+                if judgement.verdict() == Verdict::Pass || !is_tcp(headers) || judgement.reason.is_shape() {
+                    self.engine.handle_packet(&Packet::arriving(at, frame, headers, judgement));
+                }
+            }
+            Seen::Departing { service, class } => {
+                self.engine.handle_packet(&Packet::departing(at, frame, headers, *service, *class));
+            }
+        }
+        self.carry_out();
+    }
+
+    fn handle_sample(&mut self, at: Timestamp, headers: &Headers, judgement: &Judgement) {
+        self.counts.samples += 1;
+        if self.watchers.any() {
+            let service = self.service_name(judgement.service);
+            let (reason, class) = (judgement.reason.as_str(), judgement.class.as_str());
+            let text = format!("{service}: {class} from {} dropped, {reason}", headers.source);
+            self.tell("drop", at, text);
+        }
+    }
+
+    /// Everything the engine wants done.
+    fn carry_out(&mut self) {
+        for signal in self.engine.take_signals() {
+            self.roster.handle_signal(&signal);
+        }
+        while let Some(command) = self.engine.next_command() {
+            self.carry_out_one(&command);
+        }
+    }
+
+    fn carry_out_one(&mut self, command: &Command) {
+        match command {
+            Command::Ban { subject, until, explanation } => {
+                if let Some(reason) = self.objection(*subject, is_operators(explanation)) {
+                    self.counts.refused += 1;
+                    tracing::warn!(%subject, rule = %explanation.rule, reason, "A ban was refused by a brake");
+                    self.tell("note", explanation.at, format!("{subject} was not banned: {reason}"));
+                    self.engine.handle_order(Order::Unban { subject: *subject }, explanation.at);
+                    return;
+                }
+                self.enforce(command);
+                if !is_operators(explanation) {
+                    self.enforcing.observe(self.clock.now().since(explanation.at).as_nanos() as f64 / 1e9);
+                }
+                self.record_ban(*subject, *until, explanation);
+                self.cut_prefix(*subject);
+                let until_utc = rfc3339(self.clock.to_utc(*until));
+                tracing::info!(%subject, rule = %explanation.rule, until = until_utc, "Banned");
+                let text = format!("{subject} until {until_utc}, {}: {}", explanation.rule, explanation.why);
+                self.tell("ban", explanation.at, text);
+            }
+            Command::Unban { subject } => {
+                self.enforce(command);
+                self.counts.lifted += 1;
+                let at = self.clock.to_utc(self.clock.now());
+                self.ledger.write(Entry::Lift { subject: *subject, at, why: "lifted" });
+                tracing::info!(%subject, "Ban lifted");
+                self.tell("unban", self.clock.now(), subject.to_string());
+            }
+            Command::Know { address, until } => {
+                self.enforce(command);
+                self.ledger.write(Entry::Known { address: *address, until: self.clock.to_utc(*until) });
+            }
+            Command::Limit { address, explanation, .. } => {
+                if self.objection(Prefix::host(*address), false).is_none() {
+                    self.enforce(command);
+                    tracing::debug!(%address, rule = %explanation.rule, "Limited");
+                    self.tell(
+                        "limit",
+                        explanation.at,
+                        format!("{address}, {}: {}", explanation.rule, explanation.why),
+                    );
+                }
+            }
+            Command::Reset { address, flow, explanation } => {
+                let ends = self.engine.streams().ends().find(|ends| ends.id == *flow);
+                if let Some(ends) = ends {
+                    self.cut_one(ends);
+                }
+                self.tell(
+                    "reset",
+                    explanation.at,
+                    format!("{address}, {}: {}", explanation.rule, explanation.why),
+                );
+            }
+            Command::Note { explanation, .. } => {
+                tracing::info!(rule = %explanation.rule, count = explanation.count, "Noted");
+                let text = format!("{}, {}: {}", explanation.subject, explanation.rule, explanation.why);
+                self.tell("note", explanation.at, text);
+            }
+            Command::SetLevel { service, level, at, .. } => {
+                self.enforce(command);
+                let name = self.service_name(*service);
+                tracing::info!(service = name, level = level.as_str(), "Level changed");
+                self.tell("level", *at, format!("{name} is now at level {}", level.as_str()));
+            }
+            Command::BindUser { .. }
+            | Command::FreeUser { .. }
+            | Command::Ignore { .. }
+            | Command::Follow { .. } => self.enforce(command),
+        }
+    }
+
+    /// Writes a command into the gate's tables. A table that refuses is said loudly, once until it takes entries again.
+    fn enforce(&mut self, command: &Command) {
+        match self.enforcer.apply(command) {
+            Ok(()) => self.failing = false,
+            Err(error) => {
+                self.counts.not_enforced += 1;
+                if !self.failing {
+                    self.failing = true;
+                    tracing::error!(error = format!("{error:#}"), "A decision could not be put into force");
+                }
+            }
+        }
+    }
+
+    /// Why a subject is not to be banned, if there is a reason.
+    fn objection(&self, subject: Prefix, by_operator: bool) -> Option<&'static str> {
+        if subject.contains(Address::from_v4(0)) && subject.bits() <= 96 {
+            return Some("it is everybody");
+        }
+        if self.local.iter().any(|local| subject.contains(*local)) {
+            return Some("it holds an address of this host");
+        }
+        if self.gateways.iter().any(|gateway| subject.contains(*gateway)) {
+            return Some("it holds a gateway of this host, and with it everybody behind that");
+        }
+        let now = self.clock.now();
+        if self.operators.iter().any(|(address, until)| *until > now && subject.contains(*address)) {
+            return Some("an operator sits there");
+        }
+        let allowed = self.enforcer.allowed().any(|allowed| {
+            subject.contains(allowed.address()) || (subject.is_host() && allowed.contains(subject.address()))
+        });
+        if allowed && !by_operator {
+            return Some("it is on the allow list");
+        }
+        None
+    }
+
+    fn record_ban(&mut self, subject: Prefix, until: Timestamp, explanation: &Explanation) {
+        self.counts.made += 1;
+        let utc = |at| self.clock.to_utc(at).as_nanos();
+        self.ledger.write(Entry::Ban(Box::new(BanRow {
+            subject: subject.to_string(),
+            since: utc(explanation.at),
+            until: utc(until),
+            gate_until: self.clock.to_gate(until),
+            boot: self.clock.boot_id().to_owned(),
+            rule: explanation.rule.to_string(),
+            why: explanation.why.to_string(),
+            counted: explanation.subject.to_string(),
+            offender: explanation.offender.to_string(),
+            count: explanation.count,
+            threshold: explanation.limit,
+            within: explanation.within.as_nanos(),
+            evidence: explanation.evidence.clone(),
+            ended_at: None,
+            ended_why: None,
+        })));
+    }
+
+    fn cut_prefix(&self, subject: Prefix) {
+        let Some(cutter) = &self.cutter else { return };
+        let ends = self.engine.streams().ends().filter(|ends| subject.contains(ends.key.client)).collect();
+        cutter.cut(Victims::Prefix { subject, ports: self.guard.tcp_ports(), ends });
+    }
+
+    fn cut_one(&self, ends: Ends) {
+        if let Some(cutter) = &self.cutter {
+            cutter.cut(Victims::One(ends));
+        }
+    }
+
+    fn tell(&self, kind: &str, at: Timestamp, text: String) {
+        if self.watchers.any() {
+            self.watchers.tell(Watched { at: rfc3339(self.clock.to_utc(at)), kind: kind.into(), text });
+        }
+    }
+
+    pub(crate) fn service_name(&self, service: u8) -> &'static str {
+        self.guard.services.get(usize::from(service)).map_or("unguarded", |service| service.name)
+    }
+
+    /// Lets time pass: call it about once a second. `clock_was_set` says that the system's clock jumped.
+    pub(crate) fn handle_tick(&mut self, clock_was_set: bool) {
+        let now = self.clock.now();
+        let until = self.clock.to_gate(now + HEARTBEAT);
+        let beat = self.enforcer.store.change_status(&mut |status| status.heartbeat_until = until);
+        if let Err(error) = beat {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "The gate cannot be told that its controller is alive"
+            );
+        }
+        self.engine.handle_timeout(now);
+        self.carry_out();
+        if clock_was_set {
+            tracing::warn!("The system's clock was set; deadlines hold by the gate's clock");
+            let offset = i128::from(self.clock.to_utc(now).as_nanos()) - i128::from(self.clock.to_gate(now));
+            let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+            self.ledger.write(Entry::Shift { boot: self.clock.boot_id().to_owned(), offset });
+        }
+        if now >= self.slowly_at {
+            self.slowly_at = now + SLOWLY;
+            self.handle_slowly();
+        }
+        if now >= self.purge_at {
+            self.purge_at = now + PURGE_EVERY;
+            self.ledger.write(Entry::Purge { now: self.clock.to_utc(now) });
+        }
+    }
+
+    fn handle_slowly(&mut self) {
+        self.gateways = addresses::gateways();
+        self.local = addresses::local_addresses();
+        match self.enforcer.expire() {
+            Ok(count) => self.counts.expired += count as u64,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "Entries that are over could not be removed")
+            }
+        }
+    }
+
+    /// Addresses of this host, as of the last look.
+    pub(crate) fn local(&self) -> &[Address] {
+        &self.local
+    }
+
+    /// Whether `--confirm` was given and its time has passed without a word.
+    pub(crate) fn must_revert(&self) -> bool {
+        self.settings.confirm_by.is_some_and(|by| self.clock.now() >= by)
+    }
+
+    /// Somebody at this address gives orders: it is never banned.
+    pub(crate) fn remember_operator(&mut self, address: Address) {
+        let until = self.clock.now() + OPERATOR_FOR;
+        self.operators.retain(|(known, _)| *known != address);
+        if self.operators.len() >= OPERATORS_MAX {
+            self.operators.remove(0);
+        }
+        self.operators.push((address, until));
+    }
+
+    /// Sets how long the gate learns, and whether it drops at all.
+    pub(crate) fn begin(&mut self, learning: Span) -> Result<()> {
+        self.learning_until = self.clock.now() + learning;
+        let until = self.clock.to_gate(self.learning_until);
+        let observe = self.settings.observe;
+        self.enforcer.store.change_status(&mut |status| {
+            status.learning_until = status.learning_until.max(until);
+            status.levels = Default::default();
+            status.flags &= !status_flags::OBSERVE;
+            status.flags |= if observe { status_flags::OBSERVE } else { 0 };
+        })
+    }
+}
+
+/// A packet as the gate saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seen {
+    Arriving(Judgement),
+    Departing { service: u8, class: floodwall_wire::Class },
+}
+
+impl Seen {
+    /// From a record of the mirror; `None` for one that no version of the gate writes.
+    pub(crate) fn of(record: &floodwall_wire::mirror::Record) -> Option<Self> {
+        let class = floodwall_wire::Class::from_number(record.class)?;
+        if record.direction == floodwall_wire::mirror::DEPARTING {
+            return Some(Self::Departing { service: record.service, class });
+        }
+        Some(Self::Arriving(Judgement {
+            reason: Reason::from_number(record.reason)?,
+            service: record.service,
+            class,
+            standing: floodwall_wire::tables::Standing::from_number(record.standing)?,
+            bytes: record.packet_bytes,
+        }))
+    }
+}
+
+fn is_tcp(headers: &Headers) -> bool {
+    headers.transport == floodwall_wire::frame::Transport::Tcp
+}
+
+/// Rule of what operators do.
+pub(crate) const OPERATOR_RULE: &str = "floodwall/operator";
+
+fn is_operators(explanation: &Explanation) -> bool {
+    &*explanation.rule.0 == OPERATOR_RULE
+}
+
+fn explanation_of(row: &BanRow, subject: Prefix, at: Timestamp) -> Explanation {
+    let offender = row.offender.parse::<std::net::IpAddr>().map_or(subject.address(), Address::from);
+    Explanation {
+        rule: RuleId(row.rule.clone().into()),
+        why: row.why.clone().into(),
+        subject: if subject.is_host() {
+            Subject::Address(subject.address())
+        } else {
+            Subject::Prefix(subject.address())
+        },
+        offender,
+        at,
+        count: row.count,
+        limit: row.threshold,
+        within: Span::from_nanos(row.within),
+        evidence: row.evidence.clone(),
+    }
+}

@@ -1,0 +1,296 @@
+//! What the wall tells of itself.
+
+use std::collections::BTreeMap;
+
+use floodwall_engine::{Timestamp, command::Prefix, ledger::Ban as EngineBan};
+
+use super::{OPERATOR_RULE, Wall, operate::to_value};
+use crate::{
+    enforce::tables::Store,
+    live::{
+        answers::{Ban, Bans, Explanation, FiredRule, Loss, Present, Service, Status, Who},
+        control::Refusal,
+        ledger::{self, BanRow, parse_subject},
+        metrics::Snapshot,
+    },
+    replay::rfc3339,
+};
+
+/// Bans listed at most.
+const BANS_LISTED_MAX: usize = 10_000;
+
+impl<S: Store> Wall<S> {
+    /// All but what the one who runs the wall adds: what is dropped, and which links are full.
+    pub(super) fn status(&self) -> Status {
+        let now = self.clock.now();
+        let services = self.guard.services.iter().enumerate().map(|(index, service)| {
+            let (tcp_ports, udp_ports) = service.ports_by_transport();
+            Service {
+                name: service.name.to_owned(),
+                tcp_ports,
+                udp_ports,
+                level: self.engine.level(u8::try_from(index).unwrap_or(u8::MAX)).as_str().to_owned(),
+            }
+        });
+        Status {
+            schema: "floodwall.status/1".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            mode: self.settings.mode.clone(),
+            why: self.settings.why.clone(),
+            interfaces: self.settings.interfaces.clone(),
+            evaluating: self.settings.observe,
+            learning_seconds: self.learning_seconds(),
+            running_seconds: now.since(self.started).as_secs(),
+            unconfirmed_seconds: self.settings.confirm_by.map(|by| by.since(now).as_secs()),
+            services: services.collect(),
+            present: self.roster.len(),
+            known: self.enforcer.known(),
+            bans: self.engine.ledger().bans().count(),
+            allowed: self.enforcer.allowed().map(|prefix| prefix.to_string()).collect(),
+            dropping: Vec::new(),
+            full_links: Vec::new(),
+            rules: self.fired_rules(),
+            losses: self.losses(),
+            ledger_failing: self.ledger.health().failing.load(std::sync::atomic::Ordering::Relaxed),
+            repaired: self.repaired.clone(),
+        }
+    }
+
+    fn learning_seconds(&self) -> u64 {
+        self.learning_until.since(self.clock.now()).as_secs()
+    }
+
+    fn fired_rules(&self) -> Vec<FiredRule> {
+        let rule = |(rule, fired): (&floodwall_engine::rule::RuleId, floodwall_engine::engine::Fired)| {
+            FiredRule { rule: rule.to_string(), fired: fired.fired, shadowed: fired.shadowed }
+        };
+        self.engine.fired().map(rule).collect()
+    }
+
+    fn losses(&self) -> Vec<Loss> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let mut losses: Vec<Loss> =
+            self.engine.losses().into_iter().map(|(what, count)| Loss { what: what.into(), count }).collect();
+        let mut add = |what: &str, count: u64| losses.push(Loss { what: what.into(), count });
+        add("ledger entries lost", self.ledger.health().lost.load(Relaxed));
+        add("decisions not put into force", self.counts.not_enforced);
+        add("people not listed for lack of room", self.roster.unlisted());
+        if let Some(cutter) = &self.cutter {
+            add("connections that could not be cut", cutter.counts().failed.load(Relaxed));
+        }
+        losses.retain(|loss| loss.count > 0);
+        losses
+    }
+
+    pub(super) fn list_bans(&self, history: bool, limit: usize) -> Result<serde_json::Value, Refusal> {
+        let limit = limit.min(BANS_LISTED_MAX);
+        let bans: Vec<Ban> = if history {
+            let rows = ledger::history(&self.settings.state_folder, None, limit);
+            let rows = rows.map_err(|error| Refusal::failed(format!("{error:#}")))?;
+            rows.iter().map(ban_of_row).collect()
+        } else {
+            let mut standing: Vec<_> = self.engine.ledger().bans().collect();
+            standing.sort_by_key(|(_, ban)| std::cmp::Reverse(ban.since));
+            standing.into_iter().take(limit).map(|(subject, ban)| self.ban_of(subject, ban)).collect()
+        };
+        to_value(&Bans { schema: "floodwall.bans/1".into(), bans })
+    }
+
+    fn ban_of(&self, subject: Prefix, ban: &EngineBan) -> Ban {
+        let explanation = &ban.explanation;
+        Ban {
+            subject: subject.to_string(),
+            rule: explanation.rule.to_string(),
+            why: explanation.why.to_string(),
+            since: rfc3339(self.clock.to_utc(ban.since)),
+            until: self.until(ban.until),
+            count: explanation.count,
+            limit: explanation.limit,
+            within: explanation.within.to_string(),
+            evidence: explanation.evidence.clone(),
+            ended: None,
+            ended_why: None,
+        }
+    }
+
+    fn until(&self, at: Timestamp) -> String {
+        if at == Timestamp::NEVER { "never".into() } else { rfc3339(self.clock.to_utc(at)) }
+    }
+
+    pub(super) fn who(&self) -> Who {
+        let present =
+            |(_, present): (floodwall_engine::signal::FlowId, &crate::live::roster::Present)| Present {
+                service: self.service_name(present.service).to_owned(),
+                channel: present.channel.clone(),
+                nickname: present.nickname.clone(),
+                account: present.account.clone(),
+                address: present.address.to_string(),
+                since: rfc3339(self.clock.to_utc(present.since)),
+            };
+        Who {
+            schema: "floodwall.who/1".into(),
+            present: self.roster.everybody().into_iter().map(present).collect(),
+            unlisted: self.roster.unlisted(),
+        }
+    }
+
+    pub(super) fn explain(&self, written: &str) -> Result<serde_json::Value, Refusal> {
+        let subject = match parse_subject(written) {
+            Some(subject) => subject,
+            None => {
+                let found = self.roster.named(written);
+                let (_, present) = found.first().ok_or_else(|| {
+                    Refusal::bad_input(format!("{written:?} is neither an address nor anybody present"))
+                })?;
+                Prefix::host(present.address)
+            }
+        };
+        let (state, sentences) = self.explain_subject(subject);
+        to_value(&Explanation {
+            schema: "floodwall.explain/1".into(),
+            subject: subject.to_string(),
+            state: state.into(),
+            sentences,
+        })
+    }
+
+    fn explain_subject(&self, subject: Prefix) -> (&'static str, Vec<String>) {
+        let address = subject.address();
+        let (now, gate_now) = (self.clock.now(), self.enforcer.store.now());
+        let standing = self.engine.ledger().bans().find(|(banned, _)| *banned == subject);
+        let ban = match standing {
+            Some((_, ban)) => Some(ban),
+            None if subject.is_host() => self.engine.ledger().ban_of(address, now),
+            None => None,
+        };
+        let (_, limited_until, known_until) = self.enforcer.deadlines(address);
+        let mut sentences = Vec::new();
+        let state = if self.enforcer.is_allowed(address) {
+            sentences.push(format!("{subject} is on the allow list: nothing it does over TCP is dropped."));
+            sentences.push(format!("Take it off with: floodwall allow --remove {subject}"));
+            "allowed"
+        } else if let Some(ban) = ban {
+            self.explain_ban(subject, ban, &mut sentences);
+            "banned"
+        } else if limited_until > gate_now {
+            let until = self.until(self.clock.from_gate(limited_until));
+            sentences.push(format!(
+                "{subject} is not banned. A rule holds it to the tightest limits until {until}."
+            ));
+            sentences
+                .push(format!("Lift that with: floodwall unban {subject}, or floodwall allow {subject}"));
+            "limited"
+        } else if known_until > gate_now {
+            let until = self.until(self.clock.from_gate(known_until));
+            sentences.push(format!(
+                "{subject} is known, because somebody logged in from there with a password of their own. It is served \
+                 first, from a budget nobody else draws on, until {until}."
+            ));
+            "known"
+        } else {
+            sentences.push(format!("Nothing is held against {subject}, and nothing is known of it."));
+            "stranger"
+        };
+        if subject.is_host() {
+            for present in self.roster.at(address) {
+                let name = present.nickname.as_deref().unwrap_or("somebody");
+                let service = self.service_name(present.service);
+                let since = rfc3339(self.clock.to_utc(present.since));
+                sentences.push(format!("{name} is logged in from there on {service} since {since}."));
+            }
+        }
+        if let Ok(past) = ledger::history(&self.settings.state_folder, Some(subject), 100) {
+            let earlier = past
+                .iter()
+                .filter(|row| row.ended_at.is_some() || row.until <= self.clock.to_utc(now).as_nanos());
+            let count = earlier.count();
+            if count > 0 {
+                let plural = if count == 1 { "ban" } else { "bans" };
+                sentences.push(format!(
+                    "The ledger holds {count} earlier {plural} of it: floodwall bans --history"
+                ));
+            }
+        }
+        if self.settings.observe {
+            sentences.push("The wall only observes: nothing of this is in force.".into());
+        }
+        (state, sentences)
+    }
+
+    fn explain_ban(&self, subject: Prefix, ban: &EngineBan, sentences: &mut Vec<String>) {
+        let explanation = &ban.explanation;
+        let (since, until) = (rfc3339(self.clock.to_utc(ban.since)), self.until(ban.until));
+        sentences.push(format!("{subject} is banned since {since}, until {until}."));
+        if &*explanation.rule.0 == OPERATOR_RULE {
+            sentences.push(format!("An operator did that: {}.", explanation.why));
+        } else {
+            sentences.push(format!("The rule {} did that: {}.", explanation.rule, explanation.why));
+            sentences.push(format!(
+                "It counted {} within {}, by {}; {} are too many.",
+                explanation.count, explanation.within, explanation.subject, explanation.limit
+            ));
+        }
+        for line in &explanation.evidence {
+            sentences.push(format!("Evidence: {line}"));
+        }
+        sentences.push(format!("Lift it with: floodwall unban {subject}"));
+    }
+
+    /// Figures for the metrics page.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        use std::sync::atomic::Ordering::Relaxed;
+        let levels = (0..self.guard.services.len())
+            .map(|index| self.engine.level(u8::try_from(index).unwrap_or(u8::MAX)) as u8)
+            .collect();
+        Snapshot {
+            services: self.guard.services.iter().map(|service| service.name.to_owned()).collect(),
+            mode: self.settings.mode.clone(),
+            evaluating: self.settings.observe,
+            levels,
+            signals: self.engine.signals().map(|(kind, count)| (kind.as_str().to_owned(), count)).collect(),
+            rules: self
+                .fired_rules()
+                .into_iter()
+                .map(|rule| (rule.rule, rule.fired, rule.shadowed))
+                .collect(),
+            bans: self.engine.ledger().bans().count() as u64,
+            bans_made: self.counts.made,
+            bans_lifted: self.counts.lifted,
+            bans_expired: self.counts.expired,
+            bans_refused: self.counts.refused,
+            not_enforced: self.counts.not_enforced,
+            repairs: self.counts.repairs,
+            packets: self.counts.packets,
+            samples: self.counts.samples,
+            entries: self.enforcer.entries() as u64,
+            known: self.enforcer.known() as u64,
+            present: self.roster.len() as u64,
+            connections: self.engine.streams().len() as u64,
+            losses: self.losses().into_iter().map(|loss| (loss.what, loss.count)).collect::<BTreeMap<_, _>>(),
+            ledger_failing: self.ledger.health().failing.load(Relaxed),
+            ledger_written: self.ledger.health().written.load(Relaxed),
+            destroyed: self.cutter.as_ref().map_or(0, |cutter| cutter.counts().destroyed.load(Relaxed)),
+            reset: self.cutter.as_ref().map_or(0, |cutter| cutter.counts().reset.load(Relaxed)),
+            learning_seconds: self.learning_seconds(),
+        }
+    }
+}
+
+fn ban_of_row(row: &BanRow) -> Ban {
+    let written = |nanos: u64| {
+        if nanos == u64::MAX { "never".to_owned() } else { rfc3339(Timestamp::from_nanos(nanos)) }
+    };
+    Ban {
+        subject: row.subject.clone(),
+        rule: row.rule.clone(),
+        why: row.why.clone(),
+        since: written(row.since),
+        until: written(row.until),
+        count: row.count,
+        limit: row.threshold,
+        within: floodwall_engine::Span::from_nanos(row.within).to_string(),
+        evidence: row.evidence.clone(),
+        ended: row.ended_at.map(written),
+        ended_why: row.ended_why.clone(),
+    }
+}
