@@ -155,7 +155,12 @@ impl World {
                 }
                 Command::Note { explanation, .. } => Some(format!("note {}", explanation.rule)),
                 Command::SetLevel { level, .. } => Some(format!("level {}", level.as_str())),
-                Command::Know { .. } | Command::BindUser { .. } | Command::FreeUser { .. } => None,
+                Command::Unban { subject } => Some(format!("unban {subject}")),
+                Command::Know { .. }
+                | Command::BindUser { .. }
+                | Command::FreeUser { .. }
+                | Command::Ignore { .. }
+                | Command::Follow { .. } => None,
             });
         }
         deeds

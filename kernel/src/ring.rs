@@ -82,12 +82,13 @@ impl Ring {
     }
 
     /// Hands up to `records_max` records to `each`, in the order in which they were written; answers how many.
-    /// Fewer than asked for means that the ring is empty.
+    /// Fewer than asked for means that the ring was empty after the last one was given back: only then does the kernel
+    /// wake a reader for the next.
     pub fn drain(&mut self, records_max: usize, mut each: impl FnMut(&Record, &[u8])) -> usize {
         let mut at = self.consumed().load(Ordering::Relaxed);
-        let end = self.produced().load(Ordering::Acquire);
         let mut records = 0;
-        while at < end && records < records_max {
+        // The end is looked up anew after every record: what was written meanwhile wakes nobody.
+        while records < records_max && at < self.produced().load(Ordering::SeqCst) {
             let offset = PAGE + (at & (u64::from(MIRROR_BYTES) - 1)) as usize;
             // SAFETY: positions below the producer's lie in the mapped data, which is mapped twice; the header is
             // aligned to 8 bytes.
@@ -109,7 +110,7 @@ impl Ring {
                 records += 1;
             }
             at += (u64::from(length) + HEADER_BYTES).next_multiple_of(8);
-            self.consumed().store(at, Ordering::Release);
+            self.consumed().store(at, Ordering::SeqCst);
         }
         records
     }

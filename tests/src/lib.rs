@@ -4,6 +4,7 @@
 
 pub mod homes;
 pub mod kernel;
+pub mod live;
 pub mod packets;
 
 pub use floodwall_kernel::bpf;

@@ -14,7 +14,7 @@ use std::{
 
 use floodwall_engine::{Span, Timestamp};
 
-use crate::clock::{instant, utc_now};
+use crate::clock::instant;
 
 /// All three clocks.
 #[derive(Debug)]
@@ -32,16 +32,16 @@ pub(crate) struct WallClock {
 const STEP: Span = Span::from_secs(2);
 
 impl WallClock {
-    /// From a reading of the gate's clock just taken.
-    pub(crate) fn new(gate: u64, boot_id: String) -> Self {
-        let offset = utc_now().as_nanos().saturating_sub(gate);
+    /// From readings of the gate's clock and the system's, both just taken.
+    pub(crate) fn new(gate: u64, utc: Timestamp, boot_id: String) -> Self {
+        let offset = utc.as_nanos().saturating_sub(gate);
         Self { reading: Mutex::new((gate, instant())), offset, utc_offset: AtomicU64::new(offset), boot_id }
     }
 
-    /// Takes a new reading. Answers whether the system's clock was set meanwhile.
-    pub(crate) fn update(&self, gate: u64) -> bool {
+    /// Takes new readings. Answers whether the system's clock was set meanwhile.
+    pub(crate) fn update(&self, gate: u64, utc: Timestamp) -> bool {
         *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = (gate, instant());
-        let offset = utc_now().as_nanos().saturating_sub(gate);
+        let offset = utc.as_nanos().saturating_sub(gate);
         let before = self.utc_offset.swap(offset, Ordering::Relaxed);
         offset.abs_diff(before) > STEP.as_nanos()
     }
@@ -101,15 +101,16 @@ mod tests {
 
     #[test]
     fn the_engines_time_goes_on_whatever_happens_to_the_systems_clock() {
-        let clock = WallClock::new(5_000_000_000, "boot".into());
+        let utc = Timestamp::from_secs(1_000);
+        let clock = WallClock::new(5_000_000_000, utc, "boot".into());
         let at = clock.from_gate(6_000_000_000);
+        assert_eq!(at, Timestamp::from_secs(1_001));
         assert_eq!(clock.to_gate(at), 6_000_000_000);
         assert_eq!(clock.from_utc(clock.to_utc(at)), at);
-        assert!(!clock.update(5_000_000_000));
-        // The gate's clock cannot jump: seen from it, the system's was set back by a minute.
-        assert!(clock.update(65_000_000_000));
+        assert!(!clock.update(6_000_000_000, Timestamp::from_secs(1_001)));
+        // Set back by a minute.
+        assert!(clock.update(7_000_000_000, Timestamp::from_secs(942)));
         assert_eq!(clock.from_gate(6_000_000_000), at);
-        assert_eq!(clock.to_utc(at).since(at), Span::ZERO);
         assert_eq!(at.since(clock.to_utc(at)).as_secs(), 60);
         assert_eq!(clock.from_utc(clock.to_utc(at)), at);
         assert_eq!(clock.to_gate(Timestamp::NEVER), u64::MAX);

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     cli::{RunArguments, WantedMode},
-    clock::boot_id,
+    clock::{boot_id, utc_now},
     configuration::{self, Configuration, ConfigurationError},
     enforce::{kernel::KernelStore, tables::Store},
     guard::Guard,
@@ -282,7 +282,7 @@ impl Live {
         let gate = Gate::open(&plan.pins)?;
         let tables = Arc::new(KernelTables::open(gate.object())?);
         let tick = Clock::calibrate(gate.object())?;
-        let clock = Arc::new(WallClock::new(tick.now(gate.object())?, boot_id()));
+        let clock = Arc::new(WallClock::new(tick.now(gate.object())?, utc_now(), boot_id()));
         let (ledger, remembered) = LedgerWriter::open(&plan.state_folder, clock.to_utc(clock.now()))?;
         let store = KernelStore::new(Arc::clone(&tables), Arc::clone(&clock))?;
         let status = *store.status();
@@ -531,7 +531,7 @@ impl Live {
     }
 
     fn handle_tick(&mut self) -> Result<()> {
-        let was_set = self.clock.update(self.tick.now(self.gate.object())?);
+        let was_set = self.clock.update(self.tick.now(self.gate.object())?, utc_now());
         self.wall.handle_tick(was_set);
         self.ticks += 1;
         if self.ticks.is_multiple_of(SAMPLE_TICKS) {

@@ -1,0 +1,430 @@
+//! The live wall for tests: a host in a network namespace of its own, clients in another, a wire between them, the
+//! real daemon in front of real servers. Everything goes when the value does.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Waits this long for anything; no test passes or fails by how fast a machine is.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The guarded host.
+pub const SERVER: &str = "10.77.0.1";
+/// The same over IPv6.
+pub const SERVER_V6: &str = "fd77::1";
+/// Clients have the addresses 10.77.0.2 to 10.77.0.61 and fd77::2 to fd77::3d.
+const CLIENTS: std::ops::RangeInclusive<u32> = 2..=61;
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A guarded host and its clients.
+pub struct Lab {
+    name: String,
+    folder: tempfile::TempDir,
+    servers: Vec<Child>,
+    daemon: Option<Daemon>,
+}
+
+/// A running `floodwall run`.
+pub struct Daemon {
+    child: Child,
+}
+
+impl Lab {
+    /// Two namespaces and a wire; `None` (said loudly) without root.
+    pub fn open(test: &str) -> Option<Self> {
+        if !crate::is_root() {
+            crate::skip(test, "needs root for network namespaces");
+            return None;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("fw{}-{number}", std::process::id());
+        let lab =
+            Self { folder: tempfile::tempdir().expect("a folder"), servers: Vec::new(), daemon: None, name };
+        lab.wire();
+        Some(lab)
+    }
+
+    fn wire(&self) {
+        let (host, clients) = (self.host(), self.clients());
+        ip(&["netns", "add", &host]);
+        ip(&["netns", "add", &clients]);
+        ip(&[
+            "link", "add", "wall0", "netns", &host, "type", "veth", "peer", "name", "out0", "netns", &clients,
+        ]);
+        ip(&["-n", &host, "addr", "add", &format!("{SERVER}/24"), "dev", "wall0"]);
+        ip(&["-n", &host, "addr", "add", &format!("{SERVER_V6}/64"), "dev", "wall0", "nodad"]);
+        for number in CLIENTS {
+            ip(&["-n", &clients, "addr", "add", &format!("10.77.0.{number}/24"), "dev", "out0"]);
+            ip(&["-n", &clients, "addr", "add", &format!("fd77::{number:x}/64"), "dev", "out0", "nodad"]);
+        }
+        for (namespace, device) in [(&host, "wall0"), (&clients, "out0"), (&host, "lo"), (&clients, "lo")] {
+            ip(&["-n", namespace, "link", "set", device, "up"]);
+        }
+        // A veth pair leaves checksums to a card that is not there.
+        eventually("IPv6 on the wire", || {
+            let found = Command::new("ip").args(["-n", &host, "-6", "addr", "show", "dev", "wall0"]).output();
+            found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("fe80::"))
+        });
+    }
+
+    fn host(&self) -> String {
+        format!("{}h", self.name)
+    }
+
+    fn clients(&self) -> String {
+        format!("{}c", self.name)
+    }
+
+    /// A folder that goes with the lab.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs something on the guarded host.
+    pub fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        inside(&self.host(), work)
+    }
+
+    /// Runs something among the clients.
+    pub fn among_clients<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        inside(&self.clients(), work)
+    }
+
+    /// Starts a server on the guarded host; it ends with the lab.
+    pub fn start_server(&mut self, command: &mut Command) {
+        let log =
+            File::create(self.folder().join(format!("server-{}.log", self.servers.len()))).expect("a log");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        let child = self.on_host(|| command.spawn().expect("the server starts"));
+        self.servers.push(child);
+    }
+
+    /// Debian's ngircd with an operator `admin`, password `right`; `false` (said loudly) where it is not installed.
+    pub fn start_ngircd(&mut self, test: &str) -> bool {
+        if !Path::new("/usr/sbin/ngircd").exists() {
+            crate::skip(test, "needs Debian's ngircd");
+            return false;
+        }
+        let path = self.folder().join("ngircd.conf");
+        let configuration = "[Global]\n\tName = lab.example\n\tListen = 0.0.0.0,::\n\tPorts = 6667\n\tMotdPhrase = hi\n\
+                             \tServerUID = irc\n\tServerGID = irc\n\
+                             [Limits]\n\tMaxConnectionsIP = 0\n\
+                             [Options]\n\tDNS = no\n\tIdent = no\n\tPAM = no\n\
+                             [Operator]\n\tName = admin\n\tPassword = right\n";
+        std::fs::write(&path, configuration).expect("a configuration");
+        self.start_server(Command::new("/usr/sbin/ngircd").args(["-n", "-f"]).arg(&path));
+        self.await_port(6667);
+        true
+    }
+
+    /// Debian's inspircd; `false` (said loudly) where it is not installed.
+    pub fn start_inspircd(&mut self, test: &str) -> bool {
+        if !Path::new("/usr/sbin/inspircd").exists() {
+            crate::skip(test, "needs Debian's inspircd");
+            return false;
+        }
+        let path = self.folder().join("inspircd.conf");
+        let pid = self.folder().join("inspircd.pid");
+        let configuration = format!(
+            "<server name=\"lab.example\" description=\"lab\" network=\"lab\" id=\"1AB\">\n\
+             <admin name=\"a\" nick=\"a\" email=\"a@b.example\">\n\
+             <bind address=\"\" port=\"6697\" type=\"clients\">\n\
+             <connect name=\"all\" allow=\"*\" timeout=\"20\" threshold=\"1000\" localmax=\"1000\" globalmax=\"1000\" \
+             resolvehostnames=\"no\" useident=\"no\">\n\
+             <class name=\"all\" commands=\"*\" privs=\"*\">\n\
+             <type name=\"NetAdmin\" classes=\"all\" host=\"lab.example\">\n\
+             <oper name=\"admin\" password=\"right\" host=\"*@*\" type=\"NetAdmin\">\n\
+             <pid file=\"{}\">\n<path datadir=\"{}\">\n<performance clonesonconnect=\"no\">\n",
+            pid.display(),
+            self.folder().display()
+        );
+        std::fs::write(&path, configuration).expect("a configuration");
+        let mut command = Command::new("/usr/sbin/inspircd");
+        command.args(["--nofork", "--runasroot", "--config"]).arg(&path);
+        self.start_server(&mut command);
+        self.await_port(6697);
+        true
+    }
+
+    /// Until something listens at a port of the guarded host.
+    pub fn await_port(&self, port: u16) {
+        eventually(&format!("something at port {port}"), || {
+            self.on_host(|| TcpStream::connect((SERVER, port)).is_ok())
+        });
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start_daemon(&mut self, arguments: &[&str]) {
+        let log = File::options().create(true).append(true).open(self.log()).expect("a log");
+        let mut command = Command::new(floodwall());
+        command.args(["run", "--interface", "wall0", "--plain"]);
+        command.arg("--state").arg(self.folder().join("state"));
+        command.arg("--socket").arg(self.socket()).arg("--pins").arg(self.pins());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = self.on_host(|| command.spawn().expect("the daemon starts"));
+        self.daemon = Some(Daemon { child });
+        eventually("the wall", || {
+            let ended = self.daemon.as_mut().and_then(|daemon| daemon.child.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the daemon ended at once:\n{}", self.read_log());
+            self.ask(&["status"]).status.success()
+        });
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder().join("control.sock")
+    }
+
+    /// Where the gate is pinned.
+    pub fn pins(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf").join(&self.name)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder().join("daemon.log")
+    }
+
+    /// What the daemon has logged.
+    pub fn read_log(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Runs a command of the binary against this daemon.
+    pub fn ask(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(floodwall());
+        command.args(arguments).arg("--socket").arg(self.socket());
+        self.on_host(|| command.output().expect("the command runs"))
+    }
+
+    /// Runs a command of the binary that does not talk to a daemon.
+    pub fn ask_plain(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(floodwall());
+        command.args(arguments);
+        self.on_host(|| command.output().expect("the command runs"))
+    }
+
+    /// As [`ask`](Self::ask), for an answer that must come, as JSON.
+    pub fn answer(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.ask(&[arguments, &["--format", "json"]].concat());
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        serde_json::from_str(&out).unwrap_or_else(|problem| panic!("{arguments:?}: {problem}: {out}"))
+    }
+
+    /// Subjects of the bans that stand.
+    pub fn banned(&self) -> Vec<String> {
+        let bans = self.answer(&["bans"]);
+        let mut subjects: Vec<String> = bans["bans"]
+            .as_array()
+            .expect("bans")
+            .iter()
+            .map(|ban| ban["subject"].as_str().expect("a subject").to_owned())
+            .collect();
+        subjects.sort();
+        subjects
+    }
+
+    /// Sends a signal to the daemon and waits until it has ended.
+    pub fn stop_daemon(&mut self, signal: Signal) {
+        let Some(mut daemon) = self.daemon.take() else { return };
+        daemon.signal(signal);
+        let status = daemon.child.wait().expect("the daemon ends");
+        if signal != Signal::SIGKILL {
+            assert!(status.success(), "the daemon ended with {status}:\n{}", self.read_log());
+        }
+    }
+
+    /// The running daemon.
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("a running daemon")
+    }
+
+    /// A connection from one of the clients' addresses.
+    pub fn connect(&self, client: &str, port: u16) -> std::io::Result<TcpStream> {
+        let client: IpAddr = client.parse().expect("an address");
+        let server = if client.is_ipv4() { SERVER } else { SERVER_V6 };
+        let server: IpAddr = server.parse().expect("an address");
+        self.among_clients(|| connect_from(client, SocketAddr::new(server, port)))
+    }
+
+    /// Somebody on an IRC server, registered.
+    pub fn join_irc(&self, client: &str, port: u16, nickname: &str) -> IrcClient {
+        let stream = self.connect(client, port).unwrap_or_else(|error| panic!("{nickname}: {error}"));
+        let mut client = IrcClient::new(stream);
+        client.say(&format!("NICK {nickname}\r\nUSER {nickname} 0 * :{nickname}"));
+        client.hear(" 001 ");
+        client
+    }
+}
+
+impl Daemon {
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        kill(pid, signal).expect("a signal can be sent");
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            drop(daemon.child.kill());
+            drop(daemon.child.wait());
+        }
+        if thread::panicking() {
+            println!("the daemon's log:\n{}", self.read_log());
+        }
+        drop(Command::new(floodwall()).arg("detach").arg("--pins").arg(self.pins()).output());
+        for mut server in self.servers.drain(..) {
+            drop(server.kill());
+            drop(server.wait());
+        }
+        for namespace in [self.host(), self.clients()] {
+            drop(Command::new("ip").args(["netns", "del", &namespace]).output());
+        }
+    }
+}
+
+/// A line-based client that answers pings.
+pub struct IrcClient {
+    reader: BufReader<TcpStream>,
+    /// Lines heard so far.
+    pub heard: Vec<String>,
+}
+
+impl IrcClient {
+    /// On an open connection.
+    pub fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        Self { reader: BufReader::new(stream), heard: Vec::new() }
+    }
+
+    /// Sends a line.
+    pub fn say(&mut self, line: &str) {
+        self.try_say(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+
+    /// Sends a line, if the connection still stands.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn try_say(&mut self, line: &str) -> std::io::Result<()> {
+        self.reader.get_mut().write_all(format!("{line}\r\n").as_bytes())
+    }
+
+    /// Reads until a line holds `text`.
+    pub fn hear(&mut self, text: &str) -> String {
+        loop {
+            let line = self.next_line().unwrap_or_else(|error| panic!("waiting for {text:?}: {error}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// The next line; pings are answered.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub fn next_line(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        if self.reader.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end().to_owned();
+        if let Some(cookie) = line.strip_prefix("PING ") {
+            self.try_say(&format!("PONG {cookie}"))?;
+        }
+        self.heard.push(line.clone());
+        Ok(line)
+    }
+
+    /// The connection.
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// Waits until the connection ends; answers how long that took.
+    pub fn await_end(&mut self) -> Duration {
+        let begun = now();
+        let mut rest = Vec::new();
+        drop(self.reader.read_to_end(&mut rest));
+        begun.elapsed()
+    }
+}
+
+/// An instant of the monotonic clock.
+#[expect(clippy::disallowed_methods, reason = "tests measure real time")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Connects from an address of this namespace.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub fn connect_from(client: IpAddr, server: SocketAddr) -> std::io::Result<TcpStream> {
+    let domain = if client.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(client, 0).into())?;
+    socket.connect_timeout(&server.into(), Duration::from_secs(5))?;
+    let stream: TcpStream = socket.into();
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Polls until something holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = now() + PATIENCE;
+    while !holds() {
+        assert!(now() < deadline, "{what} did not come about in {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs something on a thread of its own inside a network namespace. Sockets and children stay there.
+fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(Path::new("/run/netns").join(namespace)).expect("the namespace is there");
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            setns(file, CloneFlags::CLONE_NEWNET).expect("a namespace can be entered");
+            work()
+        });
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The daemon's binary, built if it is not fresh.
+fn floodwall() -> &'static Path {
+    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    BUILT.get_or_init(|| {
+        let own = std::env::current_exe().expect("a test binary");
+        let binary = own.ancestors().nth(2).expect("the folder of binaries").join("floodwall");
+        let cargo = option_env!("CARGO").unwrap_or("cargo");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "--package", "floodwall", "--manifest-path"])
+            .arg(manifest)
+            .status()
+            .expect("cargo runs");
+        assert!(built.success() && binary.exists(), "the daemon cannot be built");
+        binary
+    })
+}

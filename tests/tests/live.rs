@@ -1,0 +1,536 @@
+//! The live wall end to end: the real daemon in front of real servers, in namespaces of its own.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::net::UnixStream,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
+
+use floodwall_tests::{
+    live::{IrcClient, Lab, PATIENCE, SERVER, SERVER_V6, eventually, now},
+    packets::voice,
+    skip,
+};
+use nix::sys::signal::Signal;
+
+/// Rules without learning: what a test measures begins at once.
+const IRC: [&str; 2] = ["--service", "irc=6667"];
+
+/// Guesses the operator's password until the connection is cut; answers how many tries the server answered.
+fn guess(mut client: IrcClient) -> usize {
+    let mut answered = 0;
+    for number in 0..200 {
+        if client.try_say(&format!("OPER admin wrong{number}")).is_err() {
+            break;
+        }
+        loop {
+            match client.next_line() {
+                Ok(line) if line.contains(" 464 ") || line.contains(" 491 ") => break answered += 1,
+                Ok(_) => {}
+                Err(_) => return answered,
+            }
+        }
+    }
+    answered
+}
+
+#[test]
+fn guessing_and_flooding_addresses_are_banned_while_users_chat() {
+    let test = "guessing_and_flooding_addresses_are_banned_while_users_chat";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_ngircd(test) {
+        return;
+    }
+    lab.start_daemon(&[&IRC[..], &["--metrics", "127.0.0.1:9464"]].concat());
+    let mut users: Vec<IrcClient> = (2..7)
+        .map(|number| {
+            let mut user = lab.join_irc(&format!("10.77.0.{number}"), 6667, &format!("user{number}"));
+            user.say("JOIN #talk");
+            user.hear(" 366 ");
+            user
+        })
+        .collect();
+    let answered = guess(lab.join_irc("10.77.0.20", 6667, "mallory"));
+    assert!(answered >= 3, "the guesser was cut after {answered} answers: too early to be its guesses");
+    eventually("the ban of the guesser", || lab.banned().contains(&"10.77.0.20/32".to_owned()));
+    let refused = lab.among_clients(|| {
+        let from: IpAddr = "10.77.0.21".parse().unwrap();
+        let server: SocketAddr = format!("{SERVER}:6667").parse().unwrap();
+        (0..500).take_while(|_| floodwall_tests::live::connect_from(from, server).is_ok()).count()
+    });
+    assert!(refused < 500, "five hundred connections in a row and no end");
+    eventually("the ban of the flooder", || lab.banned().contains(&"10.77.0.21/32".to_owned()));
+    // Everybody else has noticed nothing: whatever one says, the others hear.
+    for number in 0..5 {
+        users[number].say(&format!("PRIVMSG #talk :words of {number}"));
+        for (listener, user) in users.iter_mut().enumerate() {
+            if listener != number {
+                user.hear(&format!("words of {number}"));
+            }
+        }
+    }
+    assert_eq!(lab.banned(), ["10.77.0.20/32", "10.77.0.21/32"]);
+    let explained = lab.ask(&["explain", "10.77.0.20"]);
+    let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
+    for part in
+        ["is banned since", "The rule irc/", "Evidence: login.failed", "Lift it with: floodwall unban"]
+    {
+        assert!(explained.contains(part), "{part:?} is missing in: {explained}");
+    }
+    // From the packet that crosses the limit to the entry in the table.
+    let page = fetch_metrics(&lab);
+    let within =
+        |bucket: &str| metric(&page, &format!("floodwall_enforcing_seconds_bucket{{le=\"{bucket}\"}}"));
+    println!("bans within 1 ms {}, 10 ms {}, all {}", within("0.001"), within("0.01"), within("+Inf"));
+    assert_eq!(within("+Inf"), 2.0);
+    // Lifted, the address is served again and not held to what it did.
+    assert!(lab.ask(&["unban", "10.77.0.20"]).status.success());
+    drop(lab.join_irc("10.77.0.20", 6667, "pardoned"));
+    check_with_promtool(&page);
+}
+
+fn fetch_metrics(lab: &Lab) -> String {
+    lab.on_host(|| {
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:9464").unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    })
+}
+
+fn metric(page: &str, name: &str) -> f64 {
+    let line = page.lines().find(|line| line.starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("{name} is not in:\n{page}"));
+    line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap()
+}
+
+fn check_with_promtool(page: &str) {
+    let body = page.split_once("\r\n\r\n").unwrap().1;
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = spawned else {
+        return skip("check_with_promtool", "needs Debian's prometheus");
+    };
+    promtool.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaint.is_empty(), "{complaint}\n{body}");
+}
+
+#[test]
+fn inspircd_is_guarded_over_ipv6() {
+    let test = "inspircd_is_guarded_over_ipv6";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_inspircd(test) {
+        return;
+    }
+    lab.start_daemon(&["--service", "irc=6697"]);
+    let mut user = lab.join_irc("fd77::2", 6697, "anna");
+    guess(lab.join_irc("fd77::20", 6697, "mallory"));
+    eventually("the ban of the guesser", || lab.banned().contains(&"fd77::20/128".to_owned()));
+    // The neighbour in the same /64 goes on.
+    user.say("VERSION");
+    user.hear(" 351 ");
+    drop(lab.join_irc("fd77::3", 6697, "berta"));
+}
+
+/// A guarded TCP and UDP port with something behind it that takes whatever comes: no voice server, and it does not
+/// pretend to be one.
+struct Sink {
+    udp: UdpSocket,
+    received: AtomicUsize,
+}
+
+#[test]
+fn a_ban_cuts_tcp_and_udp_over_both_families() {
+    let Some(mut lab) = Lab::open("a_ban_cuts_tcp_and_udp_over_both_families") else { return };
+    let (listener, udp) =
+        lab.on_host(|| (TcpListener::bind("[::]:10333").unwrap(), UdpSocket::bind("[::]:10333").unwrap()));
+    udp.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    lab.start_daemon(&["--service", "teamtalk=10333"]);
+    for (client, server, banned) in
+        [("10.77.0.9", SERVER, "10.77.0.9/32"), ("fd77::9", SERVER_V6, "fd77::9/128")]
+    {
+        let stream = lab.connect(client, 10_333).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        accepted.write_all(b"teamtalk servername=\"lab\"\r\n").unwrap();
+        let speaker = lab.among_clients(|| UdpSocket::bind((client, 0)).unwrap());
+        speaker.connect((server, 10_333)).unwrap();
+        speaker.send(&voice(5, 100)).unwrap();
+        assert!(udp.recv(&mut [0; 1_500]).is_ok(), "{client}: voice passes before the ban");
+        let mut client_side = IrcClient::new(stream);
+        assert!(lab.ask(&["ban", client, "--why", "a test"]).status.success());
+        let begun = now();
+        let ended = client_side.await_end();
+        accepted.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(accepted.read(&mut [0; 16]).is_err(), "the server's side is cut too");
+        println!(
+            "{client}: cut {:?} after the command returned, the server's side after {:?}",
+            ended,
+            begun.elapsed()
+        );
+        speaker.send(&voice(5, 100)).unwrap_or_default();
+        assert!(udp.recv(&mut [0; 1_500]).is_err(), "{client}: voice is dropped");
+        assert!(lab.connect(client, 10_333).is_err(), "{client}: no new connection");
+        assert_eq!(lab.banned(), [banned]);
+        assert!(lab.ask(&["unban", client]).status.success());
+        lab.connect(client, 10_333).unwrap();
+        drop(listener.accept().unwrap());
+    }
+}
+
+#[test]
+fn nobody_is_hurt_by_switching_on() {
+    let Some(mut lab) = Lab::open("nobody_is_hurt_by_switching_on") else { return };
+    let (listener, udp) = lab
+        .on_host(|| (TcpListener::bind("0.0.0.0:10333").unwrap(), UdpSocket::bind("0.0.0.0:10333").unwrap()));
+    udp.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let sink = Sink { udp, received: AtomicUsize::new(0) };
+    let talkers: Vec<_> = (2..22)
+        .map(|number| {
+            let client = format!("10.77.0.{number}");
+            let stream = lab.connect(&client, 10_333).unwrap();
+            let accepted = listener.accept().unwrap().0;
+            let speaker = lab.among_clients(|| UdpSocket::bind((client.as_str(), 0)).unwrap());
+            speaker.connect((SERVER, 10_333)).unwrap();
+            (stream, accepted, speaker)
+        })
+        .collect();
+    let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut packet = [0; 1_500];
+            while !stop.load(Ordering::Relaxed)
+                || sink.received.load(Ordering::Relaxed) < sent.load(Ordering::Relaxed)
+            {
+                match sink.udp.recv(&mut packet) {
+                    Ok(_) => drop(sink.received.fetch_add(1, Ordering::Relaxed)),
+                    Err(_) if stop.load(Ordering::Relaxed) => return,
+                    Err(_) => {}
+                }
+            }
+        });
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for (index, (_, _, speaker)) in talkers.iter().enumerate() {
+                    speaker.send(&voice(index as u16 + 1, 100)).unwrap();
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        thread::sleep(Duration::from_millis(300));
+        lab.start_daemon(&["--service", "teamtalk=10333"]);
+        thread::sleep(Duration::from_secs(2));
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (sent, received) = (sent.into_inner(), sink.received.load(Ordering::Relaxed));
+    println!("{sent} voice packets of 20 talkers, {} lost", sent - received);
+    assert!(sent > 1_000);
+    assert_eq!(received, sent, "voice was lost while switching on");
+    for (mut stream, mut accepted, _) in talkers {
+        accepted.write_all(b"still here\r\n").unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+    }
+}
+
+#[test]
+fn killed_twenty_times_under_attack_no_ban_is_lost() {
+    let Some(mut lab) = Lab::open("killed_twenty_times_under_attack_no_ban_is_lost") else { return };
+    let udp = lab.on_host(|| UdpSocket::bind("0.0.0.0:10333").unwrap());
+    udp.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    lab.start_daemon(&["--service", "teamtalk=10333"]);
+    assert!(lab.ask(&["allow", "10.77.0.2"]).status.success());
+    assert!(lab.ask(&["ban", "10.77.0.9", "--for", "1h"]).status.success());
+    let (attacker, regular) = lab.among_clients(|| {
+        let bind = |address: &str| {
+            let socket = UdpSocket::bind((address, 0)).unwrap();
+            socket.connect((SERVER, 10_333)).unwrap();
+            socket
+        };
+        (bind("10.77.0.9"), bind("10.77.0.2"))
+    });
+    let (stop, sent, received, wrong) =
+        (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut slowest = Duration::ZERO;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut packet = [0; 1_500];
+            loop {
+                match udp.recv_from(&mut packet) {
+                    Ok((_, from)) if from.ip().to_string() == "10.77.0.2" => {
+                        received.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(_) => drop(wrong.fetch_add(1, Ordering::Relaxed)),
+                    Err(_) if stop.load(Ordering::Relaxed) => return,
+                    Err(_) => {}
+                }
+            }
+        });
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                attacker.send(&voice(5, 100)).unwrap_or_default();
+                regular.send(&voice(1, 100)).unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for number in 0..20 {
+            let one = format!("203.0.113.{number}");
+            assert!(lab.ask(&["ban", &one, "--for", "1h"]).status.success());
+            lab.stop_daemon(Signal::SIGKILL);
+            let begun = now();
+            lab.start_daemon(&["--service", "teamtalk=10333"]);
+            slowest = slowest.max(begun.elapsed());
+        }
+        thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(wrong.into_inner(), 0, "a banned source came through");
+    assert_eq!(received.into_inner(), sent.into_inner(), "an allowed source was dropped");
+    assert_eq!(lab.banned().len(), 21, "{:?}", lab.banned());
+    println!("adopted and answering after at most {slowest:?}");
+    let status = lab.answer(&["status"]);
+    assert_eq!(status["interfaces"][0]["adopted"], true);
+    assert_eq!(status["learning_seconds"], 0, "what is adopted need not be learnt again");
+}
+
+#[test]
+fn a_ban_the_ledger_never_saw_is_adopted_from_the_gate() {
+    let Some(mut lab) = Lab::open("a_ban_the_ledger_never_saw_is_adopted_from_the_gate") else { return };
+    lab.start_daemon(&["--service", "teamtalk=10333"]);
+    for subject in ["10.77.0.9", "fd77::9", "198.51.100.0/24"] {
+        assert!(lab.ask(&["ban", subject, "--for", "1h"]).status.success());
+    }
+    lab.stop_daemon(Signal::SIGKILL);
+    std::fs::remove_dir_all(lab.folder().join("state")).unwrap();
+    lab.start_daemon(&["--service", "teamtalk=10333"]);
+    assert_eq!(lab.banned(), ["10.77.0.9/32", "198.51.100.0/24", "fd77::9/128"]);
+    let status = lab.answer(&["status"]);
+    assert!(status["repaired"].to_string().contains("was in the gate and not in the ledger"), "{status}");
+}
+
+#[test]
+fn reloading_a_hundred_times_misjudges_no_packet() {
+    let Some(mut lab) = Lab::open("reloading_a_hundred_times_misjudges_no_packet") else { return };
+    let udp = lab.on_host(|| UdpSocket::bind("0.0.0.0:10333").unwrap());
+    udp.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let configuration = lab.folder().join("floodwall.toml");
+    let write = |extra: &str| {
+        let text = format!(
+            "{extra}allow = [\"10.77.0.2\"]\n[[service]]\nprotocol = \"teamtalk\"\nports = [10333]\n"
+        );
+        std::fs::write(&configuration, text).unwrap();
+    };
+    write("");
+    lab.start_daemon(&["--config", configuration.to_str().unwrap()]);
+    let sender = lab.among_clients(|| UdpSocket::bind("10.77.0.2:0").unwrap());
+    sender.connect((SERVER, 10_333)).unwrap();
+    let (stop, sent, received) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            loop {
+                match udp.recv(&mut [0; 1_500]) {
+                    Ok(_) => drop(received.fetch_add(1, Ordering::Relaxed)),
+                    Err(_) if stop.load(Ordering::Relaxed) => return,
+                    Err(_) => {}
+                }
+            }
+        });
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                sender.send(&voice(1, 100)).unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for _ in 0..100 {
+            assert!(lab.ask(&["reload"]).status.success());
+        }
+        // A mistake changes nothing and is named with its place.
+        write("alow = []\n");
+        let refused = lab.ask(&["reload"]);
+        assert_eq!(refused.status.code(), Some(2));
+        let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(complaint.contains("floodwall.toml:1:1: unknown key \"alow\""), "{complaint}");
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (sent, received) = (sent.into_inner(), received.into_inner());
+    println!("{sent} packets during a hundred reloads");
+    assert_eq!(received, sent);
+    assert_eq!(lab.answer(&["status"])["services"][0]["udp_ports"][0], 10_333);
+}
+
+#[test]
+fn interrupting_and_detaching_leave_nothing_behind() {
+    let Some(mut lab) = Lab::open("interrupting_and_detaching_leave_nothing_behind") else { return };
+    let attached = |lab: &Lab| {
+        let output = lab.on_host(|| Command::new("bpftool").args(["net", "show"]).output());
+        let text =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        text.contains("floodwall_ingress") || text.contains("floodwall_egress") || text.contains("wall0")
+    };
+    if Command::new("bpftool").arg("version").output().is_err() {
+        return skip("interrupting_and_detaching_leave_nothing_behind", "needs bpftool");
+    }
+    lab.start_daemon(&IRC);
+    assert!(attached(&lab) && lab.pins().exists());
+    lab.stop_daemon(Signal::SIGINT);
+    assert!(!attached(&lab) && !lab.pins().exists());
+    // Stopped as the service is, the gate stays; detach takes it away without a controller.
+    lab.start_daemon(&[&IRC[..], &["--keep"]].concat());
+    lab.stop_daemon(Signal::SIGTERM);
+    assert!(attached(&lab) && lab.pins().exists());
+    let pins = lab.pins();
+    let gone = lab.ask_plain(&["detach", "--pins", pins.to_str().unwrap()]);
+    assert!(gone.status.success(), "{gone:?}");
+    assert!(!attached(&lab) && !pins.exists());
+    let again = lab.ask_plain(&["detach", "--pins", pins.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&again.stdout).contains("no gate"), "{again:?}");
+    let clsact = lab.on_host(|| Command::new("tc").args(["qdisc", "show", "dev", "wall0"]).output().unwrap());
+    assert!(!String::from_utf8_lossy(&clsact.stdout).contains("clsact"));
+}
+
+#[test]
+fn bad_input_is_refused_with_the_reason_and_changes_nothing() {
+    let Some(mut lab) = Lab::open("bad_input_is_refused_with_the_reason_and_changes_nothing") else { return };
+    let run = |lab: &Lab, arguments: &[&str]| {
+        let state = lab.folder().join("other");
+        let socket = lab.folder().join("other.sock");
+        let pins = lab.pins();
+        let more = [
+            "--state",
+            state.to_str().unwrap(),
+            "--socket",
+            socket.to_str().unwrap(),
+            "--pins",
+            pins.to_str().unwrap(),
+        ];
+        let output = lab.ask_plain(&[&["run"], arguments, &more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, complaint) = run(&lab, &["--interface", "nosuch0"]);
+    assert_eq!(code, Some(2));
+    assert!(complaint.contains("no interface \"nosuch0\"") && complaint.contains("wall0"), "{complaint}");
+    let broken = lab.folder().join("broken.toml");
+    std::fs::write(&broken, "[[service]]\nprotocol = \"teamtork\"\n").unwrap();
+    let (code, complaint) = run(&lab, &["--interface", "wall0", "--config", broken.to_str().unwrap()]);
+    assert_eq!(code, Some(2));
+    assert!(complaint.contains("broken.toml:2:12") && complaint.contains("teamtalk"), "{complaint}");
+    assert!(!lab.pins().exists(), "nothing was attached");
+
+    lab.start_daemon(&IRC);
+    let (code, complaint) = run(&lab, &["--interface", "wall0"]);
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains("another floodwall runs this gate"), "{complaint}");
+    assert!(lab.ask(&["allow", "10.77.0.40"]).status.success());
+    for (subject, reason) in [
+        ("0.0.0.0/0", "everybody"),
+        ("::/0", "everybody"),
+        (SERVER, "address of this host"),
+        ("10.77.0.40", "allow list"),
+        ("11.0.0.0/8", "--force"),
+        ("2001:db8::/32", "--force"),
+        ("10.77.0.300", "neither an address"),
+        ("10.77.0.0/33", "no prefix"),
+        ("nobody-of-that-name", "floodwall who"),
+    ] {
+        let refused = lab.ask(&["ban", subject]);
+        let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{subject}: {complaint}");
+        assert!(complaint.contains(reason), "{subject}: {complaint}");
+    }
+    assert!(lab.banned().is_empty());
+    assert!(lab.ask(&["ban", "11.0.0.0/8", "--force"]).status.success());
+    assert_eq!(lab.banned(), ["11.0.0.0/8"]);
+    assert!(lab.ask(&["unban", "--all"]).status.success());
+    assert!(lab.banned().is_empty());
+}
+
+#[test]
+fn garbage_huge_and_slow_requests_do_not_stall_the_wall() {
+    let Some(mut lab) = Lab::open("garbage_huge_and_slow_requests_do_not_stall_the_wall") else { return };
+    lab.start_daemon(&IRC);
+    let path = lab.folder().join("control.sock");
+    // More slow ones than the wall has places for.
+    let slow: Vec<UnixStream> = (0..40)
+        .map(|_| {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            stream.write_all(b"{\"version\":").unwrap();
+            stream
+        })
+        .collect();
+    let mut garbage = UnixStream::connect(&path).unwrap();
+    garbage.write_all(b"\xff\xfe\x00garbage\n").unwrap();
+    let mut answer = [0; 200];
+    let length = garbage.read(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer[..length]).contains("bad-input"));
+    let mut huge = UnixStream::connect(&path).unwrap();
+    let block = vec![b'x'; 1 << 20];
+    huge.write_all(&block).unwrap();
+    let mut answer = String::new();
+    drop(huge.read_to_string(&mut answer));
+    assert!(answer.contains("longer than"), "{answer}");
+    let begun = now();
+    assert!(lab.ask(&["status"]).status.success());
+    println!("status beside {} slow requests: {:?}", slow.len(), begun.elapsed());
+}
+
+#[test]
+fn a_wall_that_nobody_confirms_takes_itself_back() {
+    let Some(mut lab) = Lab::open("a_wall_that_nobody_confirms_takes_itself_back") else { return };
+    lab.start_daemon(&[&IRC[..], &["--confirm", "1s"]].concat());
+    eventually("the end of the unconfirmed wall", || !lab.pins().exists());
+    lab.stop_daemon(Signal::SIGTERM);
+    lab.start_daemon(&[&IRC[..], &["--confirm", "3s"]].concat());
+    assert!(lab.ask(&["confirm"]).status.success());
+    thread::sleep(Duration::from_secs(4));
+    assert!(lab.pins().exists(), "a confirmed wall stays");
+}
+
+#[test]
+fn observing_bans_on_paper_only() {
+    let test = "observing_bans_on_paper_only";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_ngircd(test) {
+        return;
+    }
+    lab.start_daemon(&[&IRC[..], &["--observe"]].concat());
+    let answered = guess(lab.join_irc("10.77.0.20", 6667, "mallory"));
+    eventually("the ban on paper", || lab.banned().contains(&"10.77.0.20/32".to_owned()));
+    assert!(answered >= 20, "the guesser was stopped after {answered} tries");
+    lab.join_irc("10.77.0.20", 6667, "again");
+    assert_eq!(lab.answer(&["status"])["evaluating"], true);
+}
+
+#[test]
+fn bans_go_from_wall_to_wall_as_json_lines() {
+    let Some(mut lab) = Lab::open("bans_go_from_wall_to_wall_as_json_lines") else { return };
+    lab.start_daemon(&IRC);
+    assert!(lab.ask(&["ban", "192.0.2.7", "--why", "exported"]).status.success());
+    let state = lab.folder().join("state");
+    let mut lines = Vec::new();
+    eventually("the ban in the ledger", || {
+        lines = lab.ask_plain(&["bans", "--export", "--state", state.to_str().unwrap()]).stdout;
+        !lines.is_empty()
+    });
+    let file = lab.folder().join("bans.jsonl");
+    std::fs::write(&file, &lines).unwrap();
+    assert!(lab.ask(&["unban", "192.0.2.7"]).status.success());
+    let imported = lab.ask(&["bans", "--import", file.to_str().unwrap()]);
+    assert!(imported.status.success(), "{imported:?}");
+    assert_eq!(lab.banned(), ["192.0.2.7/32"]);
+    std::fs::write(&file, "{\"subject\": 5}\n").unwrap();
+    let refused = lab.ask(&["bans", "--import", file.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("bans.jsonl:1:"), "{refused:?}");
+}
