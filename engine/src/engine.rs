@@ -17,7 +17,9 @@ use crate::{
     order::{GRACE, Order},
     packet::{Body, Packet},
     protocol::{
-        Connection, Context, Dissector, Fact, Output, Progress, Protocol, Side, irc, teamspeak, teamtalk,
+        Connection, Context, Dissector, Fact, Output, Progress, Protocol, Side,
+        irc::{self, link::LinkView},
+        teamspeak, teamtalk,
     },
     rule::{Level, Rule, RuleId, evaluate::Evaluation},
     signal::{Detail, Signal, SignalKind},
@@ -37,6 +39,8 @@ pub struct Service {
     pub query_ports: Vec<u16>,
     /// Its rules, in the order of their files.
     pub rules: Vec<Rule>,
+    /// Server links of an IRC server, as the configuration names them.
+    pub links: Vec<irc::link::Peer>,
 }
 
 /// What the engine is built from.
@@ -266,7 +270,7 @@ impl Engine {
     }
 
     /// What bounds and brakes have cost since the start, by name: whatever is not 0 weakens what is reported.
-    pub fn losses(&self) -> [(&'static str, u64); 6] {
+    pub fn losses(&self) -> [(&'static str, u64); 7] {
         let (flows_evicted, segments_refused) = self.streams.losses();
         let counters_evicted = self.evaluations.iter().map(|evaluation| evaluation.counters().1).sum();
         [
@@ -274,9 +278,23 @@ impl Engine {
             ("segments not kept for lack of room", segments_refused),
             ("segments with a wrong checksum", self.streams.broken_segments()),
             ("counters let go for lack of room", counters_evicted),
+            ("entries of server links not kept for lack of room", self.links_lost()),
             ("bans that the brake made limits", self.decisions.bans_braked()),
             ("bans refused by a full ledger", self.ledger.refused()),
         ]
+    }
+
+    /// By links that are over and by those that are open.
+    fn links_lost(&self) -> u64 {
+        let over = self.conversations.servers.iter().map(|(server, _)| match server {
+            Server::Irc(server) => server.links().lost(),
+            Server::TeamSpeak(_) | Server::TeamTalk(_) => 0,
+        });
+        let open = self.streams.flows().filter_map(|flow| match &flow.session {
+            Session::Irc(session) => Some(session.link()?.lost()),
+            Session::Opaque | Session::TeamSpeak(_) | Session::TeamTalk(_) => None,
+        });
+        over.chain(open).sum()
     }
 
     /// The bans that stand.
@@ -287,6 +305,24 @@ impl Engine {
     /// How alarmed a service is.
     pub fn level(&self, service: u8) -> Level {
         self.decisions.level(service)
+    }
+
+    /// What is known about each open IRC server link, with at most `rows` servers, users and channels each, ordered
+    /// by service and peer. Nicknames and timestamps are what somebody needs who wants to take a channel over, so
+    /// show them to those alone who may also change things.
+    pub fn links(&self, rows: usize) -> Vec<LinkView> {
+        let mut views: Vec<LinkView> = self
+            .streams
+            .flows()
+            .filter_map(|flow| match &flow.session {
+                Session::Irc(session) => Some(session.link()?.view(&flow.connection, rows)),
+                Session::Opaque | Session::TeamSpeak(_) | Session::TeamTalk(_) => None,
+            })
+            .collect();
+        views.sort_by(|one, other| {
+            (one.service, &one.peer, one.opened).cmp(&(other.service, &other.peer, other.opened))
+        });
+        views
     }
 
     /// The connections that are followed.
@@ -340,7 +376,10 @@ impl Conversations {
             .iter()
             .map(|service| {
                 let server = match service.protocol {
-                    Protocol::Irc => Server::Irc(Box::default()),
+                    Protocol::Irc => {
+                        let links = irc::link::Links::new(service.links.clone());
+                        Server::Irc(Box::new(irc::Server::with_links(links)))
+                    }
                     Protocol::TeamSpeak => Server::TeamSpeak(Box::default()),
                     Protocol::TeamTalk => Server::TeamTalk(Box::new(teamtalk::Server::new(seed))),
                 };
@@ -401,7 +440,12 @@ fn with_dissector(
         (Session::TeamTalk(session), Some(Server::TeamTalk(server))) => {
             call(&mut **session, server, context, event)
         }
-        (Session::Irc(session), Some(Server::Irc(server))) => call(&mut **session, server, context, event),
+        (Session::Irc(session), Some(Server::Irc(server))) => {
+            if let Event::Closed(ending) = event {
+                session.note_ending(ending.as_str(), ending.is_of_the_connection());
+            }
+            call(&mut **session, server, context, event)
+        }
         (Session::TeamSpeak(session), Some(Server::TeamSpeak(server))) => {
             call(&mut **session, server, context, event)
         }
@@ -413,7 +457,11 @@ impl Readers<Session> for Conversations {
     fn open(&mut self, connection: &Connection, server_port: u16) -> Session {
         match self.servers.get(usize::from(connection.service)) {
             Some((Server::TeamTalk(_), _)) => Session::TeamTalk(Box::new(teamtalk::Session::new())),
-            Some((Server::Irc(_), _)) => Session::Irc(Box::new(irc::Session::new(connection))),
+            Some((Server::Irc(server), _)) => {
+                let is_ours = server.links().is_ours(connection.server, connection.server_port);
+                let make = if is_ours { irc::Session::of_link } else { irc::Session::new };
+                Session::Irc(Box::new(make(connection)))
+            }
             Some((Server::TeamSpeak(_), query_ports)) if query_ports.contains(&server_port) => {
                 Session::TeamSpeak(Box::new(teamspeak::Session::new(connection)))
             }
@@ -430,6 +478,10 @@ impl Readers<Session> for Conversations {
     ) -> Progress {
         let server = self.servers.get_mut(usize::from(connection.service));
         let mut context = Context { at, connection, seed: self.seed, output: &mut self.output };
+        if is_own_link(server.as_deref(), connection) {
+            // What our own side opens is no visitor: only what is said on it counts.
+            return with_dissector(session, server, &mut context, &event);
+        }
         match &event {
             Event::Opened => context.signal(SignalKind::ConnectionOpened, Detail::default()),
             Event::Conflict(side) => {
@@ -453,6 +505,12 @@ impl Readers<Session> for Conversations {
             Session::Opaque => false,
         }
     }
+}
+
+/// Whether our side has opened this connection, to a peer that `[[link]]` names.
+fn is_own_link(server: Option<&(Server, Vec<u16>)>, connection: &Connection) -> bool {
+    matches!(server, Some((Server::Irc(server), _))
+        if server.links().is_ours(connection.server, connection.server_port))
 }
 
 /// How it ended, and after how many milliseconds.

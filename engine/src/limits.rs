@@ -37,3 +37,23 @@ pub const NOTES_MAX: usize = 10_000;
 pub const SESSIONS_PER_ADDRESS_MAX: usize = 64;
 /// Accounts remembered per address.
 pub const ACCOUNTS_PER_ADDRESS_MAX: usize = 16;
+
+/// Servers known behind one IRC server link. Beyond these bounds an entry is not kept, which is counted, and what
+/// is then unknown is held against nobody.
+pub const LINK_SERVERS_MAX: usize = 1_024;
+/// Users known behind one link.
+pub const LINK_USERS_MAX: usize = 32_768;
+/// Channels known on one link.
+pub const LINK_CHANNELS_MAX: usize = 16_384;
+/// Memberships of all channels of one link.
+pub const LINK_MEMBERS_MAX: usize = 65_536;
+/// Channels of one user of a link.
+pub const LINK_USER_CHANNELS_MAX: usize = 256;
+/// Users of one link remembered after they left.
+pub const LINK_GONE_MAX: usize = 4_096;
+/// Servers, users, channels and memberships of all links of one service together.
+pub const LINKS_ENTRIES_MAX: usize = 98_304;
+/// Peers remembered after a netsplit, per service.
+pub const LINK_PEERS_MAX: usize = 64;
+/// Channels whose timestamps are remembered from what clients are told, per service.
+pub const CHANNEL_TIMESTAMPS_MAX: usize = 4_096;

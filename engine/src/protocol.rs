@@ -72,6 +72,10 @@ pub struct Connection {
     pub client: Address,
     /// The client's port.
     pub client_port: u16,
+    /// The server's address.
+    pub server: Address,
+    /// The server's port.
+    pub server_port: u16,
     /// When it was first seen.
     pub opened: Timestamp,
     /// Whether its beginning was missed.

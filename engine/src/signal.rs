@@ -119,10 +119,58 @@ vocabulary! {
     IdentityUnseen = "identity.unseen", Acknowledged;
     /// A version or packet protocol that does not fit.
     VersionMismatch = "version.mismatch", Acknowledged;
-    /// A server link was opened.
+    /// Clients of an IRC channel were told that its timestamp changed: somebody else's doing.
+    ChannelTimestampChanged = "channel.timestamp-changed", Spoofable;
+    /// Two servers have accepted each other.
     LinkOpened = "link.opened", Acknowledged;
+    /// Both have told each other what they know.
+    LinkEstablished = "link.established", Acknowledged;
     /// A server link ended.
     LinkClosed = "link.closed", Acknowledged;
+    /// A server was lost, with all behind it.
+    LinkSplit = "link.split", Acknowledged;
+    /// A server that was lost is back.
+    LinkRejoined = "link.rejoined", Acknowledged;
+    /// Two users with one nickname met.
+    LinkCollision = "link.collision", Acknowledged;
+    /// A channel operator is none any more, because an older channel of that name won.
+    LinkOpsLost = "link.ops-lost", Acknowledged;
+    /// A server that no `[[link]]` names was let in, or from elsewhere.
+    LinkStranger = "link.stranger", Acknowledged;
+    /// Handshake lines in the wrong place, twice, or a client's.
+    LinkDisordered = "link.disordered", Acknowledged;
+    /// Versions that do not overlap, clocks too far apart, or neither told.
+    LinkIncompatible = "link.incompatible", Acknowledged;
+    /// A server speaks for somebody who is not behind it.
+    LinkFakeDirection = "link.fake-direction", Acknowledged;
+    /// A user or server introduced twice, or speaking after it left.
+    LinkReintroduced = "link.reintroduced", Acknowledged;
+    /// A line of a server that has no form of its dialect.
+    LinkMalformed = "link.malformed", Acknowledged;
+    /// Users put into a channel by somebody who cannot.
+    LinkForgedJoin = "link.forged-join", Acknowledged;
+    /// A channel's timestamp is said to be 0, which protects nothing.
+    LinkTimestampZero = "link.timestamp-zero", Acknowledged;
+    /// A timestamp in the future, or before there were networks.
+    LinkTimestampImplausible = "link.timestamp-implausible", Acknowledged;
+    /// A channel is said to be older than both sides had agreed: with an operator it is a takeover.
+    LinkTimestampBackwards = "link.timestamp-backwards", Acknowledged;
+    /// A change of a channel with another timestamp than the channel's.
+    LinkTimestampMismatch = "link.timestamp-mismatch", Acknowledged;
+    /// A server gave a rank by a mode.
+    LinkServerMode = "link.server-mode", Acknowledged;
+    /// A user or a join without the timestamp it must carry.
+    LinkPlainJoin = "link.plain-join", Acknowledged;
+    /// Somebody who lost a channel to an older one goes on changing it.
+    LinkOpsKept = "link.ops-kept", Acknowledged;
+    /// Somebody changes a channel whom nobody made its operator.
+    LinkUnoppedAction = "link.unopped-action", Acknowledged;
+    /// What cannot be: SAVE of another time, KILL of nobody, a nickname that grows older.
+    LinkImpossible = "link.impossible", Acknowledged;
+    /// A server takes back what a user of the other side has just set.
+    LinkBouncedMode = "link.bounced-mode", Acknowledged;
+    /// Kills, splits, bans or introductions in bulk.
+    LinkMassAction = "link.mass-action", Acknowledged;
     /// Bytes that are not the protocol's.
     ProtocolGarbage = "protocol.garbage", Acknowledged;
     /// Overlapping segments carried different bytes.

@@ -61,6 +61,11 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Whether the connection itself ended, and not only our watch over it.
+    pub const fn is_of_the_connection(self) -> bool {
+        matches!(self, Self::Finished | Self::Reset | Self::Idle)
+    }
+
     /// The name in signals.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -244,6 +249,8 @@ impl<S> Streams<S> {
             service: packet.service,
             client: packet.client,
             client_port: packet.client_port,
+            server: packet.server,
+            server_port: packet.server_port,
             opened: packet.at,
             midway: !syn,
         };

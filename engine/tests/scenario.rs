@@ -40,8 +40,12 @@ fn rules_of(source: &str) -> Vec<Rule> {
 
 impl World {
     fn new(rules: &str) -> Self {
-        let service =
-            Service { protocol: Protocol::TeamTalk, query_ports: Vec::new(), rules: rules_of(rules) };
+        let service = Service {
+            protocol: Protocol::TeamTalk,
+            query_ports: Vec::new(),
+            rules: rules_of(rules),
+            links: Vec::new(),
+        };
         let configuration = Configuration { services: vec![service], seed: 7 };
         let now = Timestamp::from_secs(1_800_000_000);
         Self { engine: Engine::new(configuration), now, next_port: 20_000, next_user: 1 }

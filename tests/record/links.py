@@ -31,7 +31,8 @@ HOSTS = {
 def link(oper, kind):
     target = f"CONNECT {servers.NAMES[BETA]}" + (f" {LINK_PORT}" if kind != "inspircd" else "")
     oper.send(target)
-    time.sleep(4)
+    # ngIRCd does not try one peer again before its ConnectRetry is over.
+    time.sleep(14 if kind == "ngircd" else 4)
 
 
 def main():

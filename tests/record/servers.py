@@ -43,7 +43,7 @@ def hybrid_configuration(own, folder):
     for peer in (address for address in NAMES if address != own):
         blocks.append(f"""connect {{ name = "{NAMES[peer]}"; host = "{peer}"; port = {LINK_PORT};
             send_password = "{LINK_PASSWORD}"; accept_password = "{LINK_PASSWORD}"; encrypted = no;
-            class = "servers"; }};""")
+            class = "servers"; hub_mask = "*"; }};""")
     return "\n".join(blocks)
 
 
@@ -85,7 +85,7 @@ def ngircd_configuration(own, folder):
     ServerUID = {RUNNING_USER}
     ServerGID = {RUNNING_USER}
 [Limits]
-    ConnectRetry = 5
+    ConnectRetry = 10
     MaxConnections = 200
     MaxConnectionsIP = 100
     MaxJoins = 50

@@ -1,14 +1,15 @@
 //! Lines out of a byte stream: bounded, honest about what it could not keep.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
-/// Collects one side's bytes into lines that end in LF.
+/// Collects one side's bytes into lines that end in LF, or in CR too.
 ///
 /// No `Debug`: the unfinished line may hold a password.
 pub struct Lines {
     partial: Vec<u8>,
     limit: usize,
     state: State,
+    ends_at_cr: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,7 +34,16 @@ pub enum Line<'a> {
 impl Lines {
     /// Lines of at most `limit` bytes.
     pub const fn new(limit: usize) -> Self {
-        Self { partial: Vec::new(), limit, state: State::Collecting }
+        Self { partial: Vec::new(), limit, state: State::Collecting, ends_at_cr: false }
+    }
+
+    /// Lines that every CR ends, not only that before LF; the LF after it ends an empty one.
+    pub const fn ending_at_cr(limit: usize) -> Self {
+        Self { partial: Vec::new(), limit, state: State::Collecting, ends_at_cr: true }
+    }
+
+    fn end_of_line(&self, input: &[u8]) -> Option<usize> {
+        if self.ends_at_cr { memchr2(b'\r', b'\n', input) } else { memchr(b'\n', input) }
     }
 
     /// The next line, taking from the front of `input`. `None` when `input` is used up.
@@ -45,12 +55,12 @@ impl Lines {
             self.state = State::Collecting;
         }
         if self.state == State::Skipping {
-            let end = memchr(b'\n', input);
+            let end = self.end_of_line(input);
             *input = end.and_then(|end| input.get(end + 1..)).unwrap_or_default();
             end?;
             self.state = State::Collecting;
         }
-        match memchr(b'\n', input) {
+        match self.end_of_line(input) {
             Some(end) => {
                 let (line, rest) = input.split_at(end);
                 *input = rest.get(1..).unwrap_or_default();

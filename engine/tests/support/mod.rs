@@ -79,11 +79,17 @@ pub(crate) fn captures(folder: &str) -> Vec<(String, Vec<Recorded>)> {
             (
                 name,
                 frames(&std::fs::read(&path).unwrap())
-                    .filter_map(|(at, frame)| record(at, frame, port))
+                    .filter_map(|(at, frame)| record(at, frame, &[port]))
                     .collect(),
             )
         })
         .collect()
+}
+
+/// One capture of the corpus with the ports that are guarded in it.
+pub(crate) fn capture_at(path: &str, ports: &[u16]) -> Vec<Recorded> {
+    let file = std::fs::read(corpus().join(path)).unwrap();
+    frames(&file).filter_map(|(at, frame)| record(at, frame, ports)).collect()
 }
 
 pub(crate) fn capture(folder: &str, name: &str) -> Vec<Recorded> {
@@ -104,12 +110,12 @@ pub(crate) fn frames(file: &[u8]) -> impl Iterator<Item = (Timestamp, &[u8])> {
     })
 }
 
-fn record(at: Timestamp, bytes: &[u8], port: u16) -> Option<Recorded> {
+fn record(at: Timestamp, bytes: &[u8], ports: &[u16]) -> Option<Recorded> {
     let window = SliceWindow::new(bytes);
     let headers = frame::walk(&window).ok()?;
-    let from = match port {
-        _ if headers.destination_port == port => Side::Client,
-        _ if headers.source_port == port => Side::Server,
+    let from = match () {
+        () if ports.contains(&headers.destination_port) => Side::Client,
+        () if ports.contains(&headers.source_port) => Side::Server,
         _ => return None,
     };
     let key = match from {
@@ -174,8 +180,16 @@ pub(crate) fn engine_with(folder: &str, rules: Vec<Rule>) -> Engine {
     engine_of(if folder == "irc" { Protocol::Irc } else { Protocol::TeamTalk }, rules)
 }
 
+/// An IRC service with links that a configuration names.
+pub(crate) fn engine_with_links(links: Vec<floodwall_engine::protocol::irc::link::Peer>) -> Engine {
+    let service = Service { protocol: Protocol::Irc, query_ports: Vec::new(), rules: Vec::new(), links };
+    let mut engine = Engine::new(Configuration { services: vec![service], seed: 7 });
+    engine.watch_signals();
+    engine
+}
+
 pub(crate) fn engine_of(protocol: Protocol, rules: Vec<Rule>) -> Engine {
-    let service = Service { protocol, query_ports: vec![10_333], rules };
+    let service = Service { protocol, query_ports: vec![10_333], rules, links: Vec::new() };
     Engine::new(Configuration { services: vec![service], seed: 7 })
 }
 

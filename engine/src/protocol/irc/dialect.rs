@@ -418,6 +418,23 @@ pub(super) fn flavour_of_error(text: &[u8]) -> Flavour {
     }
 }
 
+/// A whole number of seconds, or none.
+pub(super) fn seconds(text: &[u8]) -> Option<u64> {
+    let fits = !text.is_empty() && text.len() <= 20 && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| fits)?.parse().ok()
+}
+
+/// The old and the new timestamp in `*** Notice -- TS for #c changed from 2 to 1` (ircd-hybrid 5 to 8, charybdis,
+/// solanum), which the server tells the members of a channel.
+pub(super) fn timestamp_change(channel: &[u8], text: &[u8]) -> Option<(u64, u64)> {
+    let rest = text.strip_prefix(b"*** Notice -- TS for ")?.strip_prefix(channel)?;
+    let rest = rest.strip_prefix(b" changed from ")?;
+    let mut words = rest.split(|byte| *byte == b' ');
+    let old = seconds(words.next()?)?;
+    (words.next()? == b"to").then_some(())?;
+    Some((old, seconds(words.next()?)?))
+}
+
 /// To whom a message goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Audience {

@@ -66,6 +66,17 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
+    /// The same message with its command in capitals, written into `buffer`: servers take commands in any case,
+    /// so a reader that did not would miss some. A command longer than the buffer stays as it is: none is.
+    pub fn in_capitals(mut self, buffer: &'a mut [u8; 16]) -> Self {
+        if let Some(command) = buffer.get_mut(..self.command.len()) {
+            command.copy_from_slice(self.command);
+            command.make_ascii_uppercase();
+            self.command = command;
+        }
+        self
+    }
+
     fn take_param(&mut self, rest: &'a [u8]) -> &'a [u8] {
         let is_last = self.count.saturating_add(1) >= PARAMS_MAX;
         let (param, rest): (&[u8], &[u8]) = match rest.strip_prefix(b":") {

@@ -7,10 +7,10 @@
 //! What a signal rests on: the client's own words for what it tried, the server's answer for how that ended. A
 //! password, key, SASL payload or message text is never in a signal and never outlives the line it came in.
 //!
-//! A server link that turns up on a client port is reported (`link.opened`, or `login.failed` with method
-//! `link`) and then left alone.
+//! A server link that turns up on a client port is followed by [`link`] from the lines on that give it away.
 
 pub mod dialect;
+pub mod link;
 pub mod message;
 mod server;
 mod session;

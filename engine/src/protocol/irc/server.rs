@@ -1,10 +1,16 @@
 //! What all connections of one IRC service share: the server's name and make, learnt from its own words.
 
+use std::collections::BTreeMap;
+
 use super::{
     dialect,
-    message::{Message, is_same_name},
+    link::Links,
+    message::{Message, fold, is_same_name},
 };
-use crate::text::Text;
+use crate::{limits::CHANNEL_TIMESTAMPS_MAX, text::Text};
+
+/// Bytes of a channel's name that are compared and kept.
+const NAME_BYTES_MAX: usize = 96;
 
 /// Which program the server is.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -44,12 +50,80 @@ pub struct Server {
     name: Option<Text>,
     flavour: Flavour,
     speaks_websocket: bool,
+    accepts_proxy_header: bool,
+    /// The oldest timestamp known of a channel, and the last change that was told.
+    timestamps: BTreeMap<Box<[u8]>, KnownTimestamp>,
+    /// What all server links share.
+    pub(super) links: Links,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct KnownTimestamp {
+    oldest: Option<u64>,
+    told: Option<(u64, u64)>,
 }
 
 impl Server {
     /// Nothing known yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// With the links that the configuration names.
+    pub fn with_links(links: Links) -> Self {
+        Self { links, ..Self::default() }
+    }
+
+    /// What all server links share.
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// HAProxy headers are at home here: the configuration says so.
+    pub const fn accept_proxy_header(&mut self) {
+        self.accepts_proxy_header = true;
+    }
+
+    /// Whether the first line may be a HAProxy header.
+    pub const fn accepts_proxy_header(&self) -> bool {
+        self.accepts_proxy_header
+    }
+
+    /// Takes a channel's timestamp as the server says it (329).
+    pub(super) fn learn_timestamp(&mut self, channel: &[u8], timestamp: u64) {
+        if let Some(known) = self.known_timestamp(channel) {
+            known.oldest = Some(known.oldest.map_or(timestamp, |oldest| oldest.min(timestamp)));
+        }
+    }
+
+    /// Takes a change that the server tells; the reason if it is news. Every member is told the same.
+    pub(super) fn learn_change(&mut self, channel: &[u8], old: u64, new: u64) -> Option<&'static str> {
+        /// Before this second no network with timestamps that is still up existed (2001-09-09).
+        const OLDEST_PLAUSIBLE: u64 = 1_000_000_000;
+        let known = self.known_timestamp(channel)?;
+        if known.told.replace((old, new)) == Some((old, new)) {
+            return None;
+        }
+        let before = known.oldest;
+        known.oldest = Some(before.map_or(new, |oldest| oldest.min(new)));
+        Some(if new == 0 {
+            "zero"
+        } else if new < OLDEST_PLAUSIBLE {
+            "implausible"
+        } else if before.is_some_and(|oldest| new < oldest && oldest < old) {
+            "before-known"
+        } else {
+            "older-channel"
+        })
+    }
+
+    /// When there is no room for another channel, its changes are not told apart from others'.
+    fn known_timestamp(&mut self, channel: &[u8]) -> Option<&mut KnownTimestamp> {
+        let name: Box<[u8]> = channel.iter().take(NAME_BYTES_MAX).map(|byte| fold(*byte)).collect();
+        if self.timestamps.len() >= CHANNEL_TIMESTAMPS_MAX && !self.timestamps.contains_key(&name) {
+            return None;
+        }
+        Some(self.timestamps.entry(name).or_default())
     }
 
     /// The name the server gives itself.

@@ -10,7 +10,8 @@ mod client;
 mod tests;
 
 use super::{
-    message::{LINE_BYTES_MAX, is_same_name},
+    link::{self, Link},
+    message::{LINE_BYTES_MAX, Message, is_same_name},
     server::Server,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     text::Text,
 };
 
-/// The most that [`Dissector::held_bytes`] of a [`Session`] ever says: two lines, of which a growing buffer may
+/// The most that [`Dissector::held_bytes`] of a [`Session`] that is no link ever says: two lines, of which a growing buffer may
 /// hold twice as much, and the names.
 pub const HELD_BYTES_MAX: usize = 4 * (LINE_BYTES_MAX + 2) + 16 * 1024;
 
@@ -41,18 +42,20 @@ pub struct Session {
     client_head: Head,
     server_head: ServerHead,
     state: State,
+    /// From the first word on that only servers say.
+    link: Option<Box<Link>>,
 }
 
 /// Where the connection is. Only `Opaque` is final.
 ///
 /// `Registering` → `Registered` with 001. `Registering` → `LinkOffered` when the client introduces itself as
-/// a server, from there to `LinkAnswered` when the server does the same, or to `Registered` after all.
-/// `LinkAnswered` → `Opaque` with the server's next line, unless that is ERROR.
+/// a server, from there to `Linked` when the server does the same, or to `Registered` after all.
+/// `Unknown` → `Linked` with the first line of the server that only servers get.
 /// `Unknown` → `Registered` with the first line that only registered users get.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
-    /// The server has introduced itself too. From `LinkOffered`.
-    LinkAnswered,
+    /// Two servers talk: all is the link's reader's. From `LinkOffered` and `Unknown`.
+    Linked,
     /// A server link was offered. From `Registering`.
     LinkOffered,
     /// Nothing more is read. From everywhere.
@@ -115,7 +118,10 @@ struct State {
 impl Session {
     /// A session for this connection.
     pub fn new(connection: &Connection) -> Self {
-        let (mut client_lines, mut server_lines) = (Lines::new(LINE_BYTES_MAX), Lines::new(LINE_BYTES_MAX));
+        // Every CR ends a client's line, not only that before LF: ircd-hybrid, solanum, ngIRCd and UnrealIRCd take
+        // it so, and a command hidden behind a lone CR is still a command.
+        let mut client_lines = Lines::ending_at_cr(LINE_BYTES_MAX);
+        let mut server_lines = Lines::new(LINE_BYTES_MAX);
         let (client_head, server_head, phase) = if connection.midway {
             client_lines.skip_to_next();
             server_lines.skip_to_next();
@@ -123,35 +129,128 @@ impl Session {
         } else {
             (Head::new(), ServerHead::Expected, Phase::Registering)
         };
-        Self { client_lines, server_lines, client_head, server_head, state: State::new(phase) }
+        Self { client_lines, server_lines, client_head, server_head, state: State::new(phase), link: None }
     }
 
-    fn on_client_bytes(&mut self, bytes: &[u8], server: &Server, context: &mut Context<'_>) {
-        let Self { client_lines, client_head, server_head, state, .. } = self;
+    /// A session for a link that the configuration names, which our side opens.
+    pub fn of_link(connection: &Connection) -> Self {
+        let mut session = Self::new(connection);
+        session.state.phase = Phase::Linked;
+        let (client_lines, server_lines) = session.take_lines();
+        let link = if connection.midway { Link::midway } else { Link::new };
+        session.link = Some(Box::new(link(Side::Server, client_lines, server_lines)));
+        session
+    }
+
+    /// The link, where the connection is an open one.
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_deref().filter(|link| link.is_open())
+    }
+
+    /// How the connection ended; said before it is closed.
+    pub fn note_ending(&mut self, reason: &'static str, is_of_the_connection: bool) {
+        if let Some(link) = &mut self.link {
+            link.note_ending(reason, is_of_the_connection);
+        }
+    }
+
+    fn take_lines(&mut self) -> (Lines, Lines) {
+        let take = |lines: &mut Lines| std::mem::replace(lines, Lines::new(0));
+        (take(&mut self.client_lines), take(&mut self.server_lines))
+    }
+
+    fn on_client_bytes(&mut self, bytes: &[u8], server: &mut Server, context: &mut Context<'_>) -> Progress {
+        let Self { client_head, server_head, state, .. } = self;
         if let Some(foreign) = client_head.take(bytes) {
             state.on_foreign(foreign, *server_head, server, context);
         }
-        each_client_line(client_lines, bytes, |line| {
-            if state.phase != Phase::Opaque {
-                state.on_client_line(line, context);
+        let mut input = bytes;
+        while !matches!(self.state.phase, Phase::Opaque | Phase::Linked) {
+            let Self { client_lines, state, link, .. } = self;
+            let Some(line) = client_lines.next(&mut input) else { break };
+            let (Line::Complete(text) | Line::TooLong(text)) = line;
+            state.on_client_line(line, context);
+            if state.phase == Phase::LinkOffered {
+                note_greeting(link, Side::Client, text, server, context);
             }
-        });
+        }
+        self.on_link_bytes(Side::Client, input, server, context)
     }
 
-    fn on_server_bytes(&mut self, bytes: &[u8], server: &mut Server, context: &mut Context<'_>) {
-        let Self { server_lines, server_head, state, .. } = self;
+    fn on_server_bytes(&mut self, bytes: &[u8], server: &mut Server, context: &mut Context<'_>) -> Progress {
+        let Self { server_head, state, .. } = self;
         if let (ServerHead::Expected, Some(first)) = (*server_head, bytes.first()) {
             *server_head = ServerHead::Text;
             state.on_server_head(*first, context);
         }
         let mut input = bytes;
-        while state.phase != Phase::Opaque
-            && let Some(line) = server_lines.next(&mut input)
-        {
+        while !matches!(self.state.phase, Phase::Opaque | Phase::Linked) {
+            let Self { server_lines, state, link, .. } = self;
+            let Some(line) = server_lines.next(&mut input) else { break };
             let (Line::Complete(line) | Line::TooLong(line)) = line;
             state.on_server_line(line, server, context);
+            match state.phase {
+                Phase::LinkOffered => note_greeting(link, Side::Server, line, server, context),
+                Phase::Unknown if is_link_line(line) => self.begin_link(context),
+                _ => {}
+            }
+            if self.link.as_deref().is_some_and(Link::is_greeted) {
+                self.begin_link(context);
+            }
+        }
+        self.on_link_bytes(Side::Server, input, server, context)
+    }
+
+    /// From here on two servers talk.
+    fn begin_link(&mut self, _context: &Context<'_>) {
+        self.state.phase = Phase::Linked;
+        let (client_lines, server_lines) = self.take_lines();
+        match &mut self.link {
+            Some(link) => link.take_lines(client_lines, server_lines),
+            None => self.link = Some(Box::new(Link::midway(Side::Client, client_lines, server_lines))),
         }
     }
+
+    fn on_link_bytes(
+        &mut self,
+        side: Side,
+        bytes: &[u8],
+        server: &mut Server,
+        context: &mut Context<'_>,
+    ) -> Progress {
+        match (self.state.phase, &mut self.link) {
+            (Phase::Linked, Some(link)) => link.on_bytes(side, bytes, &mut server.links, context),
+            (Phase::Opaque, _) => Progress::Opaque,
+            _ => Progress::Following,
+        }
+    }
+}
+
+/// Takes a line of a handshake between servers, as long as the client's own reader splits them.
+fn note_greeting(
+    link: &mut Option<Box<Link>>,
+    side: Side,
+    line: &[u8],
+    server: &mut Server,
+    context: &mut Context<'_>,
+) {
+    let Ok(message) = Message::parse(line) else { return };
+    let mut buffer = [0; 16];
+    let message = message.in_capitals(&mut buffer);
+    let link = link.get_or_insert_with(|| {
+        let mut link = Link::new(Side::Client, Lines::new(0), Lines::new(0));
+        // Both are reported by the client's reader.
+        link.note_attempt();
+        Box::new(link)
+    });
+    // An ERROR to a client that is no server is the client's reader's.
+    if message.command != b"ERROR" {
+        link.on_greeting(side, &message, &mut server.links, context);
+    }
+}
+
+fn is_link_line(line: &[u8]) -> bool {
+    Message::parse(line).is_ok_and(|message| link::is_link_line(&message))
 }
 
 impl Dissector for Session {
@@ -164,21 +263,21 @@ impl Dissector for Session {
         server: &mut Server,
         context: &mut Context<'_>,
     ) -> Progress {
-        if self.state.phase != Phase::Opaque {
-            match side {
-                Side::Client => self.on_client_bytes(bytes, server, context),
-                Side::Server => self.on_server_bytes(bytes, server, context),
-            }
-        }
-        if self.state.phase == Phase::Opaque {
+        let progress = match side {
+            Side::Client => self.on_client_bytes(bytes, server, context),
+            Side::Server => self.on_server_bytes(bytes, server, context),
+        };
+        if progress == Progress::Opaque {
             self.client_lines.skip_to_next();
             self.server_lines.skip_to_next();
-            return Progress::Opaque;
         }
-        Progress::Following
+        progress
     }
 
     fn on_gap(&mut self, side: Side, _missed: u64, _server: &mut Server, _context: &mut Context<'_>) {
+        if let Some(link) = self.link.as_deref_mut().filter(|_| self.state.phase == Phase::Linked) {
+            return link.on_gap(side);
+        }
         match side {
             Side::Client => {
                 self.client_lines.skip_to_next();
@@ -197,12 +296,15 @@ impl Dissector for Session {
         self.state.nicknames_asked = 0;
     }
 
-    fn on_close(&mut self, _server: &mut Server, context: &mut Context<'_>) {
+    fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
         self.state.settle_tls(context);
+        if let Some(link) = self.link.as_deref_mut().filter(|_| self.state.phase == Phase::Linked) {
+            link.on_close(&mut server.links, context);
+        }
     }
 
     fn is_logged_in(&self) -> bool {
-        self.state.phase == Phase::Registered
+        matches!(self.state.phase, Phase::Registered | Phase::Linked)
     }
 
     fn held_bytes(&self) -> usize {
@@ -210,6 +312,7 @@ impl Dissector for Session {
             .held_bytes()
             .saturating_add(self.server_lines.held_bytes())
             .saturating_add(self.state.held_bytes())
+            .saturating_add(self.link.as_deref().map_or(0, Link::held_bytes))
     }
 }
 
@@ -316,21 +419,4 @@ impl State {
 
 fn cut(nickname: &[u8]) -> &[u8] {
     nickname.get(..NICKNAME_BYTES_MAX).unwrap_or(nickname)
-}
-
-/// Hands out the client's lines. Every CR ends one, not only that before LF: ircd-hybrid, solanum, ngIRCd and
-/// UnrealIRCd take it so, and a command hidden behind a lone CR is still a command. The LF after it ends an empty
-/// line, which is none.
-fn each_client_line(lines: &mut Lines, bytes: &[u8], mut take: impl FnMut(Line<'_>)) {
-    let mut drain = |mut input: &[u8]| {
-        while let Some(line) = lines.next(&mut input) {
-            take(line);
-        }
-    };
-    let mut pieces = bytes.split(|byte| *byte == b'\r');
-    drain(pieces.next().unwrap_or_default());
-    for piece in pieces {
-        drain(b"\n");
-        drain(piece);
-    }
 }

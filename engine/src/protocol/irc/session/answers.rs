@@ -26,14 +26,10 @@ impl State {
         if self.phase == Phase::Unknown || (self.phase == Phase::Registered && self.nickname.is_none()) {
             self.learn_midway(&message);
         }
-        if self.phase == Phase::LinkAnswered && message.command != b"ERROR" {
-            return self.on_link_accepted(context);
-        }
         match (message.numeric(), message.command) {
             (Some(number), _) => self.on_numeric(number, &message, server, context),
             (None, b"ERROR") => self.on_error(message.last().unwrap_or_default(), server, context),
-            (None, b"NOTICE") => self.on_notice(&message, context),
-            (None, b"SERVER") if self.phase == Phase::LinkOffered => self.phase = Phase::LinkAnswered,
+            (None, b"NOTICE") => self.on_notice(&message, server, context),
             (None, command) => {
                 if message.is_from_user() && message.source_name().is_some_and(|name| self.is_own_name(name))
                 {
@@ -74,6 +70,13 @@ impl State {
         match number {
             1 => self.on_welcome(message, context),
             4 | 351 => server.learn(message),
+            329 => {
+                if let (Some(channel), Some(timestamp)) = (message.param(1), message.param(2)) {
+                    dialect::seconds(timestamp)
+                        .into_iter()
+                        .for_each(|at| server.learn_timestamp(channel, at));
+                }
+            }
             381 => {
                 let account = self.opers.pop().flatten();
                 self.login(SignalKind::LoginSucceeded, Method::Oper, account, Some(number), context);
@@ -122,11 +125,7 @@ impl State {
         match self.phase {
             Phase::Registered => self.on_oper_failed(464, context),
             Phase::Unknown if !self.has_sent_password => self.on_oper_failed(464, context),
-            Phase::Unknown
-            | Phase::Registering
-            | Phase::LinkOffered
-            | Phase::LinkAnswered
-            | Phase::Opaque => {
+            Phase::Unknown | Phase::Registering | Phase::LinkOffered | Phase::Linked | Phase::Opaque => {
                 self.on_server_password_failed(Some(464), context);
             }
         }
@@ -215,7 +214,7 @@ impl State {
 
     /// Not registered in time. For a registered client it is a dead connection.
     fn on_held(&self, context: &mut Context<'_>) {
-        if matches!(self.phase, Phase::Registering | Phase::LinkOffered | Phase::LinkAnswered) {
+        if matches!(self.phase, Phase::Registering | Phase::LinkOffered) {
             let detail = Detail { reason: Some("timeout"), ..self.detail() };
             context.signal(SignalKind::ConnectionHeld, detail);
         }
@@ -229,7 +228,7 @@ impl State {
 
     /// Refusals that mean one thing to a client, another to a server and nothing new to a registered user.
     fn on_unwelcome(&mut self, closing: Closing, context: &mut Context<'_>) {
-        if matches!(self.phase, Phase::LinkOffered | Phase::LinkAnswered) {
+        if self.phase == Phase::LinkOffered {
             self.is_refused = true;
             return self.login(SignalKind::LoginFailed, Method::Link, self.link.clone(), None, context);
         }
@@ -253,14 +252,11 @@ impl State {
         }
     }
 
-    fn on_link_accepted(&mut self, context: &mut Context<'_>) {
-        let detail = Detail { method: Some(Method::Link), target: self.link.take(), ..Detail::default() };
-        context.signal(SignalKind::LinkOpened, detail);
-        self.phase = Phase::Opaque;
-    }
-
     /// An answer of services counts only from the pseudo-client that was asked, while it owes one.
-    fn on_notice(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+    fn on_notice(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
+        if !message.is_from_user() {
+            self.on_timestamp_notice(message, server, context);
+        }
         if self.identifications.is_empty() {
             return;
         }
@@ -286,6 +282,22 @@ impl State {
             ServiceAnswer::Unknown => (SignalKind::LoginFailed, None),
         };
         self.login(kind, Method::Services, account, None, context);
+    }
+
+    /// `:server NOTICE #c :*** Notice -- TS for #c changed from 2 to 1`: told to every member, reported once.
+    fn on_timestamp_notice(&self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
+        let (Some(channel), Some(text)) = (message.param(0), message.param(1)) else { return };
+        let Some((old, new)) = dialect::timestamp_change(channel, text) else { return };
+        if let Some(reason) = server.learn_change(channel, old, new) {
+            let detail = Detail {
+                channel: Some(Text::new(channel)),
+                number: Some(u32::try_from(new).unwrap_or(u32::MAX)),
+                reason: Some(reason),
+                weight: old,
+                ..Detail::default()
+            };
+            context.signal(SignalKind::ChannelTimestampChanged, detail);
+        }
     }
 
     /// The server shows this client what it did, in its own name.

@@ -73,7 +73,7 @@ impl State {
     }
 
     fn is_link(&self) -> bool {
-        matches!(self.phase, Phase::LinkOffered | Phase::LinkAnswered)
+        matches!(self.phase, Phase::LinkOffered | Phase::Linked)
     }
 
     fn command(&self, keyword: &'static str, context: &mut Context<'_>) {
@@ -104,7 +104,7 @@ impl State {
             }
             // The last wish before 001 is the best name for what fails before it.
             Phase::Registering | Phase::LinkOffered => self.set_nickname(wish),
-            Phase::LinkAnswered | Phase::Opaque => {}
+            Phase::Linked | Phase::Opaque => {}
         }
     }
 
@@ -152,7 +152,7 @@ impl State {
     fn on_link_word(&mut self, keyword: &'static str, message: &Message<'_>, context: &mut Context<'_>) {
         let is_possible = match self.phase {
             Phase::Registering | Phase::LinkOffered => !self.has_sent_user,
-            Phase::LinkAnswered | Phase::Registered | Phase::Unknown | Phase::Opaque => false,
+            Phase::Linked | Phase::Registered | Phase::Unknown | Phase::Opaque => false,
         };
         let is_server = match keyword {
             "PROTOCTL" => message.params().iter().any(|token| {

@@ -37,6 +37,8 @@ fn connection(midway: bool) -> Connection {
         service: 1,
         client: Address::from(std::net::IpAddr::from([10, 78, 0, 30])),
         client_port: 39067,
+        server: Address::from_v4(0x0a4e_0001),
+        server_port: 6667,
         opened: Timestamp::from_secs(1),
         midway,
     }

@@ -40,6 +40,8 @@ impl Play {
             service: 2,
             client: Address::from(std::net::IpAddr::from([10, 78, 1, 30])),
             client_port: 40000,
+            server: Address::from_v4(0x0a4e_0001),
+            server_port: 6667,
             opened: Timestamp::from_secs(1),
             midway,
         };
