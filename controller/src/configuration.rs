@@ -1,4 +1,4 @@
-//! The configuration file: which services are guarded where, and who is always let in.
+//! The configuration file: which services are guarded where, which servers are linked, and who is always let in.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -7,12 +7,14 @@ use std::{
 
 use floodwall_engine::{
     Protocol,
+    protocol::irc::link::Peer,
     rule::{
         DefaultPorts,
         diagnostic::{Diagnostic, Diagnostics},
         file::read_all_ports,
-        table::{Table, text, wrong_type},
+        table::{Table, number, text, wrong_type},
     },
+    text::Text,
 };
 use floodwall_wire::Address;
 use toml::de::DeTable;
@@ -23,6 +25,7 @@ use crate::{cli::WantedMode, rules};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Configuration {
     pub(crate) services: Vec<ServiceEntry>,
+    pub(crate) links: Vec<Peer>,
     pub(crate) allow: Vec<(Address, u32)>,
     pub(crate) interfaces: Vec<String>,
     pub(crate) mode: Option<WantedMode>,
@@ -71,6 +74,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
     }
     let valid = [
         "service",
+        "link",
         "allow",
         "interfaces",
         "mode",
@@ -84,6 +88,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
     ];
     let top = Table::new(document.get_ref(), document.span(), "the configuration", &valid, &mut diagnostics);
     let services = read_services(&top, &mut diagnostics);
+    let links = read_links(&top, &services, &mut diagnostics);
     let allow = top
         .list_of("allow")
         .into_iter()
@@ -107,6 +112,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
     let path = |key: &str, diagnostics: &mut Diagnostics<'_>| word(key, diagnostics).map(PathBuf::from);
     let configuration = Configuration {
         services,
+        links,
         allow,
         interfaces: top
             .list_of("interfaces")
@@ -156,6 +162,67 @@ fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<
     services
 }
 
+/// Who opens a link.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum OpenedBy {
+    Them,
+    Us,
+}
+
+impl OpenedBy {
+    const ALL: [Self; 2] = [Self::Them, Self::Us];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Them => "them",
+            Self::Us => "us",
+        }
+    }
+}
+
+/// Each `[[link]]`: a server of the IRC network that is linked to ours.
+fn read_links(
+    top: &Table<'_, '_>,
+    services: &[ServiceEntry],
+    diagnostics: &mut Diagnostics<'_>,
+) -> Vec<Peer> {
+    let keys = ["name", "addresses", "ports", "opened-by", "services"];
+    let mut links = Vec::new();
+    for value in top.list_of("link") {
+        let Some(table) = value.get_ref().as_table() else {
+            wrong_type(value, "link", "[[link]]", diagnostics);
+            continue;
+        };
+        let table = Table::new(table, value.span(), "[[link]]", &keys, diagnostics);
+        if !services.is_empty() && !services.iter().any(|service| service.protocol == Protocol::Irc) {
+            let remedy = Some("add a [[service]] with protocol = \"irc\"".to_owned());
+            diagnostics.report(table.start(), "[[link]] without an IRC server to link to".to_owned(), remedy);
+        }
+        table.require("addresses", "[\"192.0.2.7\"]", diagnostics);
+        table.require("ports", "[7000]", diagnostics);
+        table.require("opened-by", "\"them\"", diagnostics);
+        let name = table
+            .require("name", "\"irc2.example.net\"", diagnostics)
+            .and_then(|value| text(value, "name", diagnostics));
+        let addresses = read_addresses(&table, diagnostics);
+        let ports = table
+            .list_of("ports")
+            .into_iter()
+            .filter_map(|value| number(value, "ports", 1..=u64::from(u16::MAX), diagnostics))
+            .filter_map(|port| u16::try_from(port).ok())
+            .collect();
+        let opened_by = table.word_of("opened-by", &OpenedBy::ALL, OpenedBy::as_str, diagnostics);
+        let behind = table.list_of("services").into_iter();
+        let services =
+            behind.filter_map(|value| text(value, "services", diagnostics)).map(Text::from).collect();
+        if let (Some(name), Some(opened_by)) = (name, opened_by) {
+            let opened_by_us = opened_by == OpenedBy::Us;
+            links.push(Peer { name: Text::from(name), addresses, ports, opened_by_us, services });
+        }
+    }
+    links
+}
+
 fn read_addresses(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Address> {
     let mut addresses = Vec::new();
     for value in table.list_of("addresses") {
@@ -194,6 +261,34 @@ mod tests {
         assert_eq!(configuration.allow.iter().map(|(_, bits)| *bits).collect::<Vec<_>>(), [120, 128]);
         let service = configuration.services.first().unwrap();
         assert_eq!((service.ports.main.as_slice(), service.addresses.len()), (&[10_335][..], 1));
+    }
+
+    #[test]
+    fn links_are_read() {
+        let source = "[[link]]\nname = \"hub.test\"\naddresses = [\"192.0.2.7\"]\nports = [7000]\n\
+                      opened-by = \"us\"\nservices = [\"services.test\"]\n";
+        let configuration = parse("f.toml", source).unwrap();
+        let link = configuration.links.first().unwrap();
+        assert_eq!((link.name.as_str(), link.opened_by_us), ("hub.test", true));
+        assert_eq!((link.ports.as_slice(), link.addresses.len(), link.services.len()), (&[7_000][..], 1, 1));
+    }
+
+    #[test]
+    fn mistakes_in_links_are_named_with_their_place() {
+        let source = "[[service]]\nprotocol = \"teamtalk\"\n[[link]]\nname = \"hub.test\"\n\
+                      addresses = [\"hub\"]\nport = 7000\nports = [0]\nopened-by = \"me\"\n";
+        let found: Vec<String> =
+            parse("f.toml", source).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "f.toml:3:1: [[link]] without an IRC server to link to; add a [[service]] with protocol = \"irc\"",
+                "f.toml:5:14: \"hub\" is no address",
+                "f.toml:6:1: unknown key \"port\" in [[link]]; did you mean \"ports\"?",
+                "f.toml:7:10: \"ports\" is 0, outside 1 to 65535",
+                "f.toml:8:13: unknown opened-by \"me\"; valid: them, us",
+            ]
+        );
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use floodwall_engine::{
-    Configuration as EngineConfiguration, Protocol, Service, Span,
+    Configuration as EngineConfiguration, Protocol, Service, Side, Span,
+    protocol::irc::link::Peer,
     rule::{DefaultPorts, GateLimits, Rate, Rule, RuleFile, RuleId},
 };
 use floodwall_wire::{
     Address,
-    frame::Transport,
+    frame::{Headers, Transport},
     limit::Limit,
     memory::{TableFull, Tables},
     tables::{
@@ -32,6 +33,7 @@ pub(crate) struct GuardedService {
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
     pub(crate) services: Vec<GuardedService>,
+    links: Vec<Peer>,
     pub(crate) allow: Vec<(Address, u32)>,
 }
 
@@ -78,7 +80,34 @@ impl Guard {
             apply_override(&mut services, given, overrides)?;
         }
         refuse_shared_ports(&services)?;
-        Ok(Self { services, allow: configuration.allow.clone() })
+        let links = configuration.links.clone();
+        Ok(Self { services, links, allow: configuration.allow.clone() })
+    }
+
+    /// The service that links belong to: the first IRC server.
+    fn linked_service(&self) -> Option<usize> {
+        self.services.iter().position(|service| service.file.protocol == Protocol::Irc)
+    }
+
+    /// The service and the sending side of a segment on a link that `[[link]]` names, at a port that no
+    /// `[[service]]` guards: those that our side opens, and server ports without clients. It is read; the gate
+    /// drops nothing of it.
+    pub(crate) fn link_of(&self, headers: &Headers) -> Option<(u8, Side)> {
+        if headers.transport != Transport::Tcp || self.links.is_empty() {
+            return None;
+        }
+        let (source, destination) = (headers.source, headers.destination);
+        let side = self.links.iter().find_map(|peer| {
+            let is_peer = |address| peer.addresses.contains(&address);
+            let is_port = |port| peer.ports.contains(&port);
+            let (to, from) = if peer.opened_by_us { (destination, source) } else { (source, destination) };
+            match () {
+                () if is_port(headers.destination_port) && is_peer(to) => Some(Side::Client),
+                () if is_port(headers.source_port) && is_peer(from) => Some(Side::Server),
+                () => None,
+            }
+        })?;
+        Some((u8::try_from(self.linked_service()?).ok()?, side))
     }
 
     /// How long the gate learns before anything is dropped for lack of standing: twice the longest time-out of
@@ -90,10 +119,12 @@ impl Guard {
 
     /// What the engine is built from.
     pub(crate) fn engine(&self, seed: u64) -> EngineConfiguration {
-        let services = self.services.iter().map(|service| Service {
+        let linked = self.linked_service();
+        let services = self.services.iter().enumerate().map(|(index, service)| Service {
             protocol: service.file.protocol,
             query_ports: service.ports.query.clone(),
             rules: service.file.rules.clone(),
+            links: if linked == Some(index) { self.links.clone() } else { Vec::new() },
         });
         EngineConfiguration { services: services.collect(), seed }
     }

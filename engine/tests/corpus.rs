@@ -11,66 +11,9 @@ use floodwall_engine::{
     signal::{EvidenceClass, Signal, SignalKind},
 };
 use proptest::prelude::*;
-use support::{Counts, Dice, Recorded, RecordedBody, captures, corpus, counts, engine, signals};
+use support::{Recorded, RecordedBody, captures, corpus, counts, differences, engine, mangle, signals};
 
 const FOLDERS: [&str; 2] = ["irc", "teamtalk"];
-
-/// Cut anywhere, some pieces twice, neighbours of one connection out of order.
-fn mangle(packets: &[Recorded], seed: u64) -> Vec<Recorded> {
-    let mut dice = Dice(seed);
-    let mut pieces: Vec<Recorded> = Vec::with_capacity(packets.len() * 2);
-    for packet in packets {
-        let RecordedBody::Segment { tcp, payload } = &packet.body else {
-            pieces.push(packet.clone());
-            continue;
-        };
-        let mut at = 0;
-        loop {
-            let left = payload.len() - at;
-            let bytes =
-                if packet.is_movable() && dice.roll(3) == 0 { 1 + dice.roll(left.min(40)) } else { left };
-            let bytes = bytes.min(left);
-            let mut tcp = *tcp;
-            tcp.sequence = tcp.sequence.wrapping_add(at as u32);
-            tcp.payload_bytes = bytes as u32;
-            let body = RecordedBody::Segment { tcp, payload: payload[at..at + bytes].to_vec() };
-            let piece = Recorded { body, ..packet.clone() };
-            if packet.is_movable() && dice.roll(6) == 0 {
-                pieces.push(piece.clone());
-            }
-            pieces.push(piece);
-            at += bytes;
-            if at == payload.len() {
-                break;
-            }
-        }
-    }
-    let times: Vec<Timestamp> = pieces.iter().map(|piece| piece.at).collect();
-    for round in 0..3 {
-        let mut index = round % 2 + 1;
-        while index < pieces.len() {
-            let (one, other) = (&pieces[index - 1], &pieces[index]);
-            if one.key == other.key && one.is_movable() && other.is_movable() && dice.roll(3) == 0 {
-                pieces.swap(index - 1, index);
-            }
-            index += 2;
-        }
-    }
-    for (piece, at) in pieces.iter_mut().zip(times) {
-        piece.at = at;
-    }
-    pieces
-}
-
-fn differences(found: &Counts, expected: &Counts) -> Vec<String> {
-    let kinds: BTreeSet<_> = found.keys().chain(expected.keys()).collect();
-    let count = |counts: &Counts, key| counts.get(key).copied().unwrap_or_default();
-    kinds
-        .into_iter()
-        .filter(|key| count(found, key) != count(expected, key))
-        .map(|key| format!("{} {}: {} instead of {}", key.0, key.1, count(found, key), count(expected, key)))
-        .collect()
-}
 
 #[test]
 fn any_cutting_doubling_and_bounded_reordering_gives_the_same_signals() {

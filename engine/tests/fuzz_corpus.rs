@@ -17,8 +17,13 @@ use support::{Recorded, RecordedBody};
 /// What a target does with its bytes.
 type Entry = fn(&[u8]);
 
-const TARGETS: [(&str, Entry); 3] =
-    [("engine", entry::engine), ("stream", entry::stream), ("teamtalk", entry::teamtalk)];
+const TARGETS: [(&str, Entry); 5] = [
+    ("engine", entry::engine),
+    ("irc", entry::irc),
+    ("irc_link", entry::irc_link),
+    ("stream", entry::stream),
+    ("teamtalk", entry::teamtalk),
+];
 
 /// Packets of a capture that make a seed: enough for a login, a channel, a message, a voice.
 const SEED_PACKETS: usize = 60;
@@ -31,6 +36,7 @@ fn folder(target: &str) -> PathBuf {
 fn every_file_of_every_corpus_is_survived() {
     if std::env::var_os("FLOODWALL_MAKE_CORPORA").is_some() {
         make_corpora();
+        make_link_corpora();
     }
     for (target, entry) in TARGETS {
         let mut files = 0;
@@ -61,9 +67,34 @@ fn make_corpora() {
     for name in ["hybrid-normal", "hybrid-oper"] {
         let packets: Vec<Recorded> = support::capture("irc", name).into_iter().take(SEED_PACKETS).collect();
         write("stream", name, &stream_seed(&packets));
+        write("irc", name, &teamtalk_seed(&packets));
         let path = support::corpus().join(format!("irc/{name}.pcap"));
         write("engine", name, &engine_seed(0, &std::fs::read(path).unwrap(), 6_667));
     }
+}
+
+/// One link of each make, and the rogue: the greeting chosen by the target, then what followed.
+fn make_link_corpora() {
+    let makes = [("hybrid-link", 0, 7_700), ("inspircd-link", 4, 7_700), ("hybrid-rogue", 0, 6_667)];
+    for (name, greeting, port) in makes {
+        let packets = support::capture_at(&format!("irc-links/{name}.pcap"), &[port]);
+        for (index, key) in keys(&packets).into_iter().enumerate() {
+            let own: Vec<Recorded> = packets.iter().filter(|packet| packet.key == key).cloned().collect();
+            let mut seed = vec![greeting];
+            seed.extend(teamtalk_seed(&own));
+            write("irc_link", &format!("{name}-{index:02}"), &seed);
+        }
+    }
+}
+
+fn keys(packets: &[Recorded]) -> Vec<floodwall_engine::stream::FlowKey> {
+    let mut keys = Vec::new();
+    for packet in packets {
+        if !keys.contains(&packet.key) {
+            keys.push(packet.key);
+        }
+    }
+    keys
 }
 
 fn write(target: &str, name: &str, bytes: &[u8]) {

@@ -8,7 +8,7 @@
 use floodwall_engine::{
     Configuration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
     fragment::{Outcome, Reassembler},
-    limits::FLOW_BYTES_MAX,
+    limits::{FLOW_BYTES_MAX, LINKS_ENTRIES_MAX},
     packet::Body,
     protocol::{Connection, Progress},
     stream::{Event, Readers, Streams},
@@ -59,7 +59,55 @@ pub(crate) fn stream(bytes: &[u8]) {
 
 /// A TeamTalk conversation: lines of both sides and datagrams, on a few connections, complete and in order.
 pub(crate) fn teamtalk(bytes: &[u8]) {
-    let mut engine = new_engine(Protocol::TeamTalk);
+    converse(new_engine(Protocol::TeamTalk), bytes);
+}
+
+/// An IRC conversation of clients.
+pub(crate) fn irc(bytes: &[u8]) {
+    converse(new_engine(Protocol::Irc), bytes);
+}
+
+/// An IRC conversation of servers: after a handshake whose dialect the first byte chooses.
+pub(crate) fn irc_link(bytes: &[u8]) {
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let greetings = GREETINGS[usize::from(*first) % GREETINGS.len()];
+    let mut steps = Vec::new();
+    for (control, greeting) in [0u8, 1].iter().zip(greetings) {
+        steps.extend([*control, 1]);
+        steps.extend((greeting.len() as u16).to_le_bytes());
+        steps.extend_from_slice(greeting);
+    }
+    steps.extend_from_slice(bytes);
+    converse(new_engine(Protocol::Irc), &steps);
+}
+
+/// What both sides say first, by dialect.
+const GREETINGS: [[&[u8]; 2]; 6] = [
+    [
+        b"PASS x\r\nCAPAB :EOB RHOST\r\nSERVER alpha.test 1 0HA + :a\r\n",
+        b"PASS x\r\nCAPAB :EOB RHOST\r\nSERVER beta.test 1 1HB + :b\r\n",
+    ],
+    [
+        b"PASS x TS 6 :0HA\r\nCAPAB :QS ENCAP SAVE\r\nSERVER alpha.test 1 :a\r\n",
+        b"PASS x TS 6 :1HB\r\nCAPAB :QS ENCAP SAVE\r\nSERVER beta.test 1 :b\r\n",
+    ],
+    [b"PASS x :TS\r\nSERVER alpha.test 1 :a\r\n", b"PASS x :TS\r\nSERVER beta.test 1 :b\r\n"],
+    [
+        b"PASS x :TS\r\nCAPAB :TS4 ZIP\r\nSERVER alpha.test 1 :a\r\n",
+        b"PASS x :TS\r\nCAPAB :TS4 ZIP\r\nSERVER beta.test 1 :b\r\n",
+    ],
+    [
+        b"CAPAB START 1205\nCAPAB END\nSERVER alpha.test AUTH:x 0 0HA :a\n",
+        b"CAPAB START 1205\nCAPAB END\nSERVER beta.test AUTH:x 0 1HB :b\n",
+    ],
+    [
+        b"PASS x 0210-IRC+ ngIRCd|26.1:CHLMSX P\r\nSERVER alpha.test :a\r\n",
+        b":beta.test PASS x 0210-IRC+ ngIRCd|26.1:CHLMSX P\r\n:beta.test SERVER beta.test 1 :b\r\n",
+    ],
+];
+
+/// Steps of a conversation: lines of both sides and datagrams, on a few connections, complete and in order.
+fn converse(mut engine: Engine, bytes: &[u8]) {
     engine.watch_signals();
     let mut now = START;
     let mut sent = [[0u32; 2]; 4];
@@ -146,6 +194,8 @@ fn check(engine: &mut Engine) {
     while let Some(command) = engine.next_command() {
         drop(command);
     }
+    let entries: usize = engine.links(0).iter().map(|link| link.totals.iter().sum::<usize>()).sum();
+    assert!(entries <= LINKS_ENTRIES_MAX);
     assert!(engine.streams().buffered_bytes() <= engine.streams().len() * 2 * FLOW_BYTES_MAX);
 }
 

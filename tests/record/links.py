@@ -28,11 +28,11 @@ HOSTS = {
 }
 
 
-def link(oper, kind):
+def link(oper, kind, is_again=False):
     target = f"CONNECT {servers.NAMES[BETA]}" + (f" {LINK_PORT}" if kind != "inspircd" else "")
     oper.send(target)
-    # ngIRCd does not try one peer again before its ConnectRetry is over.
-    time.sleep(14 if kind == "ngircd" else 4)
+    # ngIRCd does not try one peer again before its ConnectRetry is over, and a lasting link not before 3 seconds.
+    time.sleep(14 if kind == "ngircd" and is_again else 4)
 
 
 def main():
@@ -115,7 +115,7 @@ def main():
 
         step("rejoin")
         mark = len(bea.lines)
-        link(opera, kind)
+        link(opera, kind, is_again=True)
         for person in (dup_old, dup_new, ghost_old, ghost_new, twin_alpha, twin_beta):
             person.send("PING :still-here")
         time.sleep(1)

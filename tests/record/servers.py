@@ -85,7 +85,7 @@ def ngircd_configuration(own, folder):
     ServerUID = {RUNNING_USER}
     ServerGID = {RUNNING_USER}
 [Limits]
-    ConnectRetry = 10
+    ConnectRetry = 14
     MaxConnections = 200
     MaxConnectionsIP = 100
     MaxJoins = 50

@@ -3,7 +3,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "the captures are committed")]
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use floodwall_engine::{
     Configuration, Engine, Packet, Protocol, Service, Side, Timestamp, packet::Body, rule::Rule,
@@ -218,4 +221,61 @@ pub(crate) fn segment(
         payload_bytes: payload.len() as u32,
     };
     Recorded { at, from, key, body: RecordedBody::Segment { tcp, payload: payload.to_vec() } }
+}
+
+/// Cut anywhere, some pieces twice, neighbours of one connection out of order.
+pub(crate) fn mangle(packets: &[Recorded], seed: u64) -> Vec<Recorded> {
+    let mut dice = Dice(seed);
+    let mut pieces: Vec<Recorded> = Vec::with_capacity(packets.len() * 2);
+    for packet in packets {
+        let RecordedBody::Segment { tcp, payload } = &packet.body else {
+            pieces.push(packet.clone());
+            continue;
+        };
+        let mut at = 0;
+        loop {
+            let left = payload.len() - at;
+            let bytes =
+                if packet.is_movable() && dice.roll(3) == 0 { 1 + dice.roll(left.min(40)) } else { left };
+            let bytes = bytes.min(left);
+            let mut tcp = *tcp;
+            tcp.sequence = tcp.sequence.wrapping_add(at as u32);
+            tcp.payload_bytes = bytes as u32;
+            let body = RecordedBody::Segment { tcp, payload: payload[at..at + bytes].to_vec() };
+            let piece = Recorded { body, ..packet.clone() };
+            if packet.is_movable() && dice.roll(6) == 0 {
+                pieces.push(piece.clone());
+            }
+            pieces.push(piece);
+            at += bytes;
+            if at == payload.len() {
+                break;
+            }
+        }
+    }
+    let times: Vec<Timestamp> = pieces.iter().map(|piece| piece.at).collect();
+    for round in 0..3 {
+        let mut index = round % 2 + 1;
+        while index < pieces.len() {
+            let (one, other) = (&pieces[index - 1], &pieces[index]);
+            if one.key == other.key && one.is_movable() && other.is_movable() && dice.roll(3) == 0 {
+                pieces.swap(index - 1, index);
+            }
+            index += 2;
+        }
+    }
+    for (piece, at) in pieces.iter_mut().zip(times) {
+        piece.at = at;
+    }
+    pieces
+}
+
+pub(crate) fn differences(found: &Counts, expected: &Counts) -> Vec<String> {
+    let kinds: BTreeSet<_> = found.keys().chain(expected.keys()).collect();
+    let count = |counts: &Counts, key| counts.get(key).copied().unwrap_or_default();
+    kinds
+        .into_iter()
+        .filter(|key| count(found, key) != count(expected, key))
+        .map(|key| format!("{} {}: {} instead of {}", key.0, key.1, count(found, key), count(expected, key)))
+        .collect()
 }

@@ -533,8 +533,8 @@ impl Court<'_, '_> {
             return self.count(KILLS);
         };
         let is_loser = self.link.judge.losers.remove(&(index(side), id.clone()));
-        let by_own_side = side == self.side;
-        self.link.network.remove_user(side, &id, now, by_own_side, &mut self.links.room);
+        // The victim's own server says QUIT after it (measured on ngIRCd), so it is not the last word.
+        self.link.network.remove_user(side, &id, now, false, &mut self.links.room);
         if !is_loser && !self.is_office(origin) {
             self.count(KILLS);
         }

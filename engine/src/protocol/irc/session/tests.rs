@@ -612,14 +612,19 @@ fn a_server_link_is_opened_when_the_server_introduces_itself_too() {
         "C: SERVER alpha.test 1 0HA + :hybrid test alpha.test",
         "S: SERVER beta.test 1 1HB + :hybrid test beta.test",
         "S: :1HB SVINFO 6 6 0 :1795240926",
-        "C: :0HA UID opera 1 1795240924 +filosw ~opera 10.78.0.23 10.78.0.23 10.78.0.23 0HAAAAACV * :test user",
+        "C: :0HA SVINFO 6 6 0 :1795240926",
     ];
     let mut play = Play::new(connection(false));
     play.all(&talk(&lines));
-    assert_eq!(play.progress, Progress::Opaque);
+    assert_eq!(play.progress, Progress::Following);
+    assert!(play.session.is_logged_in() && play.session.link().is_some());
     assert_eq!(
         play.summaries(),
-        ["login.attempted link account=alpha.test", "link.opened link target=alpha.test"]
+        [
+            "login.attempted link account=alpha.test",
+            "link.opened link target=alpha.test",
+            "link.closed target=alpha.test",
+        ]
     );
 }
 
