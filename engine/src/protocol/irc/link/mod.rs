@@ -19,6 +19,8 @@ mod handshake;
 mod inflate;
 mod judge;
 mod network;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::VecDeque;
