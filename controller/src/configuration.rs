@@ -50,6 +50,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) ports: DefaultPorts,
     /// Addresses it is guarded at; empty for all.
     pub(crate) addresses: Vec<Address>,
+    /// Proxies and web gateways in front of it.
+    pub(crate) gateways: Vec<Address>,
 }
 
 /// Why a configuration could not be used.
@@ -143,7 +145,7 @@ fn read_metrics(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Optio
 }
 
 fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<ServiceEntry> {
-    let keys = ["protocol", "ports", "query-ports", "file-ports", "plain-ports", "addresses"];
+    let keys = ["protocol", "ports", "query-ports", "file-ports", "plain-ports", "addresses", "gateways"];
     let mut services = Vec::new();
     for value in top.list_of("service") {
         let Some(table) = value.get_ref().as_table() else {
@@ -154,9 +156,10 @@ fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<
         table.require("protocol", "\"teamtalk\"", diagnostics);
         let protocol = table.word_of("protocol", &Protocol::ALL, Protocol::as_str, diagnostics);
         let ports = read_all_ports(&table, diagnostics);
-        let addresses = read_addresses(&table, diagnostics);
+        let addresses = read_addresses(&table, "addresses", diagnostics);
+        let gateways = read_addresses(&table, "gateways", diagnostics);
         if let Some(protocol) = protocol {
-            services.push(ServiceEntry { protocol, ports, addresses });
+            services.push(ServiceEntry { protocol, ports, addresses, gateways });
         }
     }
     services
@@ -204,7 +207,7 @@ fn read_links(
         let name = table
             .require("name", "\"irc2.example.net\"", diagnostics)
             .and_then(|value| text(value, "name", diagnostics));
-        let addresses = read_addresses(&table, diagnostics);
+        let addresses = read_addresses(&table, "addresses", diagnostics);
         let ports = table
             .list_of("ports")
             .into_iter()
@@ -223,10 +226,10 @@ fn read_links(
     links
 }
 
-fn read_addresses(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Address> {
+fn read_addresses(table: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<'_>) -> Vec<Address> {
     let mut addresses = Vec::new();
-    for value in table.list_of("addresses") {
-        let Some(written) = text(value, "addresses", diagnostics) else {
+    for value in table.list_of(key) {
+        let Some(written) = text(value, key, diagnostics) else {
             continue;
         };
         match written.parse::<IpAddr>() {

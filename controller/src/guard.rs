@@ -27,6 +27,7 @@ pub(crate) struct GuardedService {
     pub(crate) file: RuleFile,
     ports: DefaultPorts,
     addresses: Vec<Address>,
+    gateways: Vec<Address>,
 }
 
 /// Everything that is guarded.
@@ -61,7 +62,9 @@ impl Guard {
                     format!("there are no rules for {name}: add a file with protocol = \"{name}\"")
                 })?;
                 let ports = if has_ports(&entry.ports) { entry.ports.clone() } else { file.ports.clone() };
-                services.push(GuardedService::new(file.clone(), ports, entry.addresses.clone()));
+                let mut service = GuardedService::new(file.clone(), ports, entry.addresses.clone());
+                service.gateways.clone_from(&entry.gateways);
+                services.push(service);
             }
         }
         if services.len() > SERVICES_MAX {
@@ -124,6 +127,7 @@ impl Guard {
             protocol: service.file.protocol,
             query_ports: service.ports.query.clone(),
             rules: service.file.rules.clone(),
+            gateways: service.gateways.clone(),
             links: if linked == Some(index) { self.links.clone() } else { Vec::new() },
         });
         EngineConfiguration { services: services.collect(), seed }
@@ -308,7 +312,7 @@ const fn has_ports(ports: &DefaultPorts) -> bool {
 
 impl GuardedService {
     const fn new(file: RuleFile, ports: DefaultPorts, addresses: Vec<Address>) -> Self {
-        Self { name: file.protocol.as_str(), file, ports, addresses }
+        Self { name: file.protocol.as_str(), file, ports, addresses, gateways: Vec::new() }
     }
 
     /// TCP and UDP ports.

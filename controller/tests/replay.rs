@@ -355,3 +355,48 @@ fn a_clock_that_goes_back_is_held_against_nobody() {
     assert_eq!(report["capture"]["restarts"], 1);
     assert!(flagged(&report).is_empty(), "{:?}", outcomes(&report));
 }
+
+/// A server link at a port that no service guards is read once `[[link]]` names it, whoever opened it; nothing of it
+/// is dropped, and nobody is banned for it.
+#[test]
+fn links_that_the_configuration_names_are_read_and_never_dropped() {
+    let capture = corpus("irc/hybrid-s2s.pcap");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("floodwall.toml");
+    let collisions = |text: &str| {
+        fs::write(&file, format!("[[service]]\nprotocol = \"irc\"\n{text}")).expect("written");
+        let report = replay(&capture, &["--config", &file.display().to_string()]);
+        let dropped: u64 = report["sources"]
+            .as_array()
+            .expect("sources")
+            .iter()
+            .filter_map(|source| source["dropped"].as_u64())
+            .sum();
+        assert_eq!((dropped, report["bans"].as_array().map(Vec::len)), (0, Some(0)));
+        report["signals"]["link.collision"].as_u64().unwrap_or_default()
+    };
+    let link = |name: &str, address: &str, opened_by: &str| {
+        format!(
+            "[[link]]\nname = \"{name}\"\naddresses = [\"{address}\"]\nports = [7700]\nopened-by = \"{opened_by}\"\n"
+        )
+    };
+    assert_eq!(collisions(""), 0, "an unguarded port is not read");
+    assert_eq!(collisions(&link("beta.test", "10.78.0.2", "us")), 3);
+    assert_eq!(collisions(&link("alpha.test", "10.78.0.1", "them")), 3);
+    assert_eq!(collisions(&link("alpha.test", "10.78.0.9", "them")), 0, "from elsewhere it is not read");
+}
+
+/// Whoever breaks a rule of the network is noted at once, with evidence, and by default never banned.
+#[test]
+fn a_rogue_server_is_noted_and_not_banned() {
+    let report = replay(&corpus("irc-links/hybrid-rogue.pcap"), &[]);
+    assert_eq!(report["bans"].as_array().map(Vec::len), Some(0));
+    let noted: BTreeSet<&str> = report["notes"]
+        .as_array()
+        .expect("notes")
+        .iter()
+        .filter(|note| note["evidence"].as_array().is_some_and(|lines| !lines.is_empty()))
+        .filter_map(|note| note["rule"].as_str())
+        .collect();
+    assert!(noted.contains("irc/link-violation") && noted.contains("irc/link-takeover"), "{noted:?}");
+}

@@ -41,6 +41,8 @@ pub struct Service {
     pub rules: Vec<Rule>,
     /// Server links of an IRC server, as the configuration names them.
     pub links: Vec<irc::link::Peer>,
+    /// Proxies and web gateways of an IRC server: one address, many users.
+    pub gateways: Vec<Address>,
 }
 
 /// What the engine is built from.
@@ -378,7 +380,7 @@ impl Conversations {
                 let server = match service.protocol {
                     Protocol::Irc => {
                         let links = irc::link::Links::new(service.links.clone());
-                        Server::Irc(Box::new(irc::Server::with_links(links)))
+                        Server::Irc(Box::new(irc::Server::configured(links, service.gateways.clone())))
                     }
                     Protocol::TeamSpeak => Server::TeamSpeak(Box::default()),
                     Protocol::TeamTalk => Server::TeamTalk(Box::new(teamtalk::Server::new(seed))),

@@ -1,7 +1,7 @@
 //! Server links as recorded: each rogue line its own signal, each real split, collision and rejoin, and nothing
 //! else. What is expected comes from the recorders' notes (`tests/corpus/irc-links/*.truth.json`, the steps files).
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod support;
 

@@ -200,7 +200,13 @@ fn check(engine: &mut Engine) {
 }
 
 fn new_engine(protocol: Protocol) -> Engine {
-    let service = Service { protocol, query_ports: vec![PORT], rules: Vec::new(), links: Vec::new() };
+    let service = Service {
+        protocol,
+        query_ports: vec![PORT],
+        rules: Vec::new(),
+        links: Vec::new(),
+        gateways: Vec::new(),
+    };
     Engine::new(Configuration { services: vec![service], seed: 1 })
 }
 

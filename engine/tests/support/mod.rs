@@ -185,14 +185,21 @@ pub(crate) fn engine_with(folder: &str, rules: Vec<Rule>) -> Engine {
 
 /// An IRC service with links that a configuration names.
 pub(crate) fn engine_with_links(links: Vec<floodwall_engine::protocol::irc::link::Peer>) -> Engine {
-    let service = Service { protocol: Protocol::Irc, query_ports: Vec::new(), rules: Vec::new(), links };
+    let service = Service {
+        protocol: Protocol::Irc,
+        query_ports: Vec::new(),
+        rules: Vec::new(),
+        links,
+        gateways: Vec::new(),
+    };
     let mut engine = Engine::new(Configuration { services: vec![service], seed: 7 });
     engine.watch_signals();
     engine
 }
 
 pub(crate) fn engine_of(protocol: Protocol, rules: Vec<Rule>) -> Engine {
-    let service = Service { protocol, query_ports: vec![10_333], rules, links: Vec::new() };
+    let service =
+        Service { protocol, query_ports: vec![10_333], rules, links: Vec::new(), gateways: Vec::new() };
     Engine::new(Configuration { services: vec![service], seed: 7 })
 }
 

@@ -8,7 +8,7 @@ use memchr::{memchr, memmem};
 use super::{message::is_same_name, server::Flavour};
 
 /// Commands known by name, sorted: all else is reported as `unknown`.
-const KEYWORDS: [&str; 128] = [
+const KEYWORDS: [&str; 129] = [
     "ACCEPT",
     "ADMIN",
     "AUTHENTICATE",
@@ -133,6 +133,7 @@ const KEYWORDS: [&str; 128] = [
     "VERSION",
     "WALLOPS",
     "WATCH",
+    "WEBIRC",
     "WHO",
     "WHOIS",
     "WHOWAS",

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use floodwall_wire::Address;
+
 use super::{
     dialect,
     link::Links,
@@ -50,7 +52,8 @@ pub struct Server {
     name: Option<Text>,
     flavour: Flavour,
     speaks_websocket: bool,
-    accepts_proxy_header: bool,
+    /// Proxies and web gateways that bring many users.
+    gateways: Vec<Address>,
     /// The oldest timestamp known of a channel, and the last change that was told.
     timestamps: BTreeMap<Box<[u8]>, KnownTimestamp>,
     /// What all server links share.
@@ -69,9 +72,9 @@ impl Server {
         Self::default()
     }
 
-    /// With the links that the configuration names.
-    pub fn with_links(links: Links) -> Self {
-        Self { links, ..Self::default() }
+    /// With the links and gateways that the configuration names.
+    pub fn configured(links: Links, gateways: Vec<Address>) -> Self {
+        Self { links, gateways, ..Self::default() }
     }
 
     /// What all server links share.
@@ -79,14 +82,10 @@ impl Server {
         &self.links
     }
 
-    /// HAProxy headers are at home here: the configuration says so.
-    pub const fn accept_proxy_header(&mut self) {
-        self.accepts_proxy_header = true;
-    }
-
-    /// Whether the first line may be a HAProxy header.
-    pub const fn accepts_proxy_header(&self) -> bool {
-        self.accepts_proxy_header
+    /// Whether a connection comes from a proxy or web gateway that the configuration names: a HAProxy header or a
+    /// WEBIRC line is at home there, and an abuse everywhere else.
+    pub fn is_gateway(&self, address: Address) -> bool {
+        self.gateways.contains(&address)
     }
 
     /// Takes a channel's timestamp as the server says it (329).

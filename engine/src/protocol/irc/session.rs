@@ -169,7 +169,7 @@ impl Session {
             let Self { client_lines, state, link, .. } = self;
             let Some(line) = client_lines.next(&mut input) else { break };
             let (Line::Complete(text) | Line::TooLong(text)) = line;
-            state.on_client_line(line, context);
+            state.on_client_line(line, server.is_gateway(context.connection.client), context);
             if state.phase == Phase::LinkOffered {
                 note_greeting(link, Side::Client, text, server, context);
             }
@@ -189,20 +189,20 @@ impl Session {
             let Some(line) = server_lines.next(&mut input) else { break };
             let (Line::Complete(line) | Line::TooLong(line)) = line;
             state.on_server_line(line, server, context);
-            match state.phase {
-                Phase::LinkOffered => note_greeting(link, Side::Server, line, server, context),
-                Phase::Unknown if is_link_line(line) => self.begin_link(context),
-                _ => {}
+            if state.phase == Phase::LinkOffered {
+                note_greeting(link, Side::Server, line, server, context);
+            } else if state.phase == Phase::Unknown && is_link_line(line) {
+                self.begin_link();
             }
             if self.link.as_deref().is_some_and(Link::is_greeted) {
-                self.begin_link(context);
+                self.begin_link();
             }
         }
         self.on_link_bytes(Side::Server, input, server, context)
     }
 
     /// From here on two servers talk.
-    fn begin_link(&mut self, _context: &Context<'_>) {
+    fn begin_link(&mut self) {
         self.state.phase = Phase::Linked;
         let (client_lines, server_lines) = self.take_lines();
         match &mut self.link {
@@ -346,6 +346,9 @@ impl State {
         server: &Server,
         context: &mut Context<'_>,
     ) {
+        if foreign == Foreign::Proxy && server.is_gateway(context.connection.client) {
+            return;
+        }
         self.foreign = Some(foreign);
         if foreign == Foreign::Tls && server_head == ServerHead::Expected {
             self.is_tls_offered = true;

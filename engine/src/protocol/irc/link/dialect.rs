@@ -287,12 +287,14 @@ fn read_rfc2813<'a>(message: &Message<'a>) -> Result<Event<'a>, Mistake> {
 mod tests {
     use super::*;
 
-    fn event(dialect: Dialect, line: &'static str) -> Result<Event<'static>, Mistake> {
-        read(dialect, &Message::parse(line.as_bytes()).unwrap())
+    fn mistake(dialect: Dialect, line: &'static str) -> Mistake {
+        read(dialect, &Message::parse(line.as_bytes()).unwrap()).unwrap_err()
     }
 
     fn introduction(dialect: Dialect, line: &'static str) -> (String, String, Option<u64>) {
-        let Ok(Event::User(user)) = event(dialect, line) else { panic!("no introduction: {line}") };
+        let Ok(Event::User(user)) = read(dialect, &Message::parse(line.as_bytes()).unwrap()) else {
+            panic!("no introduction: {line}")
+        };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (text(user.id), text(user.nickname), user.timestamp)
     }
@@ -339,12 +341,12 @@ mod tests {
     fn arities_of_one_dialect_are_mistakes_in_another() {
         let hybrid = ":0HA UID anna 1 17 +i ~a h h h 0HAAAAACT * :x";
         let solanum = ":0HA UID anna 1 17 +i ~a h 0 0HAAAAACT :x";
-        assert_eq!(event(Dialect::Ts6, hybrid).unwrap_err(), Mistake::Arity);
-        assert_eq!(event(Dialect::Hybrid, solanum).unwrap_err(), Mistake::Arity);
+        assert_eq!(mistake(Dialect::Ts6, hybrid), Mistake::Arity);
+        assert_eq!(mistake(Dialect::Hybrid, solanum), Mistake::Arity);
         let malformed = ":0HA UID anna 1 17 +i ~a h h h 0haaaaact * :x";
-        assert_eq!(event(Dialect::Hybrid, malformed).unwrap_err(), Mistake::UserId);
-        assert_eq!(event(Dialect::Ts6, ":0HA SID x.test 2 aaa :x").unwrap_err(), Mistake::ServerId);
-        assert_eq!(event(Dialect::Ts3, "NICK anna 1 ~a h alpha.test :x").unwrap_err(), Mistake::NoTimestamp);
+        assert_eq!(mistake(Dialect::Hybrid, malformed), Mistake::UserId);
+        assert_eq!(mistake(Dialect::Ts6, ":0HA SID x.test 2 aaa :x"), Mistake::ServerId);
+        assert_eq!(mistake(Dialect::Ts3, "NICK anna 1 ~a h alpha.test :x"), Mistake::NoTimestamp);
     }
 
     #[test]

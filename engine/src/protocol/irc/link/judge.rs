@@ -341,11 +341,10 @@ impl Court<'_, '_> {
     }
 
     fn judge_clock(&mut self, side: Side, apart: i64) {
-        let reason = match apart {
-            ..=CLOCK_WARNING_SECONDS => return,
-            ..=CLOCK_MOST_SECONDS => "clock-warning",
-            _ => "clock",
-        };
+        if apart <= CLOCK_WARNING_SECONDS {
+            return;
+        }
+        let reason = if apart <= CLOCK_MOST_SECONDS { "clock-warning" } else { "clock" };
         if !std::mem::replace(&mut self.link.judge.has_told_clock, true) {
             self.side = side;
             let weight = apart.unsigned_abs();

@@ -40,7 +40,7 @@ impl Play {
         Self {
             session: irc::Session::new(&connection),
             connection,
-            server: irc::Server::with_links(Links::new(peers)),
+            server: irc::Server::configured(Links::new(peers), Vec::new()),
             output: Output::default(),
             at: Timestamp::from_secs(NOW),
         }
@@ -161,7 +161,7 @@ fn services_may_give_ranks_where_the_configuration_says_so() {
         "S: :1HB SJOIN 1794000000 #war +nt :1HBAAAAAA",
         "S: :9SV TMODE 1794000000 #war +o 1HBAAAAAA",
     ];
-    let mut play = Play::with_links(vec![peer.clone()]);
+    let mut play = Play::with_links(vec![peer]);
     let heard = play.say(&TS6).say(&lines).heard();
     assert_eq!(heard, ["link.stranger"], "the peer's address is not listed, its services are");
     assert_eq!(Play::new().say(&TS6).say(&lines).heard(), ["link.server-mode"]);

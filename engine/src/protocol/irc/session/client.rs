@@ -21,7 +21,7 @@ const TARGETS_MAX: usize = 20;
 
 impl State {
     /// Takes one line of the client.
-    pub(super) fn on_client_line(&mut self, line: Line<'_>, context: &mut Context<'_>) {
+    pub(super) fn on_client_line(&mut self, line: Line<'_>, is_gateway: bool, context: &mut Context<'_>) {
         let (line, is_too_long) = match line {
             Line::Complete(line) => (line, false),
             Line::TooLong(beginning) => (beginning, true),
@@ -37,7 +37,9 @@ impl State {
                 if is_too_long || message.content_bytes > CONTENT_BYTES_MAX.saturating_sub(2) {
                     self.garbage("line-too-long", context);
                 }
-                self.on_client_message(&message, context);
+                if !(is_gateway && is_introduction(&message)) {
+                    self.on_client_message(&message, context);
+                }
             }
             Err(Malformed::Empty) => {}
             Err(Malformed::BadCommand | Malformed::NoCommand) => {
@@ -241,6 +243,11 @@ impl State {
         self.login(SignalKind::LoginAttempted, Method::Services, None, None, context);
         true
     }
+}
+
+/// How a gateway says whom it brings: `WEBIRC password gateway host address`, or a HAProxy header.
+fn is_introduction(message: &Message<'_>) -> bool {
+    [b"WEBIRC".as_slice(), b"PROXY"].iter().any(|word| message.command.eq_ignore_ascii_case(word))
 }
 
 /// The keyword a message is reported under. An ACTION is talk like any other; an answer to a CTCP is not

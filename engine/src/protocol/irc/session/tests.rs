@@ -557,6 +557,16 @@ fn other_protocols_are_garbage_and_what_they_smuggle_is_still_read() {
 }
 
 #[test]
+fn a_proxy_header_is_abuse_unless_the_configuration_names_the_proxy() {
+    let lines =
+        ["C: PROXY TCP4 192.0.2.7 10.78.0.1 56324 6667", "C: WEBIRC secret gate host 192.0.2.7", "C: NICK a"];
+    assert_eq!(run(&lines), ["protocol.garbage proxy", "command.sent WEBIRC"]);
+    let mut play = Play::new(connection(false));
+    play.server = Server::configured(Default::default(), vec![play.connection.client]);
+    assert_eq!(play.all(&talk(&lines)).summaries(), Vec::<String>::new());
+}
+
+#[test]
 fn a_websocket_port_teaches_that_http_is_at_home() {
     let request = (Side::Client, b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".to_vec());
     let answer = (Side::Server, b"HTTP/1.1 101 Switching Protocols\r\n".to_vec());
