@@ -23,11 +23,15 @@ use crate::{
     },
     signal::{Detail, Method, SignalKind},
     text::Text,
+    time::Span,
 };
 
 /// The most that [`Dissector::held_bytes`] of a [`Session`] that is no link ever says: two lines, of which a growing buffer may
 /// hold twice as much, and the names.
 pub const HELD_BYTES_MAX: usize = 4 * (LINE_BYTES_MAX + 2) + 16 * 1024;
+
+/// A client registers within seconds; servers give it 20 to 37 (measured) before they close.
+const HELD: Span = Span::from_secs(15);
 
 /// Different names of one kind remembered until the server answers.
 const NAMES_PENDING_MAX: usize = 16;
@@ -298,6 +302,7 @@ impl Dissector for Session {
 
     fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
         self.state.settle_tls(context);
+        self.state.settle_registration(context);
         if let Some(link) = self.link.as_deref_mut().filter(|_| self.state.phase == Phase::Linked) {
             link.on_close(&mut server.links, context);
         }
@@ -368,6 +373,16 @@ impl State {
         let kind = if first == TLS_ALERT { SignalKind::TlsFailed } else { SignalKind::TlsHandshake };
         context.signal(kind, Detail::default());
         self.phase = Phase::Opaque;
+    }
+
+    /// A place taken for long without registering. ngIRCd closes such a connection without a word.
+    fn settle_registration(&self, context: &mut Context<'_>) {
+        let lasted = context.at.since(context.connection.opened);
+        let has_waited = matches!(self.phase, Phase::Registering | Phase::LinkOffered) && !self.is_refused;
+        if has_waited && lasted >= HELD {
+            context
+                .signal(SignalKind::ConnectionHeld, Detail { reason: Some("unregistered"), ..self.detail() });
+        }
     }
 
     /// Nobody answered the TLS hello with TLS.

@@ -100,6 +100,7 @@ impl State {
                 self.login(SignalKind::LoginSucceeded, Method::Sasl, account, Some(number), context);
             }
             902 | 904 | 905 => self.on_sasl_failed(number, context),
+            691 => context.signal(SignalKind::TlsFailed, self.detail()),
             // Also sent for an exchange that never began.
             906 if self.sasl.is_open => self.on_sasl_failed(number, context),
             263 | 400..=599 | 713 | 714 | 716 | 742 => self.on_rejected(number, message, context),
@@ -213,8 +214,9 @@ impl State {
     }
 
     /// Not registered in time. For a registered client it is a dead connection.
-    fn on_held(&self, context: &mut Context<'_>) {
+    fn on_held(&mut self, context: &mut Context<'_>) {
         if matches!(self.phase, Phase::Registering | Phase::LinkOffered) {
+            self.is_refused = true;
             let detail = Detail { reason: Some("timeout"), ..self.detail() };
             context.signal(SignalKind::ConnectionHeld, detail);
         }

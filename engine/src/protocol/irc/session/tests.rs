@@ -267,6 +267,24 @@ fn a_registration_timeout_is_a_held_connection() {
 }
 
 #[test]
+fn a_place_held_without_registering_is_told_where_the_server_says_nothing() {
+    let held = |seconds: u64, lines: &[&str]| {
+        let mut play = Play::new(connection(false));
+        play.connection.opened = Timestamp::from_secs(2).max(Timestamp::from_secs(100 - seconds));
+        play.all(&talk(lines));
+        let Play { connection, session, server, output, .. } = &mut play;
+        let at = Timestamp::from_secs(100);
+        session.on_close(server, &mut Context { at, connection, seed: 42, output });
+        output.signals.iter().map(summary).collect::<Vec<_>>()
+    };
+    assert_eq!(held(20, &["C: NICK a"]), ["connection.held unregistered"]);
+    assert_eq!(held(10, &["C: NICK a"]), Vec::<String>::new());
+    let said = "S: ERROR :Closing Link: 10.78.0.30 (Registration timed out)";
+    assert_eq!(held(40, &["C: NICK a", said]), ["connection.held timeout"]);
+    assert_eq!(held(40, &["C: NICK a", "S: :s 001 a :Welcome"]), ["login.succeeded registration 1"]);
+}
+
+#[test]
 fn an_ordinary_end_is_no_signal() {
     assert!(registered(&["C: QUIT :bye", "S: ERROR :Closing Link: 10.78.0.30 (Quit: bye)"]).is_empty());
     assert!(registered(&["C: QUIT :Excess Flood", "S: ERROR :\"Excess Flood\""]).is_empty());
