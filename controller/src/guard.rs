@@ -440,6 +440,7 @@ mod tests {
             protocol,
             ports: DefaultPorts { main: vec![10_333], ..DefaultPorts::default() },
             addresses: Vec::new(),
+            gateways: Vec::new(),
         };
         let services = vec![entry(Protocol::TeamTalk), entry(Protocol::Irc)];
         let configuration = Configuration { services, ..Configuration::default() };
