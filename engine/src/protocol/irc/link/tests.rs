@@ -195,6 +195,64 @@ fn a_channel_asked_for_again_may_be_older() {
 }
 
 #[test]
+fn an_older_channel_within_the_burst_is_a_rejoin() {
+    let lines = [
+        "C: :0HA SJOIN 1794000100 #war + :",
+        "S: :1HB SJOIN 1794000100 #war + :",
+        "S: :1HB SJOIN 1794000000 #war + :",
+    ];
+    assert_eq!(Play::new().say(&TS6).say(&lines).heard(), Vec::<String>::new());
+}
+
+#[test]
+fn clearing_a_channel_on_ts4_makes_it_one_second_older_and_no_more() {
+    let cleared = |timestamp: &str| {
+        let mut play = Play::new();
+        let greeting = ["C: PASS x :TS", "C: CAPAB :TS4", "C: SERVER alpha.test 1 :a", "S: CAPAB :TS4"];
+        play.say(&greeting).say(&[
+            "S: SERVER beta.test 1 :b",
+            "S: SVINFO 4 4 0 :1795000000",
+            "C: SVINFO 4 4 0 :1795000000",
+            "C: :alpha.test SJOIN 1794000000 #war + :",
+            "S: :beta.test SJOIN 1794000000 #war + :",
+            "C: PONG beta.test :alpha.test",
+            "S: PONG alpha.test :beta.test",
+            &format!("S: :beta.test SJOIN {timestamp} #war +z :*"),
+        ]);
+        play.heard()
+    };
+    assert_eq!(cleared("1793999999"), Vec::<String>::new());
+    assert_eq!(cleared("1793999998"), ["link.timestamp-backwards no-op"]);
+}
+
+#[test]
+fn a_squit_may_be_answered_in_the_askers_name() {
+    assert_eq!(ts6().say(&["S: :0HAAAAAAA SQUIT 1HB :maintenance"]).heard(), ["link.split"]);
+    assert_eq!(ts6().say(&["S: :0HAAAAAAA AWAY :x"]).heard(), ["link.fake-direction source"]);
+}
+
+#[test]
+fn operators_of_inspircd_may_override() {
+    let heard = |modes: &str| {
+        let mut play = Play::new();
+        play.say(&["C: CAPAB START 1205", "C: SERVER alpha.test AUTH:x 0 0HA :a", "S: CAPAB START 1205"])
+            .say(&[
+                "S: SERVER beta.test AUTH:y 0 1HB :b",
+                "C: :0HA BURST 1795000000",
+                "S: :1HB BURST 1795000000",
+                &format!("C: :0HA UID 0HAAAAAAA 1794000000 anna h h a 10.0.0.1 1794000000 {modes} :a"),
+                "C: :0HA FJOIN #war 1794000000 +nt :,0HAAAAAAA:0",
+                "C: :0HA ENDBURST",
+                "S: :1HB ENDBURST",
+                "C: :0HAAAAAAA FMODE #war 1794000000 +s",
+            ]);
+        play.heard()
+    };
+    assert_eq!(heard("+o"), Vec::<String>::new());
+    assert_eq!(heard("+i"), ["link.unopped-action mode"]);
+}
+
+#[test]
 fn ts3_introduces_by_nickname_and_judges_collisions() {
     let mut play = Play::new();
     play.say(&TS3).say(&[
