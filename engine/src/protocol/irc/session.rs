@@ -175,7 +175,7 @@ impl Session {
             let (Line::Complete(text) | Line::TooLong(text)) = line;
             state.on_client_line(line, server.is_gateway(context.connection.client), context);
             if state.phase == Phase::LinkOffered {
-                note_greeting(link, Side::Client, text, server, context);
+                note_greeting(link, Side::Client, text, context);
             }
         }
         self.on_link_bytes(Side::Client, input, server, context)
@@ -194,7 +194,7 @@ impl Session {
             let (Line::Complete(line) | Line::TooLong(line)) = line;
             state.on_server_line(line, server, context);
             if state.phase == Phase::LinkOffered {
-                note_greeting(link, Side::Server, line, server, context);
+                note_greeting(link, Side::Server, line, context);
             } else if state.phase == Phase::Unknown && is_link_line(line) {
                 self.begin_link();
             }
@@ -231,13 +231,7 @@ impl Session {
 }
 
 /// Takes a line of a handshake between servers, as long as the client's own reader splits them.
-fn note_greeting(
-    link: &mut Option<Box<Link>>,
-    side: Side,
-    line: &[u8],
-    server: &mut Server,
-    context: &mut Context<'_>,
-) {
+fn note_greeting(link: &mut Option<Box<Link>>, side: Side, line: &[u8], context: &mut Context<'_>) {
     let Ok(message) = Message::parse(line) else { return };
     let mut buffer = [0; 16];
     let message = message.in_capitals(&mut buffer);
@@ -249,7 +243,7 @@ fn note_greeting(
     });
     // An ERROR to a client that is no server is the client's reader's.
     if message.command != b"ERROR" {
-        link.on_greeting(side, &message, &mut server.links, context);
+        link.on_greeting(side, &message, context);
     }
 }
 

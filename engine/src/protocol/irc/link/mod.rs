@@ -4,8 +4,8 @@
 //! channels over and remove users at will. This module follows what both ends say and reports what no correct
 //! network would: the invariants of the TS protocols (ts3.txt, ts6.txt).
 //!
-//! Read downward: [`handshake`](mod@handshake) tells the dialect, `inflate` undoes compression, `dialect` gives each line its
-//! meaning as an `event`, `network` keeps the books, `judge` compares the two, [`collision`] and [`view`] say what
+//! Read downward: `handshake` tells the dialect, `inflate` undoes compression, `dialect` gives each line its
+//! meaning as an `event`, `network` keeps the books, `judge` compares the two, `collision` and `view` say what
 //! came of it. [`Links`] is what all links of one service share.
 //!
 //! What is not known is held against nobody: after a gap, when a link is picked up in the middle or when there is
@@ -279,7 +279,7 @@ impl Link {
             return;
         }
         if self.phase == Phase::Greeting || (self.phase == Phase::Greeted && message.command == b"ERROR") {
-            return self.on_greeting(side, &message, links, context);
+            return self.on_greeting(side, &message, context);
         }
         if self.phase == Phase::Greeted {
             self.open(links, context);
@@ -296,13 +296,7 @@ impl Link {
     }
 
     /// Takes a line before both sides have introduced themselves; the caller splits lines until then.
-    pub fn on_greeting(
-        &mut self,
-        side: Side,
-        message: &Message<'_>,
-        links: &mut Links,
-        context: &mut Context<'_>,
-    ) {
+    pub fn on_greeting(&mut self, side: Side, message: &Message<'_>, context: &mut Context<'_>) {
         match self.greeted[index(side)].take(message) {
             Step::Introduced => {
                 if side == self.peer_side || self.peer_side == Side::Server {
@@ -322,7 +316,6 @@ impl Link {
             }
             Step::Other => {}
         }
-        let _ = links;
     }
 
     /// The attempt was reported already, by the reader that found the link.
