@@ -3,6 +3,7 @@
 //! follow every flow; each runs alone, in turns, and the user and system time of the process is what counts.
 
 use std::{
+    env,
     fs::{self, File},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -78,7 +79,9 @@ fn build(root: &Path) -> Result<PathBuf> {
         .status()
         .context("cannot run cargo")?;
     ensure!(built.success(), "floodwall does not build");
-    Ok(root.join("target/release/floodwall"))
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |given| root.join(given));
+    Ok(target.join("release/floodwall"))
 }
 
 /// Runs a command once; answers the CPU time it took, as its parent is told.
