@@ -12,7 +12,10 @@ use std::{
     },
 };
 
-use floodwall_engine::{Engine, Packet, Side, Span, Timestamp, fragment::Reassembler};
+use floodwall_engine::{
+    Engine, Packet, Side, Span, Timestamp,
+    fragment::{Passage, Reassembler},
+};
 use floodwall_wire::{
     Class, Judgement, Observation, Reason, Verdict,
     frame::{self, Fragment, Headers},
@@ -203,7 +206,7 @@ impl Wall {
         let window = SliceWindow::new(frame.bytes);
         let Ok(headers) = frame::walk(&window) else {
             self.tally.count_undecoded();
-            self.handle_fragment(frame, Verdict::Pass);
+            self.handle_fragment(frame, None);
             return self.carry_out();
         };
         let is_fragment = headers.fragment == Fragment::First;
@@ -211,9 +214,9 @@ impl Wall {
         if judgement.is_guarded() {
             self.tally.count_arriving(frame, headers.source, &judgement);
             if is_fragment {
-                self.handle_fragment(frame, judgement.verdict());
+                self.handle_fragment(frame, Some(Passage::Arriving(judgement)));
             }
-            if !is_fragment || judgement.verdict() == Verdict::Drop {
+            if !is_fragment || judgement.reason.is_shape() {
                 self.engine.handle_packet(&Packet::arriving(frame.at, frame.bytes, &headers, &judgement));
             }
         } else {
@@ -227,7 +230,7 @@ impl Wall {
             self.heard_server = true;
             let Observation { service, class, .. } = observation;
             if is_fragment {
-                self.handle_fragment(frame, Verdict::Pass);
+                self.handle_fragment(frame, Some(Passage::Departing(observation)));
             } else {
                 self.engine.handle_packet(&Packet::departing(
                     frame.at,

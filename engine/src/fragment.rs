@@ -8,7 +8,7 @@
 //! each for at most `PATIENCE`. When full, the packet longest in pieces goes; a piece beyond its packet's bound
 //! gives the packet up. Each piece is charged `PIECE_BYTES` more than it has, so tiny ones cost what they take.
 
-use floodwall_wire::{Address, Verdict, frame, window::SliceWindow};
+use floodwall_wire::{Address, Judgement, Observation, frame, window::SliceWindow};
 
 use crate::{
     bounded::BoundedMap,
@@ -30,7 +30,33 @@ const PACKET_BYTES_MAX: usize = 65_535;
 
 const ETHERNET_BYTES: usize = 14;
 const IPV6_HEADER_BYTES: usize = 40;
+const IPV6_HOP_BY_HOP: u8 = 0;
+const IPV6_ROUTING: u8 = 43;
 const IPV6_FRAGMENT: u8 = 44;
+const IPV6_DESTINATION: u8 = 60;
+const FRAGMENT_HEADER_BYTES: usize = 8;
+/// Headers in front of the fragment header, as many as the gate walks.
+const EXTENSION_HEADERS_MAX: usize = 8;
+
+/// What the gate made of a packet's first fragment, which alone has the ports.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Passage {
+    /// It came to a guarded service.
+    Arriving(Judgement),
+    /// A guarded service sent it.
+    Departing(Observation),
+}
+
+impl Passage {
+    /// Whether the piece breaks the protocol's shape: the gate drops it, and the server would not have read it either.
+    /// Whatever else is dropped is put together and says so, like a packet in one piece.
+    const fn is_lost(&self) -> bool {
+        match self {
+            Self::Arriving(judgement) => judgement.reason.is_shape(),
+            Self::Departing(_) => false,
+        }
+    }
+}
 
 /// What became of a frame.
 #[derive(Debug, Eq, PartialEq)]
@@ -50,6 +76,8 @@ pub struct Reassembled {
     pub frame: Vec<u8>,
     /// Fragments overlapped with different bytes.
     pub has_conflict: bool,
+    /// What the gate made of the first fragment; `None` if no guarded service is concerned.
+    pub passage: Option<Passage>,
 }
 
 /// Packets in pieces.
@@ -75,6 +103,8 @@ struct Pieces {
     pieces: Vec<(usize, Vec<u8>)>,
     /// Ethernet and IP headers, from the first fragment.
     head: Vec<u8>,
+    /// What the gate made of the first fragment.
+    passage: Option<Passage>,
     /// Where the last fragment ends.
     end: Option<usize>,
     bytes: usize,
@@ -99,8 +129,8 @@ impl Reassembler {
         Self { packets: BoundedMap::new(PACKETS_MAX, seed), bytes: 0, given_up: 0 }
     }
 
-    /// Takes a frame and what the gate said of it: of a packet that lost a piece nothing arrives.
-    pub fn handle_frame(&mut self, frame: &[u8], verdict: Verdict, now: Timestamp) -> Outcome {
+    /// Takes a frame and what the gate made of it, if it has ports and they are guarded.
+    pub fn handle_frame(&mut self, frame: &[u8], passage: Option<Passage>, now: Timestamp) -> Outcome {
         let Some(fragment) = Fragment::parse(frame) else {
             return Outcome::Whole;
         };
@@ -124,10 +154,10 @@ impl Reassembler {
             return Outcome::Waiting;
         };
         let before = pieces.bytes;
-        if verdict == Verdict::Drop {
+        if passage.is_some_and(|passage| passage.is_lost()) {
             pieces.spoil();
         }
-        pieces.take(fragment);
+        pieces.take(fragment, passage);
         let after = pieces.bytes;
         let is_complete = pieces.is_complete();
         self.bytes = self.bytes.saturating_sub(before).saturating_add(after);
@@ -175,7 +205,7 @@ impl Pieces {
         *self = Self { is_spoilt: true, since: self.since, bytes: PIECE_BYTES, ..Self::default() };
     }
 
-    fn take(&mut self, fragment: Fragment<'_>) {
+    fn take(&mut self, fragment: Fragment<'_>, passage: Option<Passage>) {
         if self.is_spoilt {
             return;
         }
@@ -195,6 +225,7 @@ impl Pieces {
         if fragment.offset == 0 && self.head.is_empty() {
             self.bytes = self.bytes.saturating_add(fragment.head.len());
             self.head = fragment.head;
+            self.passage = passage;
         }
         self.fill(fragment.offset, end, fragment.payload);
     }
@@ -249,7 +280,7 @@ impl Pieces {
             frame.extend_from_slice(bytes);
         }
         state_length(&mut frame);
-        Reassembled { frame, has_conflict: self.has_conflict }
+        Reassembled { frame, has_conflict: self.has_conflict, passage: self.passage }
     }
 }
 
@@ -276,7 +307,7 @@ impl<'a> Fragment<'a> {
         // Cheap first: nearly every frame is whole.
         match version {
             4 if u16_at(packet, 6)? & 0x3fff != 0 => Self::parse_ipv4(packet.get(..bytes as usize)?),
-            6 if *packet.get(6)? == IPV6_FRAGMENT => Self::parse_ipv6(packet.get(..bytes as usize)?),
+            6 if is_extended(*packet.get(6)?) => Self::parse_ipv6(packet.get(..bytes as usize)?),
             _ => None,
         }
     }
@@ -307,13 +338,14 @@ impl<'a> Fragment<'a> {
         })
     }
 
-    /// The fragment header straight after the fixed one: what stands between them is nothing a client of a
-    /// guarded service sends, and such packets pass the gate unread.
+    /// RFC 8200 section 4.5: headers for routers on the way may stand before the fragment header, and stay in front of
+    /// what is put together.
     fn parse_ipv6(packet: &'a [u8]) -> Option<Self> {
-        let fixed = packet.get(..IPV6_HEADER_BYTES)?;
-        let header = packet.get(IPV6_HEADER_BYTES..IPV6_HEADER_BYTES + 8)?;
+        let (names_next, at) = find_fragment_header(packet)?;
+        let unfragmented = packet.get(..at)?;
+        let header = packet.get(at..)?.first_chunk::<FRAGMENT_HEADER_BYTES>()?;
         let field = u16_at(header, 2)?;
-        let payload = packet.get(IPV6_HEADER_BYTES + 8..)?;
+        let payload = packet.get(at.checked_add(FRAGMENT_HEADER_BYTES)?..)?;
         let is_last = field & 1 == 0;
         // RFC 6946: a fragment header on a packet in one piece, which the gate's walk reads as it is.
         if is_last && field & 0xfff8 == 0 {
@@ -325,8 +357,8 @@ impl<'a> Fragment<'a> {
         let protocol = *header.first()?;
         let mut head = vec![0; 12];
         head.extend([0x86, 0xdd]);
-        head.extend_from_slice(fixed);
-        *head.get_mut(ETHERNET_BYTES + 6)? = protocol;
+        head.extend_from_slice(unfragmented);
+        *head.get_mut(ETHERNET_BYTES.checked_add(names_next)?)? = protocol;
         Some(Self {
             key: Key {
                 source: Address::from_v6(u64_at(packet, 8)?, u64_at(packet, 16)?),
@@ -340,6 +372,29 @@ impl<'a> Fragment<'a> {
             head,
         })
     }
+}
+
+/// Whether a fragment header follows, or may follow behind others.
+const fn is_extended(next: u8) -> bool {
+    matches!(next, IPV6_FRAGMENT | IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_DESTINATION)
+}
+
+/// Where the fragment header stands, and where the byte that announces it.
+fn find_fragment_header(packet: &[u8]) -> Option<(usize, usize)> {
+    let (mut names_next, mut at) = (6, IPV6_HEADER_BYTES);
+    for _ in 0..=EXTENSION_HEADERS_MAX {
+        let next = *packet.get(names_next)?;
+        if next == IPV6_FRAGMENT {
+            return Some((names_next, at));
+        }
+        if !is_extended(next) {
+            return None;
+        }
+        let eights = usize::from(*packet.get(at.checked_add(1)?)?).checked_add(1)?;
+        names_next = at;
+        at = at.checked_add(eights.checked_mul(8)?)?;
+    }
+    None
 }
 
 /// All but the last are multiples of eight bytes, and none is empty.

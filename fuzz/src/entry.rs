@@ -7,14 +7,14 @@
 
 use floodwall_engine::{
     Configuration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
-    fragment::{Outcome, Reassembler},
+    fragment::{Outcome, Passage, Reassembler},
     limits::{FLOW_BYTES_MAX, LINKS_ENTRIES_MAX},
     packet::Body,
     protocol::{Connection, Progress},
     stream::{Event, Readers, Streams},
 };
 use floodwall_wire::{
-    Address, Class, Judgement, Reason, Verdict,
+    Address, Class, Judgement, Reason,
     frame::{self, TcpHeader, tcp_flags},
     tables::Standing,
     window::SliceWindow,
@@ -157,8 +157,8 @@ pub(crate) fn engine(bytes: &[u8]) {
     for (header, frame) in Steps::<2>(bytes) {
         let [control, pause] = header;
         now = now + Span::from_millis(u64::from(pause) * 50);
-        let verdict = if control & 4 == 0 { Verdict::Pass } else { Verdict::Drop };
-        let whole = reassembler.handle_frame(frame, verdict, now);
+        let dropped = Passage::Arriving(judgement_of(Reason::ShapeHeader, frame));
+        let whole = reassembler.handle_frame(frame, (control & 4 != 0).then_some(dropped), now);
         match &whole {
             Outcome::Whole => handle_frame(&mut engine, frame, control, now),
             Outcome::Complete(reassembled) => handle_frame(&mut engine, &reassembled.frame, control, now),
@@ -176,13 +176,16 @@ fn handle_frame(engine: &mut Engine, frame: &[u8], control: u8, now: Timestamp) 
     let packet = if control & 1 == 0 {
         let reasons = [Reason::Admitted, Reason::StandingStranger, Reason::ShapeHeader, Reason::BanAddress];
         let reason = reasons[usize::from(control >> 3) % reasons.len()];
-        let judgement =
-            Judgement { reason, service: 0, class, standing: Standing::Stranger, bytes: frame.len() as u32 };
-        Packet::arriving(now, frame, &headers, &judgement)
+        Packet::arriving(now, frame, &headers, &judgement_of(reason, frame))
     } else {
         Packet::departing(now, frame, &headers, 0, class)
     };
     engine.handle_packet(&packet);
+}
+
+fn judgement_of(reason: Reason, frame: &[u8]) -> Judgement {
+    let bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    Judgement { reason, service: 0, class: Class::TcpPayload, standing: Standing::Stranger, bytes }
 }
 
 /// Nothing that leaves the engine carries control characters, and everything is bounded.

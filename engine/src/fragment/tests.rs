@@ -1,4 +1,5 @@
 use super::*;
+use floodwall_wire::{Class, Reason, tables::Standing};
 use proptest::prelude::*;
 
 fn at(secs: u64) -> Timestamp {
@@ -39,6 +40,17 @@ fn fragment_v6(identification: u32, offset: usize, more: bool, payload: &[u8]) -
     frame
 }
 
+/// What the gate makes of a first fragment too short for its headers.
+fn dropped() -> Passage {
+    Passage::Arriving(Judgement {
+        reason: Reason::ShapeHeader,
+        service: 0,
+        class: Class::Fragment,
+        standing: Standing::Stranger,
+        bytes: 0,
+    })
+}
+
 /// The payload of what came out, by the same walk that the gate does.
 fn payload_of(outcome: Outcome) -> (Vec<u8>, bool) {
     let Outcome::Complete(reassembled) = outcome else {
@@ -56,8 +68,8 @@ fn payload_of(outcome: Outcome) -> (Vec<u8>, bool) {
 fn a_whole_frame_is_none_of_its_business() {
     let mut reassembler = Reassembler::new(1);
     let frame = fragment_v4(1, 0, false, &packet(b"whole"));
-    assert_eq!(reassembler.handle_frame(&frame, Verdict::Pass, at(0)), Outcome::Whole);
-    assert_eq!(reassembler.handle_frame(b"short", Verdict::Pass, at(0)), Outcome::Whole);
+    assert_eq!(reassembler.handle_frame(&frame, None, at(0)), Outcome::Whole);
+    assert_eq!(reassembler.handle_frame(b"short", None, at(0)), Outcome::Whole);
     assert_eq!(reassembler.held(), (0, 0));
 }
 
@@ -71,15 +83,13 @@ fn pieces_in_any_order_make_the_packet_in_both_families() {
         let mut last = Outcome::Whole;
         for index in order {
             let (from, to, more) = cuts[index];
-            last =
-                reassembler.handle_frame(&fragment_v4(7, from, more, &whole[from..to]), Verdict::Pass, at(0));
+            last = reassembler.handle_frame(&fragment_v4(7, from, more, &whole[from..to]), None, at(0));
         }
         assert_eq!(payload_of(last), (bytes.clone(), false));
         let mut last = Outcome::Whole;
         for index in order {
             let (from, to, more) = cuts[index];
-            last =
-                reassembler.handle_frame(&fragment_v6(7, from, more, &whole[from..to]), Verdict::Pass, at(0));
+            last = reassembler.handle_frame(&fragment_v6(7, from, more, &whole[from..to]), None, at(0));
         }
         assert_eq!(payload_of(last), (bytes.clone(), false));
         assert_eq!(reassembler.held(), (0, 0));
@@ -92,21 +102,39 @@ fn the_first_copy_wins_and_a_different_one_is_told() {
     let mut other = whole.clone();
     other[20] ^= 0xff;
     let mut reassembler = Reassembler::new(1);
-    reassembler.handle_frame(&fragment_v4(1, 16, false, &whole[16..]), Verdict::Pass, at(0));
-    reassembler.handle_frame(&fragment_v4(1, 16, false, &whole[16..]), Verdict::Pass, at(0));
-    reassembler.handle_frame(&fragment_v4(1, 16, false, &other[16..]), Verdict::Pass, at(0));
-    let outcome = reassembler.handle_frame(&fragment_v4(1, 0, true, &whole[..16]), Verdict::Pass, at(0));
+    reassembler.handle_frame(&fragment_v4(1, 16, false, &whole[16..]), None, at(0));
+    reassembler.handle_frame(&fragment_v4(1, 16, false, &whole[16..]), None, at(0));
+    reassembler.handle_frame(&fragment_v4(1, 16, false, &other[16..]), None, at(0));
+    let outcome = reassembler.handle_frame(&fragment_v4(1, 0, true, &whole[..16]), None, at(0));
     assert_eq!(payload_of(outcome), (whole[8..].to_vec(), true));
 }
 
 #[test]
-fn a_packet_of_which_the_gate_dropped_a_piece_never_arrives() {
+fn headers_for_routers_stay_in_front() {
+    let whole = packet(b"behind two headers");
+    let pieces = [(0, &whole[..16]), (16, &whole[16..])].map(|(offset, payload)| {
+        let mut frame = fragment_v6(3, offset, offset == 0, payload);
+        frame[20] = IPV6_HOP_BY_HOP;
+        let extensions = [IPV6_DESTINATION, 0, 1, 4, 0, 0, 0, 0, IPV6_FRAGMENT, 0, 1, 4, 0, 0, 0, 0];
+        frame.splice(54..54, extensions);
+        let bytes = (frame.len() - 54) as u16;
+        frame[18..20].copy_from_slice(&bytes.to_be_bytes());
+        frame
+    });
+    let mut reassembler = Reassembler::new(1);
+    assert_eq!(reassembler.handle_frame(&pieces[1], None, at(0)), Outcome::Waiting);
+    let outcome = reassembler.handle_frame(&pieces[0], None, at(0));
+    assert_eq!(payload_of(outcome), (b"behind two headers".to_vec(), false));
+}
+
+#[test]
+fn a_packet_of_which_a_piece_breaks_the_shape_never_arrives() {
     let whole = packet(&[7; 40]);
     let mut reassembler = Reassembler::new(1);
-    reassembler.handle_frame(&fragment_v4(1, 0, true, &whole[..16]), Verdict::Drop, at(0));
-    let outcome = reassembler.handle_frame(&fragment_v4(1, 16, false, &whole[16..]), Verdict::Pass, at(0));
+    reassembler.handle_frame(&fragment_v4(1, 0, true, &whole[..16]), Some(dropped()), at(0));
+    let outcome = reassembler.handle_frame(&fragment_v4(1, 16, false, &whole[16..]), None, at(0));
     assert_eq!(outcome, Outcome::Waiting);
-    let outcome = reassembler.handle_frame(&fragment_v4(1, 0, true, &whole[..16]), Verdict::Pass, at(1));
+    let outcome = reassembler.handle_frame(&fragment_v4(1, 0, true, &whole[..16]), None, at(1));
     assert_eq!(outcome, Outcome::Waiting);
 }
 
@@ -114,22 +142,19 @@ fn a_packet_of_which_the_gate_dropped_a_piece_never_arrives() {
 fn what_waits_too_long_is_given_up() {
     let whole = packet(&[7; 40]);
     let mut reassembler = Reassembler::new(1);
-    reassembler.handle_frame(&fragment_v4(1, 0, true, &whole[..16]), Verdict::Pass, at(0));
-    let outcome = reassembler.handle_frame(&fragment_v4(1, 16, false, &whole[16..]), Verdict::Pass, at(31));
+    reassembler.handle_frame(&fragment_v4(1, 0, true, &whole[..16]), None, at(0));
+    let outcome = reassembler.handle_frame(&fragment_v4(1, 16, false, &whole[16..]), None, at(31));
     assert_eq!((outcome, reassembler.given_up()), (Outcome::Waiting, 1));
 }
 
 #[test]
 fn contradicting_ends_and_overlong_packets_are_given_up() {
     let mut reassembler = Reassembler::new(1);
-    reassembler.handle_frame(&fragment_v4(1, 16, false, &[1; 8]), Verdict::Pass, at(0));
-    reassembler.handle_frame(&fragment_v4(1, 32, true, &[1; 8]), Verdict::Pass, at(0));
-    assert_eq!(
-        reassembler.handle_frame(&fragment_v4(1, 0, true, &[1; 16]), Verdict::Pass, at(0)),
-        Outcome::Waiting
-    );
+    reassembler.handle_frame(&fragment_v4(1, 16, false, &[1; 8]), None, at(0));
+    reassembler.handle_frame(&fragment_v4(1, 32, true, &[1; 8]), None, at(0));
+    assert_eq!(reassembler.handle_frame(&fragment_v4(1, 0, true, &[1; 16]), None, at(0)), Outcome::Waiting);
     let long = fragment_v4(2, 0xfff8, true, &[1; 64]);
-    assert_eq!(reassembler.handle_frame(&long, Verdict::Pass, at(0)), Outcome::Waiting);
+    assert_eq!(reassembler.handle_frame(&long, None, at(0)), Outcome::Waiting);
     let (packets, bytes) = reassembler.held();
     assert_eq!((packets, bytes), (2, 2 * PIECE_BYTES), "remembered as spoilt");
 }
@@ -139,13 +164,13 @@ fn floods_of_pieces_stay_within_the_bounds() {
     let mut reassembler = Reassembler::new(1);
     for n in 0..20_000u32 {
         let frame = fragment_v4((n % 3_000) as u16, 8 * (n as usize / 3_000 * 2), true, &[1; 8]);
-        reassembler.handle_frame(&frame, Verdict::Pass, at(0));
+        reassembler.handle_frame(&frame, None, at(0));
     }
     let (packets, bytes) = reassembler.held();
     assert!(packets <= PACKETS_MAX && bytes <= PACKETS_MAX * PIECES_MAX * 2 * PIECE_BYTES);
     for n in 0..20_000u32 {
         let frame = fragment_v4((n / 40) as u16, 1_408 * (n as usize % 40), true, &[1; 1_400]);
-        reassembler.handle_frame(&frame, Verdict::Pass, at(1));
+        reassembler.handle_frame(&frame, None, at(1));
         assert!(reassembler.held().1 <= BYTES_MAX + 2_048);
     }
     assert!(reassembler.given_up() > 0);
@@ -160,7 +185,7 @@ proptest! {
         let mut reassembler = Reassembler::new(1);
         for (id, offset, more, bytes, byte) in frames {
             let frame = fragment_v4(id, offset * 8, more, &vec![byte; bytes]);
-            if let Outcome::Complete(whole) = reassembler.handle_frame(&frame, Verdict::Pass, at(0)) {
+            if let Outcome::Complete(whole) = reassembler.handle_frame(&frame, None, at(0)) {
                 prop_assert!(whole.frame.len() <= PACKET_BYTES_MAX + 100);
             }
             prop_assert!(reassembler.held().1 <= 4 * (PACKET_BYTES_MAX + (PIECES_MAX + 1) * PIECE_BYTES * 2));
@@ -194,7 +219,7 @@ proptest! {
         for (from, to) in all {
             let is_whole = (from, to) == (0, whole.len());
             let frame = fragment_v6(9, from, to < whole.len(), &whole[from..to]);
-            let outcome = reassembler.handle_frame(&frame, Verdict::Pass, at(0));
+            let outcome = reassembler.handle_frame(&frame, None, at(0));
             prop_assert_eq!(outcome == Outcome::Whole, is_whole);
             if is_whole {
                 return Ok(());
