@@ -1,7 +1,7 @@
 //! A map that cannot grow beyond its capacity and forgets what was longest untouched.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, VecDeque},
     hash::Hash,
 };
 
@@ -66,25 +66,23 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
         may_go: impl Fn(&V) -> bool,
         gone: impl FnOnce(K, V),
     ) -> Option<&mut V> {
-        if self.entries.len() >= self.capacity && !self.entries.contains_key(key) {
-            match self.evict(may_go) {
-                Some((old_key, old)) => gone(old_key, old),
-                None => {
-                    self.refused = self.refused.saturating_add(1);
-                    return None;
+        // Nearly always it is there: the way of the packet must not pay for what only newcomers need.
+        if !self.entries.contains_key(key) {
+            if self.entries.len() >= self.capacity {
+                match self.evict(may_go) {
+                    Some((old_key, old)) => gone(old_key, old),
+                    None => {
+                        self.refused = self.refused.saturating_add(1);
+                        return None;
+                    }
                 }
             }
+            self.compact_queue();
+            self.queue.push_back((key.clone(), now));
+            let held = self.entries.entry(key.clone()).insert_entry(Held { value: make(), touched: now });
+            return Some(&mut held.into_mut().value);
         }
-        self.compact_queue();
-        let held = match self.entries.entry(key.clone()) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                self.queue.push_back((key.clone(), now));
-                entry.insert(Held { value: make(), touched: now })
-            }
-        };
-        held.touched = now;
-        Some(&mut held.value)
+        self.touch(key, now)
     }
 
     /// Takes `key` out.

@@ -78,6 +78,18 @@ struct Person {
     grace_until: Timestamp,
 }
 
+impl Person {
+    /// Whether it is limited for as long as the rule would limit it.
+    fn is_limited(&self, now: Timestamp, rule: &Rule) -> bool {
+        is_fresh(self.limited_until, now, rule.duration)
+    }
+
+    /// Whether somebody has logged in with a password of their own.
+    fn behaves_well(&self, now: Timestamp) -> bool {
+        self.logged_in_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
+    }
+}
+
 /// Somebody logged in on one connection.
 #[derive(Debug)]
 struct LoggedIn {
@@ -117,8 +129,8 @@ impl Decisions {
 
     /// The higher of a service's levels.
     pub fn level(&self, service: u8) -> Level {
-        let alarm = |front| self.levels.get(&(service, front)).map_or(Level::Normal, |alarm| alarm.level);
-        Front::ALL.into_iter().map(alarm).max().unwrap_or_default()
+        let own = self.levels.iter().filter(|((owner, _), _)| *owner == service);
+        own.map(|(_, alarm)| alarm.level).max().unwrap_or_default()
     }
 
     /// Bans that became limits because there were too many.
@@ -225,7 +237,7 @@ impl Decisions {
     pub fn handle_finding(
         &mut self,
         rule: &Rule,
-        finding: Finding,
+        finding: &Finding<'_>,
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) {
@@ -233,65 +245,53 @@ impl Decisions {
             return;
         }
         let by_address = matches!(finding.subject, Subject::Address(_) | Subject::Session(_));
-        if by_address
-            && (self.is_spared(rule, &finding.signal) || self.is_limited_already(rule, &finding.signal))
-        {
+        if by_address && self.is_settled(rule, finding.signal) {
             return;
         }
-        let explanation = explain(rule, &finding);
         match rule.action {
             Action::Note => commands.push(Command::Note {
                 address: by_address.then_some(finding.signal.address),
                 notify: rule.notify.clone(),
-                explanation,
+                explanation: explain(rule, finding),
             }),
             Action::RaiseLevel => {
-                self.raise_level(rule, &finding, &explanation, commands);
-                self.sanction_contributors(rule, &finding, &explanation, ledger, commands);
+                self.raise_level(rule, finding, commands);
+                self.sanction_contributors(rule, finding, ledger, commands);
             }
             Action::Limit | Action::Reset | Action::Ban if by_address => {
                 self.sanction(
                     rule,
                     finding.signal.address,
                     finding.signal.flow,
-                    explanation,
+                    explain(rule, finding),
                     ledger,
                     commands,
                 );
             }
             Action::Limit | Action::Reset | Action::Ban => {
-                if !self.ban_rotating_network(rule, &finding, &explanation, ledger, commands) {
-                    self.sanction_contributors(rule, &finding, &explanation, ledger, commands);
+                if !self.ban_rotating_network(rule, finding, ledger, commands) {
+                    self.sanction_contributors(rule, finding, ledger, commands);
                 }
             }
         }
     }
 
-    /// Whether the rule would only limit, and the address is limited for long enough: asked before anything is put into
-    /// words, because a flood asks it with every packet.
-    fn is_limited_already(&self, rule: &Rule, signal: &Signal) -> bool {
-        let limited_until = self.people.get(&signal.address).map(|person| person.limited_until);
-        rule.action == Action::Limit
-            && limited_until.is_some_and(|until| is_fresh(until, signal.at, rule.duration))
+    /// Whether nothing is to be done, asked before anything is put into words because a flood asks it with every packet:
+    /// the rule would only limit, and the address is limited for long enough; a rule for alarmed times is for
+    /// strangers; and what a forger can do in somebody's name costs nobody who is known or has a session anything.
+    fn is_settled(&self, rule: &Rule, signal: &Signal) -> bool {
+        let Some(person) = self.people.get(&signal.address) else {
+            return false;
+        };
+        let is_limited = rule.action == Action::Limit && person.is_limited(signal.at, rule);
+        let is_known = person.behaves_well(signal.at);
+        let is_forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
+        let is_somebody = is_known || !person.sessions.is_empty();
+        is_limited || (is_known && rule.level > Level::Normal) || (is_forgeable && is_somebody)
     }
 
-    /// A rule for alarmed times is for strangers; and what a forger can do in somebody's name costs nobody who
-    /// is known or has a session anything.
-    fn is_spared(&self, rule: &Rule, signal: &Signal) -> bool {
-        let known = self.behaves_well(&signal.address, signal.at);
-        let forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
-        let has_session = self.people.get(&signal.address).is_some_and(|person| !person.sessions.is_empty());
-        (known && rule.level > Level::Normal) || (forgeable && (known || has_session))
-    }
-
-    fn raise_level(
-        &mut self,
-        rule: &Rule,
-        finding: &Finding,
-        explanation: &Explanation,
-        commands: &mut Vec<Command>,
-    ) {
-        let signal = &finding.signal;
+    fn raise_level(&mut self, rule: &Rule, finding: &Finding<'_>, commands: &mut Vec<Command>) {
+        let signal = finding.signal;
         let front = match signal.kind.evidence() {
             EvidenceClass::Spoofable => Front::Udp,
             EvidenceClass::Acknowledged => Front::Tcp,
@@ -310,7 +310,7 @@ impl Decisions {
                 front,
                 level: Level::Attack,
                 at: signal.at,
-                explanation: Some(explanation.clone()),
+                explanation: Some(explain(rule, finding)),
             });
         }
     }
@@ -319,8 +319,7 @@ impl Decisions {
     fn sanction_contributors(
         &mut self,
         rule: &Rule,
-        finding: &Finding,
-        explanation: &Explanation,
+        finding: &Finding<'_>,
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) {
@@ -333,12 +332,16 @@ impl Decisions {
             }
             if *count >= CONTRIBUTIONS_PLAIN {
                 self.suspects.remove(address);
-                self.sanction(rule, *address, None, explanation.clone(), ledger, commands);
+                let limits = matches!(rule.action, Action::Limit | Action::RaiseLevel);
+                if limits && self.people.get(address).is_some_and(|person| person.is_limited(now, rule)) {
+                    continue;
+                }
+                self.sanction(rule, *address, None, explain(rule, finding), ledger, commands);
             } else if !is_neighbourhood && self.suspects.len() < SUBJECTS_MAX {
                 self.suspects.entry(*address).or_insert_with(|| Suspect {
                     since: now,
                     duration: rule.duration,
-                    explanation: explanation.clone(),
+                    explanation: explain(rule, finding),
                 });
             }
         }
@@ -346,20 +349,18 @@ impl Decisions {
 
     /// Somebody who has logged in with a password of their own.
     fn behaves_well(&self, address: &Address, now: Timestamp) -> bool {
-        let person = self.people.get(address);
-        person.and_then(|person| person.logged_in_at).is_some_and(|at| now.since(at) < KNOWN_FOR)
+        self.people.get(address).is_some_and(|person| person.behaves_well(now))
     }
 
     /// Many addresses of one /64, none of them anybody's: one host that has them all.
     fn ban_rotating_network(
         &mut self,
         rule: &Rule,
-        finding: &Finding,
-        explanation: &Explanation,
+        finding: &Finding<'_>,
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) -> bool {
-        let Subject::Prefix(network) = finding.subject else {
+        let Subject::Prefix(network) = *finding.subject else {
             return false;
         };
         let now = finding.signal.at;
@@ -369,7 +370,7 @@ impl Decisions {
             && self.good_networks.get(&network).is_none_or(|at| now.since(*at) > KNOWN_FOR);
         if rotating {
             let subject = Prefix::network64(network);
-            self.ban(rule, subject, network, explanation.clone(), ledger, commands);
+            self.ban(rule, subject, network, explain(rule, finding), ledger, commands);
         }
         rotating
     }
@@ -537,7 +538,7 @@ fn is_fresh(limited_until: Timestamp, now: Timestamp, duration: Span) -> bool {
     limited_until.since(now).as_nanos() > duration.as_nanos() / 2
 }
 
-fn explain(rule: &Rule, finding: &Finding) -> Explanation {
+fn explain(rule: &Rule, finding: &Finding<'_>) -> Explanation {
     Explanation {
         rule: rule.id.clone(),
         why: rule.why.clone(),

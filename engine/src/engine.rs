@@ -3,10 +3,7 @@
 //! A packet goes in with its time ([`Engine::handle_packet`]), commands come out ([`Engine::next_command`]);
 //! between them lie stream → protocol → signal → rule → decision → ledger.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt,
-};
+use std::{collections::VecDeque, fmt};
 
 use floodwall_wire::Address;
 
@@ -72,8 +69,10 @@ pub struct Engine {
     evaluations: Vec<Evaluation>,
     decisions: Decisions,
     ledger: Ledger,
-    signals: BTreeMap<SignalKind, u64>,
-    fired: BTreeMap<RuleId, Fired>,
+    /// By kind.
+    signals: Vec<u64>,
+    /// By service and rule.
+    fired: Vec<Vec<Fired>>,
     commands: VecDeque<Command>,
     /// The signals of the last call, where somebody wants to see them.
     watched: Option<Vec<Signal>>,
@@ -92,9 +91,9 @@ impl Engine {
             rules: services.iter().map(|service| service.rules.clone()).collect(),
             conversations: Conversations::new(&services, seed),
             decisions: Decisions::new(seed),
-            ledger: Ledger::default(),
-            signals: BTreeMap::new(),
-            fired: BTreeMap::new(),
+            ledger: Ledger::new(seed),
+            signals: vec![0; SignalKind::ALL.len()],
+            fired: services.iter().map(|service| vec![Fired::default(); service.rules.len()]).collect(),
             commands: VecDeque::new(),
             watched: None,
             housekeeping_at: Timestamp::EPOCH,
@@ -197,8 +196,11 @@ impl Engine {
                 Turn::Over(flow) => Command::Follow { flow },
             });
         }
-        let output = std::mem::take(&mut self.conversations.output);
-        for (service, owner, fact) in output.facts {
+        if self.conversations.output.is_empty() {
+            return;
+        }
+        let mut output = std::mem::take(&mut self.conversations.output);
+        for (service, owner, fact) in output.facts.drain(..) {
             self.commands.push_back(match fact {
                 Fact::UserBound { user_id } => Command::BindUser { service, user_id, owner },
                 Fact::UserFreed { user_id } => Command::FreeUser { service, user_id },
@@ -207,9 +209,12 @@ impl Engine {
         for signal in &output.signals {
             self.handle_signal(signal);
         }
-        if let Some(watched) = &mut self.watched {
-            watched.extend(output.signals);
+        match &mut self.watched {
+            Some(watched) => watched.append(&mut output.signals),
+            None => output.signals.clear(),
         }
+        // Given back for its room: most packets say something.
+        self.conversations.output = output;
     }
 
     /// From now on signals can be taken after each call; they are kept only if they are.
@@ -223,8 +228,9 @@ impl Engine {
     }
 
     fn handle_signal(&mut self, signal: &Signal) {
-        let tally = self.signals.entry(signal.kind).or_default();
-        *tally = tally.saturating_add(1);
+        if let Some(tally) = self.signals.get_mut(signal.kind as usize) {
+            *tally = tally.saturating_add(1);
+        }
         // What a banned source still does in a capture would not have reached the server: it is reported, but
         // moves no rule.
         if self.ledger.ban_of(signal.address, signal.at).is_some() {
@@ -236,15 +242,14 @@ impl Engine {
         if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))
         {
             let level = self.decisions.level(signal.service);
-            for finding in evaluation.handle_signal(rules, signal, level) {
-                let Some(rule) = rules.get(finding.rule) else {
-                    continue;
-                };
-                let fired = self.fired.entry(rule.id.clone()).or_default();
-                let counter = if rule.shadow { &mut fired.shadowed } else { &mut fired.fired };
-                *counter = counter.saturating_add(1);
-                self.decisions.handle_finding(rule, finding, &mut self.ledger, &mut commands);
-            }
+            let Self { decisions, ledger, fired, .. } = self;
+            evaluation.handle_signal(rules, signal, level, |rule, finding| {
+                if let Some(fired) = fired.get_mut(service).and_then(|all| all.get_mut(finding.rule)) {
+                    let counter = if rule.shadow { &mut fired.shadowed } else { &mut fired.fired };
+                    *counter = counter.saturating_add(1);
+                }
+                decisions.handle_finding(rule, &finding, ledger, &mut commands);
+            });
         }
         self.commands.extend(commands);
     }
@@ -263,12 +268,14 @@ impl Engine {
 
     /// Signals since the start, by kind.
     pub fn signals(&self) -> impl Iterator<Item = (SignalKind, u64)> {
-        self.signals.iter().map(|(kind, count)| (*kind, *count))
+        SignalKind::ALL.iter().copied().zip(self.signals.iter().copied()).filter(|(_, count)| *count > 0)
     }
 
-    /// Rules that fired since the start.
+    /// Rules that fired since the start, service by service.
     pub fn fired(&self) -> impl Iterator<Item = (&RuleId, Fired)> {
-        self.fired.iter().map(|(rule, fired)| (rule, *fired))
+        let numbered = self.rules.iter().flatten().zip(self.fired.iter().flatten());
+        let fired = numbered.filter(|(_, fired)| **fired != Fired::default());
+        fired.map(|(rule, fired)| (&rule.id, *fired))
     }
 
     /// What bounds and brakes have cost since the start, by name: whatever is not 0 weakens what is reported.

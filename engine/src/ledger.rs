@@ -3,9 +3,10 @@
 //! Bound: [`BANS_MAX`] bans. A full ledger refuses new ones; none is undone to make
 //! room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use floodwall_wire::Address;
+use foldhash::fast::FixedState;
 
 use crate::{
     command::{Explanation, Prefix},
@@ -25,15 +26,25 @@ pub struct Ban {
 }
 
 /// All bans that stand.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
-    bans: BTreeMap<Prefix, Ban>,
+    /// Asked with every signal.
+    bans: HashMap<Prefix, Ban, FixedState>,
     /// How many bans of prefixes there are, by length.
     lengths: BTreeMap<u8, usize>,
     refused: u64,
 }
 
 impl Ledger {
+    /// No bans; `seed` keys the table.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            bans: HashMap::with_hasher(FixedState::with_seed(seed)),
+            lengths: BTreeMap::new(),
+            refused: 0,
+        }
+    }
+
     /// Enters a ban, or prolongs the one that stands. Answers whether there was room.
     pub fn enter(&mut self, subject: Prefix, ban: Ban) -> bool {
         if self.bans.len() >= BANS_MAX && !self.bans.contains_key(&subject) {
@@ -82,7 +93,9 @@ impl Ledger {
 
     /// Bans, by subject.
     pub fn bans(&self) -> impl Iterator<Item = (Prefix, &Ban)> {
-        self.bans.iter().map(|(subject, ban)| (*subject, ban))
+        let mut bans: Vec<(Prefix, &Ban)> = self.bans.iter().map(|(subject, ban)| (*subject, ban)).collect();
+        bans.sort_by_key(|(subject, _)| *subject);
+        bans.into_iter()
     }
 
     /// Bans refused because the ledger was full.

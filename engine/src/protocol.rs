@@ -106,6 +106,13 @@ pub struct Output {
     pub facts: Vec<(u8, Address, Fact)>,
 }
 
+impl Output {
+    /// Whether nothing was produced.
+    pub const fn is_empty(&self) -> bool {
+        self.signals.is_empty() && self.facts.is_empty()
+    }
+}
+
 /// One call's surroundings.
 #[derive(Debug)]
 pub struct Context<'a> {

@@ -20,6 +20,8 @@ pub struct SlidingCount {
     parts: [u32; PARTS],
     /// Number of the newest part since the epoch.
     newest: u64,
+    /// Where the newest part ends: as long as time lies before, there is nothing to divide.
+    ends: u64,
 }
 
 impl SlidingCount {
@@ -43,8 +45,12 @@ impl SlidingCount {
     }
 
     fn advance(&mut self, at: Timestamp, within: Span) {
+        if at.as_nanos() < self.ends {
+            return;
+        }
         let length = (within.as_nanos() / PARTS as u64).max(1);
         let part = at.as_nanos() / length;
+        self.ends = self.ends.max(part.saturating_add(1).saturating_mul(length));
         if part <= self.newest {
             return;
         }

@@ -88,21 +88,21 @@ pub const fn network(address: Address) -> Address {
     }
 }
 
-/// A rule's limit was reached.
+/// A rule's limit was reached. Borrowed: a flood makes one with every packet, and nearly all are put into words by nobody.
 #[derive(Clone, Debug)]
-pub struct Finding {
+pub struct Finding<'a> {
     /// Index of the rule in its rule set.
     pub rule: usize,
     /// Whom it counted by.
-    pub subject: Subject,
+    pub subject: &'a Subject,
     /// The signal that reached the limit.
-    pub signal: Signal,
+    pub signal: &'a Signal,
     /// How many there were.
     pub count: u32,
     /// Which addresses contributed, and how often, where the subject is not an address itself.
     pub contributors: Vec<(Address, u32)>,
     /// The last few signals.
-    pub evidence: Vec<Arc<Signal>>,
+    pub evidence: &'a VecDeque<Arc<Signal>>,
 }
 
 /// The running counts of one service's rules.
@@ -152,19 +152,23 @@ impl Evaluation {
         Self { by_kind, counts: Counts { counters, hasher: FixedState::with_seed(seed), seed } }
     }
 
-    /// Counts a signal in every rule it concerns. `rules` are those it was made for.
-    pub fn handle_signal(&mut self, rules: &[Rule], signal: &Signal, level: Level) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let mut shared = None;
-        for index in self.by_kind.get(signal.kind as usize).into_iter().flatten() {
+    /// Counts a signal in every rule it concerns and hands on what is found. `rules` are those it was made for.
+    pub fn handle_signal(
+        &mut self,
+        rules: &[Rule],
+        signal: &Signal,
+        level: Level,
+        mut found: impl FnMut(&Rule, Finding<'_>),
+    ) {
+        let Some(indices) = self.by_kind.get(signal.kind as usize) else { return };
+        let mut evidence = Evidence { signal, shared: None, is_shared: indices.len() > 1 };
+        for index in indices {
             if let Some(rule) = rules.get(*index)
                 && rule.concerns(signal)
-                && let Some(finding) = self.counts.count(*index, rule, signal, level, &mut shared)
             {
-                findings.push(finding);
+                self.counts.count(*index, rule, &mut evidence, level, &mut found);
             }
         }
-        findings
     }
 
     /// Counters held now, let go for lack of room since the start.
@@ -178,30 +182,33 @@ impl Counts {
         &mut self,
         index: usize,
         rule: &Rule,
-        signal: &Signal,
+        evidence: &mut Evidence<'_>,
         level: Level,
-        shared: &mut Option<Arc<Signal>>,
-    ) -> Option<Finding> {
-        let subject = Subject::of(rule.by, signal)?;
-        let distinct = match rule.distinct {
-            Some(by) => Some(self.distinct_value(by, signal)?),
+        found: &mut impl FnMut(&Rule, Finding<'_>),
+    ) {
+        let signal = evidence.signal;
+        let Some(subject) = Subject::of(rule.by, signal) else { return };
+        let distinct = match rule.distinct.map(|by| self.distinct_value(by, signal)) {
+            Some(None) => return,
+            Some(value) => value,
             None => None,
         };
         let seed = self.seed;
         let key = (u16::try_from(index).unwrap_or(u16::MAX), subject);
         let tally =
-            self.counters.touch_or_insert(&key, signal.at, || Tally::new(rule, seed), |_| true, |_, _| {})?;
+            self.counters.touch_or_insert(&key, signal.at, || Tally::new(rule, seed), |_| true, |_, _| {});
+        let Some(tally) = tally else { return };
         let count = match (&mut tally.count, distinct) {
             (Count::Signals(count), _) => count.count(signal.at, rule.within),
             (Count::Distinct(count), Some(value)) => count.count(value, signal.at, rule.within, rule.limit),
-            (Count::Distinct(_), None) => return None,
+            (Count::Distinct(_), None) => return,
         };
-        tally.note(shared.get_or_insert_with(|| Arc::new(signal.clone())));
+        tally.note(evidence);
         let own = tally.contributors.as_mut().map(|all| all.count(signal.address, signal.at, rule.within));
         let reached = count >= rule.limit && level >= rule.level;
         let joins = !reached && tally.active_until > signal.at;
         if !reached && !joins {
-            return None;
+            return;
         }
         if tally.contributors.is_some() && rule.action != Action::Note {
             tally.active_until = signal.at + rule.within;
@@ -211,12 +218,11 @@ impl Counts {
             (Some(_), Some(own)) => vec![(signal.address, own)],
             _ => Vec::new(),
         };
-        let evidence = tally.evidence.iter().cloned().collect();
+        let evidence = &tally.evidence;
+        found(rule, Finding { rule: index, subject: &key.1, signal, count, contributors, evidence });
         if reached {
             tally.rearm();
         }
-        let (_, subject) = key;
-        Some(Finding { rule: index, subject, signal: signal.clone(), count, contributors, evidence })
     }
 
     /// Different addresses are told apart by /48 for IPv6: more cost nothing.
@@ -230,6 +236,37 @@ impl Counts {
             Subject::of(by, signal)?.hash(&mut hasher);
         }
         Some(hasher.finish())
+    }
+}
+
+/// A signal on its way into the tallies of the rules that count it.
+struct Evidence<'a> {
+    signal: &'a Signal,
+    shared: Option<Arc<Signal>>,
+    /// More than one rule counts it.
+    is_shared: bool,
+}
+
+impl Evidence<'_> {
+    /// The signal to keep, in the place of one that nobody else keeps: a flood's evidence changes with every packet.
+    fn keep(&mut self, oldest: Option<Arc<Signal>>) -> Arc<Signal> {
+        if let Some(shared) = &self.shared {
+            return Arc::clone(shared);
+        }
+        let kept = match oldest {
+            Some(mut place) => {
+                match Arc::get_mut(&mut place) {
+                    Some(free) => free.clone_from(self.signal),
+                    None => place = Arc::new(self.signal.clone()),
+                }
+                place
+            }
+            None => Arc::new(self.signal.clone()),
+        };
+        if self.is_shared {
+            self.shared = Some(Arc::clone(&kept));
+        }
+        kept
     }
 }
 
@@ -247,11 +284,9 @@ impl Tally {
         }
     }
 
-    fn note(&mut self, signal: &Arc<Signal>) {
-        if self.evidence.len() >= EVIDENCE_LINES_MAX {
-            self.evidence.pop_front();
-        }
-        self.evidence.push_back(Arc::clone(signal));
+    fn note(&mut self, evidence: &mut Evidence<'_>) {
+        let oldest = if self.evidence.len() >= EVIDENCE_LINES_MAX { self.evidence.pop_front() } else { None };
+        self.evidence.push_back(evidence.keep(oldest));
     }
 
     /// A rule fires anew only when its limit is reached anew.

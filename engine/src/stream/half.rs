@@ -251,6 +251,11 @@ impl Half {
     /// The next bytes before `limit` whose question was handed on before `question`; or, when patience has run
     /// out, how many are missing.
     pub(super) fn next_due(&mut self, limit: u64, question: u64, now: Timestamp) -> Option<Due> {
+        // An acknowledgement of what was handed on already: nearly every segment without payload.
+        if self.segments.is_empty() && limit == self.delivered {
+            self.stuck_since = None;
+            return None;
+        }
         let first = self.segments.front().map(|held| (held.start, held.needs));
         match first {
             Some((start, needs)) if start == self.delivered => {
