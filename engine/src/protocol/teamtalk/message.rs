@@ -59,10 +59,7 @@ impl<'a> Message<'a> {
 
     /// Whether a text parameter is there and not empty. For secrets, whose value must not be copied.
     pub fn has_text(&self, name: &str) -> bool {
-        match self.value(name) {
-            Some(Value::Quoted(raw) | Value::Bare(raw)) => !raw.is_empty(),
-            Some(Value::List(_)) | None => false,
-        }
+        self.value(name).is_some_and(Value::has_text)
     }
 
     /// A parameter as a number.
@@ -71,12 +68,32 @@ impl<'a> Message<'a> {
     }
 
     /// The last values of several parameters, in one walk.
+    #[inline]
     pub fn values<const N: usize>(&self, names: [&[u8]; N]) -> [Option<Value<'a>>; N] {
         let mut values = [None; N];
         for (found, value) in self.parameters() {
             let named = names.iter().zip(&mut values).find(|(name, _)| **name == found);
             if let Some((_, slot)) = named {
                 *slot = Some(value);
+            }
+        }
+        values
+    }
+
+    /// The first values of several parameters, in one walk that ends when all are found: for what the server says, who
+    /// gives no parameter twice and lets nobody write one into its lines.
+    #[inline]
+    pub fn first_values<const N: usize>(&self, names: [&[u8]; N]) -> [Option<Value<'a>>; N] {
+        let mut values = [None; N];
+        let mut missing = N;
+        for (found, value) in self.parameters() {
+            let named = names.iter().zip(&mut values).find(|(name, _)| **name == found);
+            if let Some((_, slot @ None)) = named {
+                *slot = Some(value);
+                missing = missing.saturating_sub(1);
+                if missing == 0 {
+                    break;
+                }
             }
         }
         values
@@ -95,6 +112,14 @@ impl<'a> Value<'a> {
             Self::Quoted(raw) => Some(unescape(raw)),
             Self::Bare(raw) => Some(Cow::Borrowed(raw)),
             Self::List(_) => None,
+        }
+    }
+
+    /// Whether it is a text that is not empty.
+    pub const fn has_text(self) -> bool {
+        match self {
+            Self::Quoted(raw) | Self::Bare(raw) => !raw.is_empty(),
+            Self::List(_) => false,
         }
     }
 
@@ -124,14 +149,10 @@ impl<'a> Iterator for Parameters<'a> {
     type Item = (&'a [u8], Value<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = self.rest.trim_ascii_start();
-        let equals = memchr(b'=', rest)?;
-        let (name, after) = rest.split_at_checked(equals)?;
-        let name = name.trim_ascii_end();
-        if name.is_empty() || name.iter().copied().any(is_blank) {
-            return self.end();
-        }
-        let after = after.get(1..)?.trim_ascii_start();
+        let (name, after) = match plain_name(self.rest) {
+            Some(split) => split,
+            None => self.unusual_name()?,
+        };
         let (value, rest) = match after.first() {
             Some(b'"') => quoted(after.get(1..)?),
             Some(b'[') => list(after.get(1..)?),
@@ -143,7 +164,32 @@ impl<'a> Iterator for Parameters<'a> {
     }
 }
 
-impl Parameters<'_> {
+/// A name as everybody writes it: after one blank, with nothing between it and the value.
+#[inline]
+fn plain_name(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = rest.strip_prefix(b" ")?;
+    // Names are a dozen letters at most: preparing a search would cost more than searching.
+    let end = rest.iter().position(|byte| *byte <= b' ' || *byte == b'=')?;
+    let (name, after) = rest.split_at_checked(end)?;
+    let after = after.strip_prefix(b"=")?;
+    let is_plain = !name.is_empty() && after.first().is_some_and(|first| *first > b' ');
+    is_plain.then_some((name, after))
+}
+
+impl<'a> Parameters<'a> {
+    /// A name and what follows it, with blanks wherever the server takes them.
+    #[cold]
+    fn unusual_name(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let rest = self.rest.trim_ascii_start();
+        let equals = memchr(b'=', rest)?;
+        let (name, after) = rest.split_at_checked(equals)?;
+        let name = name.trim_ascii_end();
+        if name.is_empty() || name.iter().copied().any(is_blank) {
+            return self.end();
+        }
+        Some((name, after.get(1..)?.trim_ascii_start()))
+    }
+
     const fn end<T>(&mut self) -> Option<T> {
         self.is_broken = true;
         self.rest = &[];
@@ -151,8 +197,16 @@ impl Parameters<'_> {
     }
 }
 
+/// Bytes of a value that are looked at one by one before a search is prepared for the rest.
+const SHORT_VALUE_BYTES: usize = 24;
+
+#[inline]
 fn quoted(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
-    let mut from = 0usize;
+    let short = text.get(..SHORT_VALUE_BYTES).unwrap_or(text);
+    let mut from = short.iter().position(|byte| matches!(byte, b'"' | b'\\')).unwrap_or(short.len());
+    if text.get(from) == Some(&b'"') {
+        return Some((Value::Quoted(text.get(..from)?), text.get(from.checked_add(1)?..)?));
+    }
     loop {
         let at = from.checked_add(memchr2(b'"', b'\\', text.get(from..)?)?)?;
         if text.get(at) == Some(&b'"') {

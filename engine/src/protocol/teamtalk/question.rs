@@ -8,7 +8,10 @@ use crate::{
     text::Text,
 };
 
-use super::{Server, message::Message};
+use super::{
+    Server,
+    message::{Message, Value},
+};
 
 /// A question and the number that its answer will repeat.
 #[derive(Debug)]
@@ -66,8 +69,18 @@ pub(super) enum Asked {
 impl Place {
     /// The channel a line is about.
     pub(super) fn of(message: &Message<'_>) -> Option<Self> {
-        let number = message.number("chanid").or_else(|| message.number("channelid"));
-        let path = || message.text("channel").filter(|path| !path.is_empty());
+        let [chanid, channelid, path] = message.values([b"chanid", b"channelid", b"channel"]);
+        Self::read(chanid, channelid, path)
+    }
+
+    /// The same, of values that were found.
+    fn read(
+        chanid: Option<Value<'_>>,
+        channelid: Option<Value<'_>>,
+        path: Option<Value<'_>>,
+    ) -> Option<Self> {
+        let number = chanid.and_then(Value::number).or_else(|| channelid.and_then(Value::number));
+        let path = || path.and_then(Value::text).filter(|path| !path.is_empty());
         number.map(Self::Number).or_else(|| path().map(|path| Self::Path(Text::new(&path))))
     }
 
@@ -88,19 +101,52 @@ impl Place {
     }
 }
 
-impl Asked {
-    /// Reads a client's command.
+impl Question {
+    /// Reads a client's command. The one that floods are made of takes one walk over its line.
     pub(super) fn read(message: &Message<'_>, context: &Context<'_>) -> Self {
+        if message.keyword == b"message" {
+            return Self::read_message(message, context);
+        }
+        Self { id: message.number("id"), asked: Asked::read(message) }
+    }
+
+    fn read_message(message: &Message<'_>, context: &Context<'_>) -> Self {
+        let [kind, content, target, id, chanid, channelid, path] =
+            message.values([b"type", b"content", b"destuserid", b"id", b"chanid", b"channelid", b"channel"]);
+        let id = id.and_then(Value::number);
+        let kind = match kind.and_then(Value::number) {
+            Some(1) => SignalKind::MessagePrivate,
+            Some(2) => SignalKind::MessageChannel,
+            Some(3) => SignalKind::MessageBroadcast,
+            _ => return Self { id, asked: Asked::TypedMessage },
+        };
+        let content = content.and_then(Value::text).unwrap_or_default();
+        let asked = Asked::Message {
+            kind,
+            channel: Place::read(chanid, channelid, path),
+            target: target.and_then(Value::user_id),
+            content: context.content_hash(&content),
+            weight: content.len() as u64,
+        };
+        Self { id, asked }
+    }
+}
+
+impl Asked {
+    /// Reads a client's command other than `message`.
+    fn read(message: &Message<'_>) -> Self {
         let text = |name: &str| Text::new(&message.text(name).unwrap_or_default());
         let channel = |kind, name| Self::Channel { kind, name, channel: Place::of(message) };
         match message.keyword {
-            b"login" => Self::Login {
-                account: text("username"),
-                has_password: message.has_text("password"),
-                protocol: message.text("protocol").and_then(|version| major(&version)),
-            },
+            b"login" => {
+                let [account, password, protocol] = message.values([b"username", b"password", b"protocol"]);
+                Self::Login {
+                    account: Text::new(&account.and_then(Value::text).unwrap_or_default()),
+                    has_password: password.is_some_and(Value::has_text),
+                    protocol: protocol.and_then(Value::text).and_then(|version| major(&version)),
+                }
+            }
             b"logout" => Self::Logout,
-            b"message" => Self::read_message(message, context),
             b"changenick" => Self::Nick(text("nickname")),
             b"changestatus" => Self::Status,
             b"join" => {
@@ -126,23 +172,6 @@ impl Asked {
             b"sendfile" => Self::Transfer("sendfile"),
             b"recvfile" => Self::Transfer("recvfile"),
             other => Self::Other(known_keyword(other)),
-        }
-    }
-
-    fn read_message(message: &Message<'_>, context: &Context<'_>) -> Self {
-        let kind = match message.number("type") {
-            Some(1) => SignalKind::MessagePrivate,
-            Some(2) => SignalKind::MessageChannel,
-            Some(3) => SignalKind::MessageBroadcast,
-            _ => return Self::TypedMessage,
-        };
-        let content = message.text("content").unwrap_or_default();
-        Self::Message {
-            kind,
-            channel: Place::of(message),
-            target: message.user_id("destuserid"),
-            content: context.content_hash(&content),
-            weight: content.len() as u64,
         }
     }
 

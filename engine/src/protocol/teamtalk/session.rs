@@ -290,7 +290,7 @@ impl Conversation {
     fn on_client_line(&mut self, line: Line<'_>, context: &mut Context<'_>) {
         let (Line::Complete(line) | Line::TooLong(line)) = line;
         let Some(message) = Message::parse(line) else {
-            return self.ask(None, Asked::Other("unknown"), context);
+            return self.ask(Question { id: None, asked: Asked::Other("unknown") }, context);
         };
         let is_met_midway = self.state == State::ExpectWelcome && context.connection.midway;
         if is_met_midway && !message.keyword.iter().all(u8::is_ascii_lowercase) {
@@ -301,26 +301,26 @@ impl Conversation {
         if matches!(message.keyword, b"ping" | b"quit") && message.is_well_formed() {
             return;
         }
-        let asked = Asked::read(&message, context);
-        self.ask(message.number("id"), asked, context);
+        let question = Question::read(&message, context);
+        self.ask(question, context);
     }
 
-    fn ask(&mut self, id: Option<i64>, asked: Asked, context: &mut Context<'_>) {
+    fn ask(&mut self, question: Question, context: &mut Context<'_>) {
         if self.state == State::Unreadable {
             return;
         }
-        if let Asked::Login { account, has_password, .. } = &asked {
+        if let Asked::Login { account, has_password, .. } = &question.asked {
             let method = Some(login_method(account, *has_password));
             let detail = Detail { method, account: Some(account.clone()), ..Detail::default() };
             context.signal(SignalKind::LoginAttempted, detail);
         } else {
-            let detail = Detail { command: Some(asked.keyword()), ..Detail::default() };
+            let detail = Detail { command: Some(question.asked.keyword()), ..Detail::default() };
             context.signal(SignalKind::CommandSent, detail);
         }
         if self.asked.len() >= ASKED_MAX {
             self.asked.pop_front();
         }
-        self.asked.push_back(Question { id, asked });
+        self.asked.push_back(question);
     }
 }
 
@@ -498,7 +498,7 @@ impl Conversation {
     fn on_user(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
         self.catch_up(server);
         let [user_id, nickname, packet_protocol, version] =
-            message.values([b"userid", b"nickname", b"packetprotocol", b"version"]);
+            message.first_values([b"userid", b"nickname", b"packetprotocol", b"version"]);
         let Some(user_id) = user_id.and_then(Value::user_id) else {
             return;
         };
@@ -674,9 +674,13 @@ impl Kicked {
 }
 
 fn remember_channel(message: &Message<'_>, server: &mut Server) {
-    let path = message.text("channel").or_else(|| message.text("name"));
-    let id = message.number("chanid").or_else(|| message.number("channelid"));
-    if let (Some(id), Some(path)) = (id, path)
+    let [path, id] = match message.keyword {
+        b"addchannel" => message.first_values([b"channel", b"chanid"]),
+        _ => [None; 2],
+    };
+    let path = path.or_else(|| message.value("channel")).or_else(|| message.value("name"));
+    let id = id.or_else(|| message.value("chanid")).or_else(|| message.value("channelid"));
+    if let (Some(id), Some(path)) = (id.and_then(Value::number), path.and_then(Value::text))
         && !path.is_empty()
     {
         server.name_channel(id, &path);
