@@ -44,6 +44,7 @@ pub(crate) struct CaptureFile {
     packets: u64,
     consumed: Arc<AtomicU64>,
     counts_own_bytes: bool,
+    own_bytes: u64,
     decompressor: Option<JoinHandle<io::Result<()>>>,
     /// Keeps the pipe's reading end open while libpcap opens its own.
     _pipe: Option<io::PipeReader>,
@@ -178,6 +179,7 @@ impl CaptureFile {
             packets: 0,
             consumed,
             counts_own_bytes: compression == Compression::None,
+            own_bytes: 0,
             decompressor,
             _pipe: pipe,
         })
@@ -191,12 +193,16 @@ impl CaptureFile {
         let Self { reader, packets, path, decompressor, .. } = self;
         let number = *packets + 1;
         let place = || format!("{}: packet {number}", path.display());
-        let Some(Record { at, wire_bytes, bytes }) = reader.next().with_context(place)? else {
-            return finish(decompressor.take()).map(|()| None).with_context(place);
+        let Record { at, wire_bytes, bytes } = match reader.next() {
+            Ok(Some(record)) => record,
+            Ok(None) => return finish(decompressor.take()).map(|()| None).with_context(place),
+            Err(error) => return Err(error).with_context(place),
         };
         *packets = number;
         if self.counts_own_bytes {
-            self.consumed.fetch_add(16 + bytes.len() as u64, Ordering::Relaxed);
+            // This thread alone writes it, so it need not be added to atomically.
+            self.own_bytes += 16 + bytes.len() as u64;
+            self.consumed.store(self.own_bytes, Ordering::Relaxed);
         }
         if self.link == Link::Ethernet {
             return Ok(Some(Frame { at, bytes, wire_bytes }));

@@ -8,7 +8,8 @@ use std::{fs::File, io::Read};
 use anyhow::{Context, Result, bail};
 use floodwall_engine::Timestamp;
 
-const BUFFER_BYTES: usize = 1 << 20;
+/// Small enough to stay in the second-level cache between being filled and being read.
+const BUFFER_BYTES: usize = 512 * 1024;
 const FILE_HEADER_BYTES: usize = 24;
 const RECORD_HEADER_BYTES: usize = 16;
 /// Longest record that is believed, as in libpcap (`MAXIMUM_SNAPLEN`).
@@ -73,23 +74,27 @@ impl ClassicCapture {
 
     /// The next record; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Record<'_>>> {
-        if self.fill(RECORD_HEADER_BYTES)? == 0 {
-            return Ok(None);
-        }
-        let got = self.filled.len();
-        if got < RECORD_HEADER_BYTES {
-            bail!("truncated: {got} of {RECORD_HEADER_BYTES} bytes of the record header are there");
+        if self.filled.len() < RECORD_HEADER_BYTES {
+            let got = self.fill(RECORD_HEADER_BYTES)?;
+            if got == 0 {
+                return Ok(None);
+            }
+            if got < RECORD_HEADER_BYTES {
+                bail!("truncated: {got} of {RECORD_HEADER_BYTES} bytes of the record header are there");
+            }
         }
         let header = self.take(RECORD_HEADER_BYTES);
-        let [seconds, fraction, captured, wire_bytes] =
-            [0, 4, 8, 12].map(|offset| self.order.number(&self.buffer, header.start + offset));
+        let header = self.buffer.get(header).and_then(|header| header.first_chunk()).unwrap_or(&[0; 16]);
+        let [seconds, fraction, captured, wire_bytes] = self.order.numbers(header);
         let captured = captured as usize;
         if captured > RECORD_BYTES_MAX {
             bail!("corrupt: a record of {captured} bytes");
         }
-        let got = self.fill(captured)?;
-        if got < captured {
-            bail!("truncated: {got} of {captured} bytes of the record are there");
+        if self.filled.len() < captured {
+            let got = self.fill(captured)?;
+            if got < captured {
+                bail!("truncated: {got} of {captured} bytes of the record are there");
+            }
         }
         let record = self.take(captured);
         let nanos = u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * self.unit;
@@ -122,6 +127,11 @@ impl ClassicCapture {
 }
 
 impl Order {
+    /// The four numbers of a record header.
+    fn numbers(self, header: &[u8; RECORD_HEADER_BYTES]) -> [u32; 4] {
+        [0, 4, 8, 12].map(|offset| self.number(header, offset))
+    }
+
     /// The 32-bit number at `offset`; the callers stay inside what they have read.
     fn number(self, bytes: &[u8], offset: usize) -> u32 {
         let four = bytes.get(offset..).and_then(|rest| rest.first_chunk::<4>()).copied().unwrap_or_default();

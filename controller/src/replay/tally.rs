@@ -191,12 +191,11 @@ impl Tally {
                 class.add(bytes);
             }
         }
-        let source = self.source(address);
-        source.volume.add(bytes);
         if judgement.reason == Reason::Learning {
             self.learning += 1;
         }
         let source = self.source(address);
+        source.volume.add(bytes);
         if judgement.verdict() == Verdict::Drop {
             source.dropped += 1;
             *source.reasons.entry(judgement.reason).or_default() += 1;
