@@ -95,6 +95,9 @@ fn compile(root: &Path) -> Result<PathBuf> {
             .env("PATH", path)
             // Types of every function: the kernel takes global functions and callbacks only with them.
             .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
+            // What makes user space fast is not what the verifier was shown.
+            .env("CARGO_PROFILE_RELEASE_LTO", "false")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "4")
             .env("CARGO_ENCODED_RUSTFLAGS", flags(root)),
     )?;
     let stripped = target.join("floodwall.bpf.o");
