@@ -12,7 +12,9 @@ use crate::time::Timestamp;
 /// How many entries are looked at to find one that may go, before an insertion is refused.
 const EVICTION_ATTEMPTS: usize = 64;
 
-/// A hash map with a capacity, keyed with a secret so that an outsider cannot choose collisions.
+/// A hash map with a capacity. Its hash is keyed with the engine's seed, which is random in production: who does not know
+/// it cannot work out colliding keys beforehand. foldhash is no cryptographic hash, so whoever could time us to the
+/// nanosecond might still search for some; the capacity bounds what that would be worth.
 ///
 /// Age is approximate: an entry touched since it joined the queue goes to the back of it once more.
 #[derive(Debug)]

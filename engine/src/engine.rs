@@ -514,6 +514,15 @@ impl Readers<Session> for Conversations {
             Session::Opaque => false,
         }
     }
+
+    fn held_bytes(&self, session: &Session) -> usize {
+        match session {
+            Session::Irc(session) => session.held_bytes(),
+            Session::TeamSpeak(session) => session.held_bytes(),
+            Session::TeamTalk(session) => session.held_bytes(),
+            Session::Opaque => 0,
+        }
+    }
 }
 
 /// Whether our side has opened this connection, to a peer that `[[link]]` names.

@@ -8,7 +8,7 @@
 //! wrong checksum is passed over where the same client has shown right ones.
 //!
 //! Bounds: [`FLOWS_MAX`] connections and
-//! [`FLOWS_BYTES_MAX`] buffered bytes. Beyond the first, the connection longest
+//! [`FLOWS_BYTES_MAX`] bytes of segments and of what sessions remember of them. Beyond the first, the connection longest
 //! silent goes, logged-in ones last; beyond the second, further segments are not kept and become gaps.
 
 use floodwall_wire::{
@@ -131,6 +131,8 @@ pub struct Flow<S> {
     new_syn: Option<u32>,
     /// Who ended it by a reset.
     reset_by: Option<Side>,
+    /// What it takes of the bytes for all connections together.
+    charged: usize,
 }
 
 /// Life of a connection: `Opening` → `Open` → `Closed`; `Opaque` is `Open` without reading.
@@ -172,6 +174,9 @@ pub trait Readers<S> {
 
     /// Whether a session is among the last to be let go.
     fn is_protected(&self, session: &S) -> bool;
+
+    /// Bytes of heap that a session holds.
+    fn held_bytes(&self, session: &S) -> usize;
 }
 
 impl<S> Streams<S> {
@@ -216,18 +221,19 @@ impl<S> Streams<S> {
                 flow
             }
         };
-        let (before, was_opaque) = (flow.buffered(), flow.is_opaque());
+        let was_opaque = flow.is_opaque();
         match flow.take(&segment, readers) {
             Stored::NoRoom => self.refused_segments = self.refused_segments.saturating_add(1),
             Stored::Broken => self.broken_segments = self.broken_segments.saturating_add(1),
             Stored::Kept | Stored::Conflict => {}
         }
-        let after = flow.buffered();
         match (was_opaque, flow.is_opaque()) {
             (false, true) => self.turns.push(Turn::Opaque(key)),
             (true, false) => self.turns.push(Turn::Over(key)),
             (false, false) | (true, true) => {}
         }
+        let after = flow.buffered().saturating_add(readers.held_bytes(&flow.session));
+        let before = std::mem::replace(&mut flow.charged, after);
         self.buffered = self.buffered.saturating_sub(before).saturating_add(after);
     }
 
@@ -271,6 +277,7 @@ impl<S> Streams<S> {
                     has_checksums: false,
                     new_syn: None,
                     reset_by: None,
+                    charged: 0,
                 },
                 |flow| flow.state == State::Closed || !readers.is_protected(&flow.session),
                 |key, flow| evicted = Some((key, flow)),
@@ -320,7 +327,7 @@ impl<S> Streams<S> {
     }
 
     fn finish(&mut self, mut flow: Flow<S>, now: Timestamp, ending: Ending, readers: &mut impl Readers<S>) {
-        self.buffered = self.buffered.saturating_sub(flow.buffered());
+        self.buffered = self.buffered.saturating_sub(flow.charged);
         flow.close(now, ending, readers);
     }
 
@@ -355,7 +362,7 @@ impl<S> Streams<S> {
         self.flows.is_empty()
     }
 
-    /// Bytes buffered now.
+    /// Bytes buffered now: segments, and what the sessions remember of them.
     pub const fn buffered_bytes(&self) -> usize {
         self.buffered
     }

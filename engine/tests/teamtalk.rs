@@ -4,7 +4,9 @@
 
 mod support;
 
-use floodwall_engine::{Engine, Protocol, Side, Span, Timestamp, signal::Signal, stream::FlowKey};
+use floodwall_engine::{
+    Engine, Protocol, Side, Span, Timestamp, limits::FLOWS_BYTES_MAX, signal::Signal, stream::FlowKey,
+};
 use floodwall_wire::Address;
 use support::{Recorded, RecordedBody};
 
@@ -385,4 +387,37 @@ fn sessions_that_fall_silent_together_after_a_login_are_told() {
     assert_eq!(stall(2, true), ["login.succeeded"], "two may be chance");
     assert_eq!(stall(0, true), ["login.succeeded"]);
     assert_eq!(stall(6, false), ["login.succeeded"], "a line that was down silences everybody");
+}
+
+#[test]
+fn questions_without_an_answer_are_among_the_bytes_that_are_bounded() {
+    let mut world = World::new();
+    let mut client = world.welcome(1);
+    let quiet = world.engine.streams().buffered_bytes();
+    for _ in 0..600 {
+        world.ask(&mut client, "message type=2 chanid=1 content=\"x\" id=1");
+    }
+    let asking = world.engine.streams().buffered_bytes();
+    assert!(asking > quiet + 512 * 64, "{asking} bytes for what 512 questions take");
+    for _ in 0..600 {
+        world.answer(&mut client, "ok");
+    }
+    let answered = world.engine.streams().buffered_bytes();
+    assert!(answered < quiet + 8 * 1_024, "{answered} bytes are left of a flood that was answered");
+}
+
+#[test]
+fn nobody_who_asks_over_many_connections_exceeds_the_bytes_of_all() {
+    const ONE_SESSION_MOST: usize = 512 * 1_024;
+    let mut world = World::new();
+    let mut most = 0;
+    for number in 1..=1_000 {
+        let mut client = world.welcome(number);
+        for _ in 0..2 {
+            world.say(&mut client, Side::Client, "join channel=\"/somewhere/\"\n".repeat(300).as_bytes());
+        }
+        most = most.max(world.engine.streams().buffered_bytes());
+    }
+    assert!(most > FLOWS_BYTES_MAX / 2, "only {most} bytes: nothing is tested");
+    assert!(most <= FLOWS_BYTES_MAX + ONE_SESSION_MOST, "{most}");
 }

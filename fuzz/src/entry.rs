@@ -288,4 +288,8 @@ impl Readers<bool> for Told {
     fn is_protected(&self, _session: &bool) -> bool {
         false
     }
+
+    fn held_bytes(&self, _session: &bool) -> usize {
+        0
+    }
 }

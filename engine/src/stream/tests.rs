@@ -37,6 +37,10 @@ impl Readers<()> for Recorder {
     fn is_protected(&self, _session: &()) -> bool {
         false
     }
+
+    fn held_bytes(&self, _session: &()) -> usize {
+        0
+    }
 }
 
 /// One segment, offsets relative to the first payload byte.

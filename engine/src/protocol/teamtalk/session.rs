@@ -16,7 +16,7 @@ use crate::{
         tls::{Handshake, Tracker},
     },
     signal::{Detail, Method, SignalKind},
-    text::Text,
+    text::{TEXT_BYTES_MAX, Text},
     time::Span,
 };
 
@@ -33,6 +33,10 @@ use super::{
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Questions kept until answered. A flood pipelines hundreds.
 const ASKED_MAX: usize = 512;
+/// What the names in a question take of the heap, at most: a channel's and one more, with their counts.
+const QUESTION_TEXT_BYTES: usize = 2 * (TEXT_BYTES_MAX + 16);
+/// Room for questions that is kept when all are answered.
+const ASKED_KEPT: usize = 16;
 /// Clients log in as soon as their UDP is answered, and give up after 10 s (`teamtalk.md` a.8).
 const LOGIN_PATIENCE: Span = Span::from_secs(30);
 
@@ -199,7 +203,9 @@ impl Dissector for Session {
     }
 
     fn held_bytes(&self) -> usize {
-        let questions = self.conversation.asked.len().saturating_mul(size_of::<Question>());
+        let asked = &self.conversation.asked;
+        let questions = asked.capacity().saturating_mul(size_of::<Question>());
+        let questions = questions.saturating_add(asked.len().saturating_mul(QUESTION_TEXT_BYTES));
         self.client_lines
             .held_bytes()
             .saturating_add(self.server_lines.held_bytes())
@@ -560,8 +566,17 @@ impl Conversation {
         context.signal(SignalKind::FileTransferred, Detail { command, ..Detail::default() });
     }
 
+    /// The question that is answered now. Once a flood is answered it leaves no room behind.
+    fn answered(&mut self) -> Option<Question> {
+        let question = self.asked.pop_front();
+        if self.asked.is_empty() && self.asked.capacity() > ASKED_KEPT {
+            self.asked.shrink_to(ASKED_KEPT);
+        }
+        question
+    }
+
     fn on_ok(&mut self, server: &Server, context: &mut Context<'_>) {
-        let Some(Question { asked, .. }) = self.asked.pop_front() else {
+        let Some(Question { asked, .. }) = self.answered() else {
             return;
         };
         let own = self.own_detail(server);
@@ -612,7 +627,7 @@ impl Conversation {
 
     /// `teamtalk.md` a.7. The number says what failed even where the question is not known.
     fn on_error(&mut self, message: &Message<'_>, server: &Server, context: &mut Context<'_>) {
-        let question = self.asked.pop_front();
+        let question = self.answered();
         let number = message.number("number").and_then(|number| u32::try_from(number).ok());
         let asked = question.as_ref().map(|question| &question.asked);
         // A failed login needs no reason but its name.
