@@ -411,7 +411,8 @@ impl Conversations {
             return;
         }
         let before = signals.len();
-        if packet.reason.is_shape() {
+        let is_older = server.as_ref().is_some_and(|server| server.is_older_hello(payload));
+        if packet.reason.is_shape() && !is_older {
             let reason = Some(packet.reason.as_str());
             let detail = Detail { reason, ..Detail::default() };
             signals.push(Signal::of_packet(SignalKind::DatagramMalformed, packet, detail));

@@ -421,3 +421,37 @@ fn nobody_who_asks_over_many_connections_exceeds_the_bytes_of_all() {
     assert!(most > FLOWS_BYTES_MAX / 2, "only {most} bytes: nothing is tested");
     assert!(most <= FLOWS_BYTES_MAX + ONE_SESSION_MOST, "{most}");
 }
+
+#[test]
+fn a_teamtalk_4_server_shows_whose_udp_address_was_taken() {
+    let mut world = World::new();
+    let mut client = world.connect(1);
+    world.answer(&mut client, "welcome userid=1 protocol=\"4.2\"");
+    world.login_again(&mut client, " protocol=\"4.2\"");
+    world.told();
+    let own = "adduser userid=1 nickname=\"N1\" channelid=1 udpaddr=\"10.77.0.1:5000\"";
+    world.answer(&mut client, own);
+    world.answer(&mut client, "updateuser userid=1 nickname=\"N1\" udpaddr=\"10.77.0.1:5001\"");
+    world.answer(&mut client, "updateuser userid=1 nickname=\"N1\" udpaddr=\"0.0.0.0:0\"");
+    assert_eq!(world.told(), Vec::<String>::new(), "its own address, whatever the port");
+    let taken = "updateuser userid=1 nickname=\"N1\" udpaddr=\"[fd77::99]:5000\"";
+    world.answer(&mut client, taken);
+    world.answer(&mut client, taken);
+    assert_eq!(world.told(), ["datagram.prebound"], "once, however often it is repeated");
+}
+
+#[test]
+fn a_teamtalk_4_hello_is_read_where_the_server_speaks_it() {
+    for (version, told) in [("4.2", "datagram.prebound"), ("5.14", "datagram.absent")] {
+        let mut world = World::new();
+        let mut client = world.connect(300);
+        world.answer(&mut client, &format!("teamtalk userid=300 protocol=\"{version}\""));
+        let mut other = world.connect(7);
+        world.answer(&mut other, &format!("teamtalk userid=7 protocol=\"{version}\""));
+        world.told();
+        let hello = RecordedBody::Datagram(vec![1, 2, 44, 1, 0, 0, 0, 0, 0, 0]);
+        let hello = Recorded { at: world.now, from: Side::Client, key: other.key, body: hello };
+        world.engine.handle_packet(&hello.packet());
+        assert_eq!(world.told(), [format!("{told} hello")], "{version}");
+    }
+}

@@ -58,6 +58,23 @@ impl Header {
         })
     }
 
+    /// Reads the hello of a TeamTalk 4 client (`teamtalk.md` a.10): two fixed bytes, seen in either order, the user id and
+    /// six more bytes, whatever they are.
+    pub fn parse_version_4_hello(payload: &[u8]) -> Option<Self> {
+        match payload {
+            [1, 2, low, high, _, _, _, _, _, _] | [2, 1, low, high, _, _, _, _, _, _] => {
+                let user_id = u16::from_le_bytes([*low, *high]);
+                (usize::from(user_id) < USER_IDS).then_some(Self {
+                    kind: KIND_HELLO,
+                    user_id,
+                    channel: 0,
+                    time: 0,
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it binds an id that is free: HELLO and KEEPALIVE.
     pub const fn binds(&self) -> bool {
         matches!(self.kind, KIND_HELLO | KIND_KEEPALIVE)
@@ -85,6 +102,15 @@ impl Header {
             _ => "unknown",
         }
     }
+}
+
+/// Reads the `udpaddr=` of a TeamTalk 4 server: `ip:port`, IPv6 in brackets; `None` for what is bound to nothing.
+pub fn parse_udp_address(text: &[u8]) -> Option<(Address, u16)> {
+    let (address, port) = std::str::from_utf8(text).ok()?.rsplit_once(':')?;
+    let address = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address);
+    let address: std::net::IpAddr = address.parse().ok()?;
+    let port: u16 = port.parse().ok()?;
+    (port != 0 && !address.is_unspecified()).then_some((Address::from(address), port))
 }
 
 /// Which UDP address a user id belongs to.

@@ -180,6 +180,24 @@ impl Server {
         self.protocol = Some(major);
     }
 
+    /// Whether it speaks TeamTalk 4, which shows everybody's UDP address.
+    pub fn is_version_4(&self) -> bool {
+        self.protocol == Some(4)
+    }
+
+    /// The server says to which UDP address an id is bound. Whether that is news, and not the session's own address.
+    pub fn take_udp_address(&mut self, user_id: u16, address: Address, port: u16) -> bool {
+        let Some(user) = self.user_mut(user_id) else {
+            return false;
+        };
+        let known = match user.binding {
+            Binding::Held { address, .. } => Some(address),
+            Binding::Free | Binding::Unknown => None,
+        };
+        user.binding = Binding::Held { address, port };
+        address != user.address && known != Some(address)
+    }
+
     /// Whether a version's first number fits what the server speaks.
     pub fn speaks(&self, major: u32) -> bool {
         self.protocol.is_none_or(|own| own == major)
@@ -255,7 +273,7 @@ impl Server {
 impl Server {
     /// Judges a client's datagram of correct shape by what the control channel and the server's answers have shown.
     pub fn on_datagram(&mut self, packet: &Packet<'_>, payload: &[u8], out: &mut Vec<Signal>) {
-        let Some(header) = Header::parse(payload) else {
+        let Some(header) = self.read_header(payload) else {
             return;
         };
         let from = packet.client;
@@ -309,6 +327,16 @@ impl Server {
         if header.binds() && matches!(taken, Taken::Refused | Taken::Withheld) {
             self.unanswered.push(Refused { from: (from, packet.client_port), header });
         }
+    }
+
+    /// Whether a datagram that is none of TeamTalk 5's is the hello of a TeamTalk 4 client to a server that speaks it.
+    pub fn is_older_hello(&self, payload: &[u8]) -> bool {
+        self.is_version_4() && Header::parse_version_4_hello(payload).is_some()
+    }
+
+    fn read_header(&self, payload: &[u8]) -> Option<Header> {
+        let older = if self.is_version_4() { Header::parse_version_4_hello(payload) } else { None };
+        older.or_else(|| Header::parse(payload))
     }
 
     fn count_scan(&mut self, from: Address, header: &Header, now: Timestamp) -> Option<u32> {

@@ -15,14 +15,14 @@ use crate::{
         lines::{Line, Lines},
         tls::{Handshake, Tracker},
     },
-    signal::{Detail, Method, SignalKind},
+    signal::{Detail, Method, Signal, SignalKind},
     text::{TEXT_BYTES_MAX, Text},
     time::Span,
 };
 
 use super::{
     Server,
-    datagram::Binding,
+    datagram::{Binding, parse_udp_address},
     message::{Message, Value},
     question::{Asked, Place, Question, login_method, major, reason},
     stall::Login,
@@ -518,6 +518,9 @@ impl Conversation {
         if packet_protocol.is_some() {
             user.packet_protocol = packet_protocol;
         }
+        if server.is_version_4() {
+            follow_udp_address(user_id, message, server, context);
+        }
         if self.user_id != Some(user_id) {
             return;
         }
@@ -686,6 +689,30 @@ impl Kicked {
             Self::FromServer
         }
     }
+}
+
+/// TeamTalk 4 takes a new UDP address from anybody (`teamtalk.md` c.5), and tells everybody which.
+fn follow_udp_address(user_id: u16, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
+    let stated = message.text("udpaddr").and_then(|text| parse_udp_address(&text));
+    let Some((address, port)) = stated else {
+        return;
+    };
+    if !server.take_udp_address(user_id, address, port) {
+        return;
+    }
+    let detail = Detail {
+        number: Some(u32::from(user_id)),
+        target: Some(server.name_of(user_id)),
+        ..Detail::default()
+    };
+    context.output.signals.push(Signal {
+        kind: SignalKind::DatagramPrebound,
+        at: context.at,
+        service: context.connection.service,
+        address,
+        flow: None,
+        detail,
+    });
 }
 
 fn remember_channel(message: &Message<'_>, server: &mut Server) {
