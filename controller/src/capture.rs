@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, Write},
+    io::{self, Read, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::{
@@ -19,6 +19,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use floodwall_engine::Timestamp;
 use pcap::{Capture, Linktype, Offline, Precision};
+
+use crate::output::shown;
 
 mod classic;
 
@@ -136,35 +138,32 @@ impl CaptureFile {
     /// # Errors
     /// When it cannot be read, is no capture, or has a link type that is not understood.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let shown = path.display();
+        let shown = shown(path);
         let consumed = Arc::new(AtomicU64::new(0));
-        let mut file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            bail!("{shown} is a folder, not a capture");
-        }
+        let (mut input, is_seekable) = open_input(path).with_context(|| format!("cannot read {shown}"))?;
         let mut magic = [0; 4];
-        let got = file.read(&mut magic).with_context(|| format!("cannot read {shown}"))?;
+        let got = read_beginning(&mut input, &mut magic).with_context(|| format!("cannot read {shown}"))?;
         if got == 0 {
             bail!("{shown} is empty: not a capture");
         }
         let compression = Compression::of(magic.get(..got).unwrap_or_default());
+        // Standard input and pipes cannot be wound back.
+        let beginning = io::Cursor::new(magic.get(..got).unwrap_or_default().to_vec());
+        let input: Box<dyn Read + Send> = Box::new(beginning.chain(input));
         let mut decompressor = None;
         let mut pipe = None;
-        let reader = match compression {
-            Compression::None if ClassicCapture::recognises(magic) => {
-                file.rewind().with_context(|| format!("cannot read {shown}"))?;
-                Reader::Classic(ClassicCapture::open(file).with_context(|| shown.to_string())?)
-            }
-            Compression::None => Reader::Library(open_path(path, path)?),
-            Compression::Gzip | Compression::Zstandard => {
-                file.rewind().with_context(|| format!("cannot read {shown}"))?;
-                let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-                let counted = CountedFile { file, consumed: Arc::clone(&consumed) };
-                decompressor = Some(std::thread::spawn(move || compression.unpack(counted, writer)));
-                let descriptor = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
-                pipe = Some(reader);
-                Reader::Library(open_path(&descriptor, path)?)
-            }
+        let is_direct = compression == Compression::None;
+        let reader = if is_direct && ClassicCapture::recognises(magic) {
+            Reader::Classic(ClassicCapture::open(input).with_context(|| shown.clone())?)
+        } else if is_direct && is_seekable {
+            Reader::Library(open_path(path, path)?)
+        } else {
+            let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+            let counted = Counted { input, consumed: Arc::clone(&consumed) };
+            decompressor = Some(std::thread::spawn(move || compression.unpack(counted, writer)));
+            let descriptor = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+            pipe = Some(reader);
+            Reader::Library(open_path(&descriptor, path)?)
         };
         let linktype = reader.linktype();
         let Some(link) = Link::of(linktype) else {
@@ -178,7 +177,7 @@ impl CaptureFile {
             buffer: Vec::new(),
             packets: 0,
             consumed,
-            counts_own_bytes: compression == Compression::None,
+            counts_own_bytes: pipe.is_none(),
             own_bytes: 0,
             decompressor,
             _pipe: pipe,
@@ -192,7 +191,7 @@ impl CaptureFile {
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame<'_>>> {
         let Self { reader, packets, path, decompressor, .. } = self;
         let number = *packets + 1;
-        let place = || format!("{}: packet {number}", path.display());
+        let place = || format!("{}: packet {number}", shown(path));
         let Record { at, wire_bytes, bytes } = match reader.next() {
             Ok(Some(record)) => record,
             Ok(None) => return finish(decompressor.take()).map(|()| None).with_context(place),
@@ -231,9 +230,36 @@ fn finish(decompressor: Option<JoinHandle<io::Result<()>>>) -> Result<()> {
     }
 }
 
-fn open_path(path: &Path, shown: &Path) -> Result<Capture<Offline>> {
+fn open_path(path: &Path, named: &Path) -> Result<Capture<Offline>> {
     Capture::from_file_with_precision(path, Precision::Nano)
-        .map_err(|error| anyhow!("{}: {error}", shown.display()))
+        .map_err(|error| anyhow!("{}: {error}", shown(named)))
+}
+
+/// The bytes of a capture, and whether they can be read again; `-` is standard input.
+fn open_input(path: &Path) -> Result<(Box<dyn Read + Send>, bool)> {
+    if path == Path::new("-") {
+        return Ok((Box::new(io::stdin()), false));
+    }
+    let file = File::open(path)?;
+    let kind = file.metadata()?;
+    if kind.is_dir() {
+        bail!("it is a folder, not a capture");
+    }
+    Ok((Box::new(file), kind.is_file()))
+}
+
+/// As many bytes as there are, up to the length of `into`: a pipe hands out fewer at a time.
+fn read_beginning(input: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
+    let mut got = 0;
+    while let Some(room) = into.get_mut(got..).filter(|room| !room.is_empty()) {
+        match input.read(room) {
+            Ok(0) => break,
+            Ok(read) => got += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
 }
 
 #[expect(clippy::cast_sign_loss, reason = "clamped to what is not negative")]
@@ -260,9 +286,9 @@ impl Compression {
         }
     }
 
-    fn unpack(self, from: CountedFile, mut to: io::PipeWriter) -> io::Result<()> {
+    fn unpack(self, mut from: Counted, mut to: io::PipeWriter) -> io::Result<()> {
         let copied = match self {
-            Self::None => Ok(0),
+            Self::None => io::copy(&mut from, &mut to),
             Self::Gzip => io::copy(&mut flate2::read::MultiGzDecoder::new(from), &mut to),
             Self::Zstandard => io::copy(&mut zstd::stream::Decoder::new(from)?, &mut to),
         };
@@ -275,15 +301,15 @@ impl Compression {
     }
 }
 
-/// A file that counts what is read of it.
-struct CountedFile {
-    file: File,
+/// An input that counts what is read of it.
+struct Counted {
+    input: Box<dyn Read + Send>,
     consumed: Arc<AtomicU64>,
 }
 
-impl Read for CountedFile {
+impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.file.read(buffer)?;
+        let got = self.input.read(buffer)?;
         self.consumed.fetch_add(got as u64, Ordering::Relaxed);
         Ok(got)
     }

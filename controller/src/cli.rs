@@ -298,7 +298,7 @@ pub(crate) struct ReplayArguments {
     /// No progress bar, even on a terminal.
     #[arg(long)]
     pub(crate) plain: bool,
-    /// Captures: pcap or pcapng, also .gz and .zst, in time order.
+    /// Captures: pcap or pcapng, also .gz and .zst, in time order; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }

@@ -3,8 +3,11 @@
 use std::{
     fmt,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
+
+use floodwall_engine::text::escape;
 
 /// How a command ended; the number is the exit code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,7 +41,25 @@ pub(crate) fn print(text: impl fmt::Display) -> Exit {
     }
 }
 
+/// A path as it may stand in a message: whoever names files must not write lines or colours into a terminal.
+pub(crate) fn shown(path: &Path) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    escape(&path.to_string_lossy(), &mut text).ok();
+    text
+}
+
 /// Prints one line to standard error. If even that fails there is nobody left to tell.
 pub(crate) fn complain(text: impl fmt::Display) {
     drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_cannot_write_lines_or_colours() {
+        assert_eq!(shown(Path::new("a\nerror: b\u{1b}[31m.pcap")), "a\\nerror: b\\u{1b}[31m.pcap");
+    }
 }

@@ -33,7 +33,7 @@ use crate::{
     configuration::{self, Configuration, ConfigurationError},
     enforce::{Enforcer, tables::TablesEnforcer},
     guard::Guard,
-    output::{Exit, complain, print},
+    output::{Exit, complain, print, shown},
     rules::{self, RulesError},
 };
 
@@ -158,9 +158,7 @@ fn progress_bar(arguments: &ReplayArguments, path: &PathBuf) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{msg} {percent}% of {total_bytes}, {bytes_per_sec}, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(bytes), target)
-        .with_style(style)
-        .with_message(path.display().to_string())
+    ProgressBar::with_draw_target(Some(bytes), target).with_style(style).with_message(shown(path))
 }
 
 /// Gate, engine and report of one rule set.

@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use floodwall_engine::rule::{RuleFile, diagnostic::Diagnostic, file};
 
+use crate::output::shown;
+
 /// The shipped rules, one file per protocol.
 const SHIPPED: [(&str, &str); 3] = [
     ("rules/irc.toml", include_str!("../../rules/irc.toml")),
@@ -45,25 +47,24 @@ pub(crate) fn load(folder: Option<&Path>) -> Result<Vec<RuleFile>, RulesError> {
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, String> {
-    let entries =
-        fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let entries = fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", shown(folder)))?;
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| format!("cannot read {}: {error}", folder.display()))?.path();
+        let path = entry.map_err(|error| format!("cannot read {}: {error}", shown(folder)))?.path();
         if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
             paths.push(path);
         }
     }
     paths.sort();
     if paths.is_empty() {
-        return Err(format!("{} holds no rule file (*.toml)", folder.display()));
+        return Err(format!("{} holds no rule file (*.toml)", shown(folder)));
     }
-    paths.into_iter().map(|path| Ok((path.display().to_string(), read_text(&path)?))).collect()
+    paths.into_iter().map(|path| Ok((shown(&path), read_text(&path)?))).collect()
 }
 
 /// A whole file as text, refused beyond a bound.
 pub(crate) fn read_text(path: &Path) -> Result<String, String> {
-    let shown = path.display();
+    let shown = shown(path);
     let size = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
     if size > FILE_BYTES_MAX {
         return Err(format!("{shown} is larger than {} MiB: not a file of ours", FILE_BYTES_MAX >> 20));

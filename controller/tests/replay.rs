@@ -400,3 +400,25 @@ fn a_rogue_server_is_noted_and_not_banned() {
         .collect();
     assert!(noted.contains("irc/link-violation") && noted.contains("irc/link-takeover"), "{noted:?}");
 }
+
+#[test]
+fn a_capture_from_standard_input_is_the_same_capture() {
+    let path = corpus("teamtalk/01_baseline_session.pcap");
+    let from_file = replay(&path, &[]);
+    let plain = fs::read(&path).expect("a capture");
+    for bytes in [plain.clone(), zstd::encode_all(plain.as_slice(), 1).expect("zstd")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_floodwall"))
+            .args(["replay", "--format", "json", "-"])
+            .current_dir(repository())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        child.stdin.take().expect("a pipe").write_all(&bytes).expect("it reads on");
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0));
+        let mut report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        report["capture"]["files"] = from_file["capture"]["files"].clone();
+        assert_eq!(report, from_file);
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! Format: <https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html>, sections 4 and 5.
 
-use std::{fs::File, io::Read};
+use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use floodwall_engine::Timestamp;
@@ -17,7 +17,7 @@ const RECORD_BYTES_MAX: usize = 256 * 1024;
 
 /// Reads one capture from front to back.
 pub(super) struct ClassicCapture {
-    file: File,
+    input: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     /// What of the buffer is read and not yet handed out.
     filled: std::ops::Range<usize>,
@@ -58,14 +58,14 @@ impl ClassicCapture {
     }
 
     /// Reads the file header.
-    pub(super) fn open(mut file: File) -> Result<Self> {
+    pub(super) fn open(mut input: Box<dyn Read + Send>) -> Result<Self> {
         let mut header = [0; FILE_HEADER_BYTES];
-        file.read_exact(&mut header).context("truncated file header")?;
+        input.read_exact(&mut header).context("truncated file header")?;
         let magic = header.first_chunk().copied().unwrap_or_default();
         let Some((order, unit)) = Self::format(magic) else { bail!("unknown file format") };
         // The upper bits hold the length of a frame check sequence, not the link type.
         let linktype = i32::try_from(order.number(&header, 20) & 0x03ff_ffff).unwrap_or(-1);
-        Ok(Self { file, buffer: vec![0; BUFFER_BYTES], filled: 0..0, order, unit, linktype })
+        Ok(Self { input, buffer: vec![0; BUFFER_BYTES], filled: 0..0, order, unit, linktype })
     }
 
     pub(super) const fn linktype(&self) -> i32 {
@@ -116,7 +116,7 @@ impl ClassicCapture {
                 self.filled = 0..self.filled.len();
             }
             let room = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
-            let got = self.file.read(room).context("cannot read on")?;
+            let got = self.input.read(room).context("cannot read on")?;
             if got == 0 {
                 break;
             }
@@ -169,7 +169,7 @@ mod tests {
         let mut file = tempfile::tempfile()?;
         file.write_all(bytes)?;
         file.rewind()?;
-        ClassicCapture::open(file)
+        ClassicCapture::open(Box::new(file))
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn write(out: &mut String, tally: &Tally, sources: usize) -> std::fmt::Result {
     write_levels(out, tally)?;
     write_signals(out, tally)?;
     for (rule, count) in &tally.shadowed {
-        writeln!(out, "Shadow rule {rule} would have fired {count} times.")?;
+        writeln!(out, "Shadow rule {rule} would have fired {}.", times(*count))?;
     }
     for (loss, count) in &tally.losses {
         writeln!(out, "Lost: {count} {loss}.")?;
@@ -69,8 +69,8 @@ fn write_capture(out: &mut String, tally: &Tally) -> std::fmt::Result {
     if tally.restarts > 0 {
         writeln!(
             out,
-            "The clock of the captures went back {} times; gate and rules began again there.",
-            tally.restarts
+            "The clock of the captures went back {}; gate and rules began again there.",
+            times(tally.restarts)
         )?;
     }
     if tally.learning > 0 {
@@ -178,6 +178,10 @@ fn write_levels(out: &mut String, tally: &Tally) -> std::fmt::Result {
         writeln!(out, "Level of {service} at {}: {}{rule}.", rfc3339(row.at), row.level.as_str())?;
     }
     Ok(())
+}
+
+fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 fn write_signals(out: &mut String, tally: &Tally) -> std::fmt::Result {
