@@ -38,11 +38,7 @@ pub struct Ledger {
 impl Ledger {
     /// No bans; `seed` keys the table.
     pub fn new(seed: u64) -> Self {
-        Self {
-            bans: HashMap::with_hasher(FixedState::with_seed(seed)),
-            lengths: BTreeMap::new(),
-            refused: 0,
-        }
+        Self { bans: HashMap::with_hasher(FixedState::with_seed(seed)), lengths: BTreeMap::new(), refused: 0 }
     }
 
     /// Enters a ban, or prolongs the one that stands. Answers whether there was room.
