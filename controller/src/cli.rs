@@ -361,7 +361,17 @@ pub(crate) fn run() -> ExitCode {
         Command::Run(arguments) => live::run::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        live => run_live(live),
+        live @ (Command::Status(_)
+        | Command::Bans(_)
+        | Command::Ban(_)
+        | Command::Unban(_)
+        | Command::Kick(_)
+        | Command::Allow(_)
+        | Command::Explain(_)
+        | Command::Who(_)
+        | Command::Watch(_)
+        | Command::Reload(_)
+        | Command::Confirm(_)) => run_live(live),
     }
     .into()
 }

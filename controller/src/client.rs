@@ -87,11 +87,10 @@ fn connect(arguments: &ConnectArguments) -> Result<UnixStream, Exit> {
     let path = arguments.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
     let stream = UnixStream::connect(&path).map_err(|error| {
         let shown = path.display();
-        let (hint, exit) = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                ("run it with sudo, or join the group floodwall", Exit::NotPermitted)
-            }
-            _ => ("is the wall running? start it with: floodwall run", Exit::Failed),
+        let (hint, exit) = if error.kind() == std::io::ErrorKind::PermissionDenied {
+            ("run it with sudo, or join the group floodwall", Exit::NotPermitted)
+        } else {
+            ("is the wall running? start it with: floodwall run", Exit::Failed)
         };
         complain(format_args!("cannot reach the wall at {shown}: {error}; {hint}"));
         exit

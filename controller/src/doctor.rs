@@ -205,7 +205,7 @@ fn files(arguments: &DoctorArguments) -> Vec<Finding> {
     let usual = PathBuf::from(rules::DEFAULT_FOLDER);
     let folder = arguments.rules.clone().or_else(|| usual.is_dir().then_some(usual));
     let guarded = rules::load(folder.as_deref())
-        .map_err(|_| "mistakes: floodwall check names them".to_owned())
+        .map_err(|_mistakes| "mistakes: floodwall check names them".to_owned())
         .and_then(|rules| Guard::new(rules, &configuration, &[]));
     findings.push(match guarded {
         Ok(guard) => {
@@ -269,7 +269,7 @@ impl SelfTest {
             "netns",
             &test.client,
         ])?;
-        for (namespace, device, number) in [(&test.host, "a", 1), (&test.client, "b", 2)] {
+        for (namespace, device, number) in [(&test.host, "fwdoc0", 1), (&test.client, "fwdoc1", 2)] {
             ip(&["-n", namespace, "addr", "add", &format!("10.78.0.{number}/24"), "dev", device])?;
             ip(&["-n", namespace, "addr", "add", &format!("fd78::{number}/64"), "dev", device, "nodad"])?;
             ip(&["-n", namespace, "link", "set", device, "up"])?;
@@ -280,7 +280,7 @@ impl SelfTest {
     fn run(&self) -> Result<String> {
         let (gate, mode) = inside(&self.host, || -> Result<_> {
             let mut gate = Gate::open(&self.pins)?;
-            let attachment = gate.attach("a", None)?;
+            let attachment = gate.attach("fwdoc0", None)?;
             Ok((gate, attachment.mode))
         })??;
         let tables = KernelTables::open(gate.object())?;
@@ -302,7 +302,7 @@ impl SelfTest {
             }
             self.check(server, client, false).with_context(|| format!("after a ban of {client}"))?;
         }
-        drop(gate.settle(&["a".to_owned()])?);
+        drop(gate.settle(&["fwdoc0".to_owned()])?);
         Ok(format!(
             "a banned source is dropped, TCP and UDP, IPv4 and IPv6; XDP {} on a virtual wire",
             mode.as_str()

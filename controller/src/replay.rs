@@ -17,7 +17,7 @@ use floodwall_engine::{
     fragment::{Passage, Reassembler},
 };
 use floodwall_wire::{
-    Class, Judgement, Observation, Reason, Verdict,
+    Class, Judgement, Observation, Reason,
     frame::{self, Fragment, Headers},
     judge_walked,
     memory::Tables,

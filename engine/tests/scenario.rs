@@ -41,6 +41,7 @@ fn rules_of(source: &str) -> Vec<Rule> {
 impl World {
     fn new(rules: &str) -> Self {
         let service = Service {
+            gateways: Vec::new(),
             protocol: Protocol::TeamTalk,
             query_ports: Vec::new(),
             rules: rules_of(rules),

@@ -121,7 +121,7 @@ impl Lab {
         let path = self.folder().join("ngircd.conf");
         let configuration = "[Global]\n\tName = lab.example\n\tListen = 0.0.0.0,::\n\tPorts = 6667\n\tMotdPhrase = hi\n\
                              \tServerUID = irc\n\tServerGID = irc\n\
-                             [Limits]\n\tMaxConnectionsIP = 0\n\
+                             [Limits]\n\tMaxConnectionsIP = 20\n\
                              [Options]\n\tDNS = no\n\tIdent = no\n\tPAM = no\n\
                              [Operator]\n\tName = admin\n\tPassword = right\n";
         std::fs::write(&path, configuration).expect("a configuration");
@@ -253,9 +253,9 @@ impl Lab {
 
     /// A connection from one of the clients' addresses.
     pub fn connect(&self, client: &str, port: u16) -> std::io::Result<TcpStream> {
-        let client: IpAddr = client.parse().expect("an address");
+        let client: IpAddr = client.parse().map_err(std::io::Error::other)?;
         let server = if client.is_ipv4() { SERVER } else { SERVER_V6 };
-        let server: IpAddr = server.parse().expect("an address");
+        let server: IpAddr = server.parse().map_err(std::io::Error::other)?;
         self.among_clients(|| connect_from(client, SocketAddr::new(server, port)))
     }
 
@@ -284,7 +284,7 @@ impl Drop for Lab {
             drop(daemon.child.wait());
         }
         if thread::panicking() {
-            println!("the daemon's log:\n{}", self.read_log());
+            show_log(&self.read_log());
         }
         drop(Command::new(floodwall()).arg("detach").arg("--pins").arg(self.pins()).output());
         for mut server in self.servers.drain(..) {
@@ -334,6 +334,16 @@ impl IrcClient {
         }
     }
 
+    /// Reads until a line holds one of these; `false` when the connection ends before.
+    pub fn try_hear(&mut self, texts: &[&str]) -> bool {
+        while let Ok(line) = self.next_line() {
+            if texts.iter().any(|text| line.contains(text)) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The next line; pings are answered.
     ///
     /// # Errors
@@ -363,6 +373,11 @@ impl IrcClient {
         drop(self.reader.read_to_end(&mut rest));
         begun.elapsed()
     }
+}
+
+#[expect(clippy::print_stdout, reason = "a test that fails shows what the daemon said")]
+fn show_log(log: &str) {
+    println!("the daemon's log:\n{log}");
 }
 
 /// An instant of the monotonic clock.

@@ -511,20 +511,15 @@ mod tests {
     #[test]
     fn lifting_a_ban_leaves_no_entry_and_no_neighbour_banned() {
         let mut enforcer = TablesEnforcer::new(Tables::new(1));
-        for text in ["192.0.2.7/120", "2001:db8::/64"] {
-            let (address, _) = text.split_once('/').unwrap();
-            let subject =
-                Prefix::new(super::tests::address(address), if text.contains('.') { 120 } else { 64 });
-            let host = Command::Limit {
-                address: super::tests::address(address),
-                until: Timestamp::from_secs(9),
-                explanation: explanation(),
-            };
-            enforcer.apply(&host).unwrap();
+        for (text, bits) in [("192.0.2.7", 120), ("2001:db8::", 64)] {
+            let address = address(text);
+            let subject = Prefix::new(address, bits);
+            let until = Timestamp::from_secs(9);
+            enforcer.apply(&Command::Limit { address, until, explanation: explanation() }).unwrap();
             enforcer.apply(&ban(subject)).unwrap();
-            assert!(banned(&enforcer, address), "{text}");
+            assert!(banned(&enforcer, text), "{text}");
             enforcer.apply(&Command::Unban { subject }).unwrap();
-            assert!(!banned(&enforcer, address), "{text}");
+            assert!(!banned(&enforcer, text), "{text}");
         }
         enforcer.store.set_now(Timestamp::from_secs(10).as_nanos());
         assert_eq!(enforcer.expire().unwrap(), 2);

@@ -54,11 +54,11 @@ impl WallClock {
 
     /// The engine's time now.
     pub(crate) fn now(&self) -> Timestamp {
-        self.from_gate(self.gate_now())
+        self.at_gate(self.gate_now())
     }
 
     /// The engine's time at an instant of the gate's clock; 0 and `u64::MAX` are never and for ever.
-    pub(crate) const fn from_gate(&self, gate: u64) -> Timestamp {
+    pub(crate) const fn at_gate(&self, gate: u64) -> Timestamp {
         if gate == u64::MAX {
             Timestamp::NEVER
         } else {
@@ -81,7 +81,7 @@ impl WallClock {
     }
 
     /// The engine's time at a UTC instant, as the system's clock has it now.
-    pub(crate) fn from_utc(&self, utc: Timestamp) -> Timestamp {
+    pub(crate) fn at_utc(&self, utc: Timestamp) -> Timestamp {
         if utc == Timestamp::NEVER {
             return utc;
         }
@@ -103,16 +103,16 @@ mod tests {
     fn the_engines_time_goes_on_whatever_happens_to_the_systems_clock() {
         let utc = Timestamp::from_secs(1_000);
         let clock = WallClock::new(5_000_000_000, utc, "boot".into());
-        let at = clock.from_gate(6_000_000_000);
+        let at = clock.at_gate(6_000_000_000);
         assert_eq!(at, Timestamp::from_secs(1_001));
         assert_eq!(clock.to_gate(at), 6_000_000_000);
-        assert_eq!(clock.from_utc(clock.to_utc(at)), at);
+        assert_eq!(clock.at_utc(clock.to_utc(at)), at);
         assert!(!clock.update(6_000_000_000, Timestamp::from_secs(1_001)));
         // Set back by a minute.
         assert!(clock.update(7_000_000_000, Timestamp::from_secs(942)));
-        assert_eq!(clock.from_gate(6_000_000_000), at);
+        assert_eq!(clock.at_gate(6_000_000_000), at);
         assert_eq!(at.since(clock.to_utc(at)).as_secs(), 60);
-        assert_eq!(clock.from_utc(clock.to_utc(at)), at);
+        assert_eq!(clock.at_utc(clock.to_utc(at)), at);
         assert_eq!(clock.to_gate(Timestamp::NEVER), u64::MAX);
         assert_eq!(clock.to_utc(Timestamp::NEVER), Timestamp::NEVER);
     }

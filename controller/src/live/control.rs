@@ -150,7 +150,9 @@ pub(crate) async fn ask(
 ) -> Result<serde_json::Value, Refusal> {
     let (answer, answered) = oneshot::channel();
     let gone = |_| Refusal::failed("the wall is stopping");
-    wall.send(Asked { request, from, answer }).await.map_err(|_| Refusal::failed("the wall is stopping"))?;
+    wall.send(Asked { request, from, answer })
+        .await
+        .map_err(|_gone| Refusal::failed("the wall is stopping"))?;
     answered.await.map_err(gone)?
 }
 

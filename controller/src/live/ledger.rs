@@ -283,7 +283,7 @@ impl Work {
     fn run(mut self, entries: &Receiver<Entry>) {
         loop {
             let next = if self.waiting.is_empty() {
-                entries.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                entries.recv().map_err(RecvTimeoutError::from)
             } else {
                 entries.recv_timeout(RETRY)
             };

@@ -65,10 +65,10 @@ impl Roster {
         if let Some(nickname) = &detail.nickname {
             present.nickname = Some(nickname.to_string());
         }
-        match signal.kind {
-            SignalKind::ChannelJoined => present.channel = detail.channel.as_ref().map(ToString::to_string),
-            SignalKind::ChannelLeft => present.channel = None,
-            _ => {}
+        if signal.kind == SignalKind::ChannelJoined {
+            present.channel = detail.channel.as_ref().map(ToString::to_string);
+        } else if signal.kind == SignalKind::ChannelLeft {
+            present.channel = None;
         }
     }
 

@@ -224,7 +224,7 @@ fn guard_host(plan: Plan) -> Result<()> {
     })?;
     stop.store(true, Ordering::Relaxed);
     drop(requests);
-    let outcome = worker.join().map_err(|_| anyhow!("the wall's thread failed"))?;
+    let outcome = worker.join().map_err(|_panic| anyhow!("the wall's thread failed"))?;
     // A socket that is gone already was somebody else's to remove.
     drop(std::fs::remove_file(&plan.socket));
     let reverted = outcome?;
@@ -435,7 +435,7 @@ impl Live {
     }
 
     /// Whoever is connected already holds a session: seen in the kernel's socket tables.
-    fn seed_sessions(&mut self) -> Result<()> {
+    fn seed_sessions(&self) -> Result<()> {
         let now = self.clock.gate_now();
         let mut seeded = 0;
         for connected in sockets::connected()?.iter().filter(|one| one.state == sockets::ESTABLISHED) {
@@ -555,7 +555,17 @@ impl Live {
         let outcome = match request {
             Request::Reload => self.reload(),
             Request::Status => self.status(from.as_deref()),
-            other => self.wall.handle_request(other, from.as_deref()),
+            other @ (Request::Bans { .. }
+            | Request::Ban { .. }
+            | Request::Unban { .. }
+            | Request::Kick { .. }
+            | Request::Allow { .. }
+            | Request::Explain { .. }
+            | Request::Who
+            | Request::Watch
+            | Request::Confirm
+            | Request::Import { .. }
+            | Request::Snapshot) => self.wall.handle_request(other, from.as_deref()),
         };
         // Whoever asked may be gone.
         drop(answer.send(outcome));
@@ -641,7 +651,7 @@ fn hand_over(wall: &mut Wall<KernelStore>, clock: &WallClock, record: &Record, b
     if headers.fragment == Fragment::First {
         return;
     }
-    wall.handle_packet(clock.from_gate(record.at), bytes, &headers, &seen);
+    wall.handle_packet(clock.at_gate(record.at), bytes, &headers, &seen);
 }
 
 fn random_seed() -> Result<u64> {

@@ -160,15 +160,15 @@ impl<S: Store> Wall<S> {
         for row in &remembered.bans {
             let Some(subject) = parse_subject(&row.subject) else { continue };
             let until = if row.boot == self.clock.boot_id() {
-                self.clock.from_gate(row.gate_until)
+                self.clock.at_gate(row.gate_until)
             } else {
-                self.clock.from_utc(Timestamp::from_nanos(row.until))
+                self.clock.at_utc(Timestamp::from_nanos(row.until))
             };
             if until <= now {
                 continue;
             }
             let explanation =
-                explanation_of(row, subject, self.clock.from_utc(Timestamp::from_nanos(row.since)));
+                explanation_of(row, subject, self.clock.at_utc(Timestamp::from_nanos(row.since)));
             self.engine.restore_ban(
                 subject,
                 Ban { since: explanation.at, until, explanation: explanation.clone() },
@@ -177,7 +177,7 @@ impl<S: Store> Wall<S> {
             self.enforce(&Command::Ban { subject, until, explanation });
         }
         for (address, until) in &remembered.known {
-            let until = self.clock.from_utc(*until);
+            let until = self.clock.at_utc(*until);
             if until > now {
                 self.engine.restore_login(*address, now);
                 self.enforce(&Command::Know { address: *address, until });
@@ -192,7 +192,7 @@ impl<S: Store> Wall<S> {
         if self.engine.ledger().bans().any(|(held, _)| held == subject) {
             return;
         }
-        let until = self.clock.from_gate(gate_until);
+        let until = self.clock.at_gate(gate_until);
         let explanation = Explanation {
             rule: RuleId("floodwall/adopted".into()),
             why: "found in the gate; the controller ended before it could write down why".into(),
@@ -523,7 +523,10 @@ fn is_operators(explanation: &Explanation) -> bool {
 }
 
 fn explanation_of(row: &BanRow, subject: Prefix, at: Timestamp) -> Explanation {
-    let offender = row.offender.parse::<std::net::IpAddr>().map_or(subject.address(), Address::from);
+    let offender = row
+        .offender
+        .parse::<std::net::IpAddr>()
+        .map_or_else(|_not_an_address| subject.address(), Address::from);
     Explanation {
         rule: RuleId(row.rule.clone().into()),
         why: row.why.clone().into(),

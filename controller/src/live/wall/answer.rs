@@ -173,7 +173,7 @@ impl<S: Store> Wall<S> {
             self.explain_ban(subject, ban, &mut sentences);
             "banned"
         } else if limited_until > gate_now {
-            let until = self.until(self.clock.from_gate(limited_until));
+            let until = self.until(self.clock.at_gate(limited_until));
             sentences.push(format!(
                 "{subject} is not banned. A rule holds it to the tightest limits until {until}."
             ));
@@ -181,7 +181,7 @@ impl<S: Store> Wall<S> {
                 .push(format!("Lift that with: floodwall unban {subject}, or floodwall allow {subject}"));
             "limited"
         } else if known_until > gate_now {
-            let until = self.until(self.clock.from_gate(known_until));
+            let until = self.until(self.clock.at_gate(known_until));
             sentences.push(format!(
                 "{subject} is known, because somebody logged in from there with a password of their own. It is served \
                  first, from a budget nobody else draws on, until {until}."

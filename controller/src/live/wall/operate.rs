@@ -181,7 +181,7 @@ impl<S: Store> Wall<S> {
         to_value(&Done::new([sentence]))
     }
 
-    fn kick(&mut self, written: &str) -> Answer {
+    fn kick(&self, written: &str) -> Answer {
         if self.cutter.is_none() {
             return Err(Refusal::failed("this wall only observes: it cuts nothing"));
         }
@@ -248,7 +248,7 @@ impl<S: Store> Wall<S> {
                 refused.push(format!("{:?} is no address or prefix", row.subject));
                 continue;
             };
-            let until = self.clock.from_utc(Timestamp::from_nanos(row.until));
+            let until = self.clock.at_utc(Timestamp::from_nanos(row.until));
             if until <= now || row.ended_at.is_some() {
                 over += 1;
                 continue;
