@@ -125,10 +125,12 @@ pub(crate) enum WantedMode {
     Generic,
     /// As auto, but nothing is dropped, banned or cut.
     Observe,
+    /// From copies of packets, where XDP cannot be attached: nothing is dropped, banned or cut.
+    Pcap,
 }
 
 impl WantedMode {
-    pub(crate) const ALL: [Self; 4] = [Self::Auto, Self::Native, Self::Generic, Self::Observe];
+    pub(crate) const ALL: [Self; 5] = [Self::Auto, Self::Native, Self::Generic, Self::Observe, Self::Pcap];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -136,6 +138,7 @@ impl WantedMode {
             Self::Native => "native",
             Self::Generic => "generic",
             Self::Observe => "observe",
+            Self::Pcap => "pcap",
         }
     }
 }

@@ -39,6 +39,8 @@ const RESETTING_DRIVERS: [&str; 6] = ["ixgbe", "i40e", "ice", "igb", "bnxt_en", 
 const KERNEL_MIN: (u32, u32) = (6, 1);
 /// The self-test's guarded port.
 const PORT: u16 = 10_333;
+/// TeamTalk's HELLO of user 1 (`protocols/teamtalk.md`): kind, user id, a time, protocol version.
+const HELLO: [u8; 11] = [1, 1, 0, 0, 9, 9, 9, 9, 1, 0x10, 1];
 const WAIT: Duration = Duration::from_millis(400);
 
 /// How one thing is.
@@ -260,12 +262,12 @@ impl SelfTest {
             &test.host,
             "link",
             "add",
-            "a",
+            "fwdoc0",
             "type",
             "veth",
             "peer",
             "name",
-            "b",
+            "fwdoc1",
             "netns",
             &test.client,
         ])?;
@@ -317,8 +319,7 @@ impl SelfTest {
         socket.set_read_timeout(Some(WAIT))?;
         let connected = inside(&self.client, || {
             let speaker = UdpSocket::bind((client, 0))?;
-            // A TeamTalk HELLO: user 1, protocol 1, as the notes have it.
-            speaker.send_to(&[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0], (server, PORT))?;
+            speaker.send_to(&HELLO, (server, PORT))?;
             TcpStream::connect_timeout(&SocketAddr::new(server, PORT), WAIT)
         })?;
         drop(listener);

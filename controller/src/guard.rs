@@ -138,6 +138,18 @@ impl Guard {
         self.services.iter().map(|service| service.file.rules.clone()).collect()
     }
 
+    /// What a capture has to show, as a filter of libpcap: guarded ports either way, tagged frames too.
+    pub(crate) fn capture_filter(&self) -> String {
+        let mut ports = Vec::new();
+        for service in &self.services {
+            let (tcp, udp) = service.ports_by_transport();
+            ports.extend(tcp.into_iter().map(|port| format!("tcp port {port}")));
+            ports.extend(udp.into_iter().map(|port| format!("udp port {port}")));
+        }
+        let ports = ports.join(" or ");
+        format!("({ports}) or (vlan and ({ports}))")
+    }
+
     /// Every guarded TCP port.
     pub(crate) fn tcp_ports(&self) -> Arc<[u16]> {
         self.services.iter().flat_map(|service| service.ports_by_transport().0).collect()

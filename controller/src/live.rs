@@ -13,6 +13,7 @@ pub(crate) mod cut;
 pub(crate) mod ledger;
 pub(crate) mod metrics;
 pub(crate) mod mirror;
+pub(crate) mod observed;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod sockets;

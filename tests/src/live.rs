@@ -159,6 +159,23 @@ impl Lab {
         true
     }
 
+    /// Occupies XDP at the guarded interface with somebody else's program; `false` (said loudly) without `xdp-filter`.
+    pub fn block_xdp(&self, test: &str) -> bool {
+        let loaded =
+            self.on_host(|| Command::new("xdp-filter").args(["load", "-m", "skb", "wall0"]).output());
+        match loaded {
+            Ok(output) if output.status.success() => true,
+            Ok(output) => {
+                crate::skip(test, &format!("xdp-filter: {}", String::from_utf8_lossy(&output.stderr)));
+                false
+            }
+            Err(_) => {
+                crate::skip(test, "needs Debian's xdp-tools");
+                false
+            }
+        }
+    }
+
     /// Until something listens at a port of the guarded host.
     pub fn await_port(&self, port: u16) {
         eventually(&format!("something at port {port}"), || {

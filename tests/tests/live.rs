@@ -512,6 +512,30 @@ fn observing_bans_on_paper_only() {
 }
 
 #[test]
+fn where_xdp_cannot_be_attached_the_wall_observes_copies_and_says_so() {
+    let test = "where_xdp_cannot_be_attached_the_wall_observes_copies_and_says_so";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_ngircd(test) {
+        return;
+    }
+    // A program that is attached in the old way, outside links, is one that XDP cannot be attached beside.
+    if !lab.block_xdp(test) {
+        return;
+    }
+    lab.start_daemon(&IRC);
+    let status = lab.answer(&["status"]);
+    assert_eq!((status["mode"].as_str(), status["evaluating"].as_bool()), (Some("pcap"), Some(true)));
+    assert!(status["why"].to_string().contains("XDP cannot be attached to wall0"), "{status}");
+    let user = lab.join_irc("10.77.0.2", 6667, "anna");
+    eventually("anna in the roster", || {
+        lab.answer(&["who"])["present"].as_array().is_some_and(|present| present.len() == 1)
+    });
+    assert_eq!(guess(&lab, "10.77.0.20", 6667, 8), 8);
+    eventually("the ban on paper", || lab.banned().contains(&"10.77.0.20/32".to_owned()));
+    drop(user);
+}
+
+#[test]
 fn bans_go_from_wall_to_wall_as_json_lines() {
     let Some(mut lab) = Lab::open("bans_go_from_wall_to_wall_as_json_lines") else { return };
     lab.start_daemon(&IRC);

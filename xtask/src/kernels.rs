@@ -45,7 +45,7 @@ pub fn run(images: &[PathBuf], require: bool) -> Result<()> {
     }
     images.sort();
     images.dedup();
-    let initrd = pack(&folder)?;
+    let initrd = pack(&folder, &images)?;
     let failed = images.iter().filter(|image| !boots(image, &initrd)).count();
     if failed != 0 {
         bail!("the object failed on {failed} of {} kernels", images.len());
@@ -87,12 +87,13 @@ fn find_image(unpacked: &Path) -> Result<PathBuf> {
 }
 
 /// Builds the prober and packs it with what it needs.
-fn pack(folder: &Path) -> Result<PathBuf> {
+fn pack(folder: &Path, images: &[PathBuf]) -> Result<PathBuf> {
     const INIT: &str = "#!/bin/busybox sh\n\
         /bin/busybox mkdir -p /proc /sys /dev\n\
         /bin/busybox mount -t proc proc /proc\n\
         /bin/busybox mount -t sysfs sys /sys\n\
         /bin/busybox mount -t bpf bpf /sys/fs/bpf\n\
+        for module in /modules/$(/bin/busybox uname -r)/*.ko; do /bin/busybox insmod $module; done\n\
         /bin/kernel-probe /floodwall.bpf.o && echo 'floodwall-probe: ok'\n\
         /bin/busybox poweroff -f\n";
     let tree = folder.join("initrd");
@@ -100,12 +101,33 @@ fn pack(folder: &Path) -> Result<PathBuf> {
     fs::copy(BUSYBOX, tree.join("bin/busybox")).context("busybox-static is not installed")?;
     fs::copy(build_prober()?, tree.join("bin/kernel-probe"))?;
     fs::copy(sources::object(&root()), tree.join("floodwall.bpf.o"))?;
+    for image in images {
+        copy_modules(image, &tree)?;
+    }
     fs::write(tree.join("init"), INIT)?;
     fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
     let initrd = folder.join("initrd.cpio");
     let script = format!("find . | cpio --quiet -o -H newc > {}", initrd.display());
     process::run(Command::new("sh").current_dir(&tree).args(["-c", &script]))?;
     Ok(initrd)
+}
+
+/// What a distribution's kernel has as modules and the egress program needs before kernel 6.6: the clsact qdisc and its
+/// filter. A kernel that was not unpacked from a package has to have them built in.
+fn copy_modules(image: &Path, tree: &Path) -> Result<()> {
+    const MODULES: [&str; 2] = ["sch_ingress.ko", "cls_bpf.ko"];
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let release = name.trim_start_matches("vmlinuz-");
+    let Some(unpacked) = image.ancestors().nth(2) else { return Ok(()) };
+    let from = unpacked.join("lib/modules").join(release).join("kernel/net/sched");
+    let into = tree.join("modules").join(release);
+    for module in MODULES {
+        if from.join(module).exists() {
+            fs::create_dir_all(&into)?;
+            fs::copy(from.join(module), into.join(module))?;
+        }
+    }
+    Ok(())
 }
 
 fn build_prober() -> Result<PathBuf> {

@@ -37,6 +37,7 @@ use super::{
     ledger::{LedgerWriter, Remembered},
     metrics::{self, Page},
     mirror::Assembler,
+    observed::Observed,
     sockets,
     wall::{Parts, Seen, Settings, Wall},
     watching::Watchers,
@@ -55,7 +56,7 @@ use crate::{
 const RECORDS_PER_TURN: usize = 1_024;
 /// Requests waiting for the wall.
 const REQUESTS_MAX: usize = 64;
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two looks at the gate's counters.
 const SAMPLE_TICKS: u64 = 5;
 /// Ticks between two comparisons of the tables with what is wanted.
@@ -198,13 +199,13 @@ fn guard_host(plan: Plan) -> Result<()> {
         control::listen(&plan.socket, &plan.group)?
     };
     let page_listener = plan.metrics.map(|address| runtime.block_on(metrics::listen(address))).transpose()?;
-    let mut live = Live::put_up(&plan, Arc::clone(&watchers), enforcing.clone())?;
-    let tables = Arc::clone(&live.tables);
+    let mut home = Home::put_up(&plan, &watchers, &enforcing)?;
+    let tables = home.tables();
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     let (ended, end) = tokio::sync::oneshot::channel();
     let worker = thread::Builder::new().name("wall".into()).spawn(move || {
-        let outcome = live.work(asked, &stopping);
+        let outcome = home.work(asked, &stopping);
         // The other side has stopped listening only if it was told to stop before.
         ended.send(()).unwrap_or_default();
         outcome
@@ -213,7 +214,7 @@ fn guard_host(plan: Plan) -> Result<()> {
     let keep = runtime.block_on(async {
         tokio::spawn(control::serve(listener, requests.clone(), watchers));
         if let Some(listener) = page_listener {
-            let page = Page { wall: requests.clone(), tables: Some(tables), enforcing };
+            let page = Page { wall: requests.clone(), tables, enforcing };
             tokio::spawn(async move {
                 if let Err(error) = metrics::serve(listener, page).await {
                     tracing::error!(error = format!("{error:#}"), "The metrics page ended");
@@ -258,6 +259,61 @@ async fn wait(
         }
     }
 }
+
+/// Where the gate is: in the kernel, or over copies of packets where that cannot be.
+enum Home {
+    Kernel(Box<Live>),
+    Observed(Box<Observed>),
+}
+
+impl Home {
+    fn put_up(plan: &Plan, watchers: &Arc<Watchers>, enforcing: &prometheus::Histogram) -> Result<Self> {
+        let observed = |why: String| {
+            let observed = Observed::put_up(plan, why, Arc::clone(watchers), enforcing.clone())?;
+            Ok(Self::Observed(Box::new(observed)))
+        };
+        if plan.mode == WantedMode::Pcap {
+            return observed("asked for: --mode pcap".to_owned());
+        }
+        match Live::put_up(plan, Arc::clone(watchers), enforcing.clone()) {
+            Ok(live) => Ok(Self::Kernel(Box::new(live))),
+            // Whoever asked for a mode, or whose gate is somebody else's, is not served by another.
+            Err(error) if plan.mode == WantedMode::Auto && error.is::<CannotAttach>() => {
+                let why = format!("{error:#}");
+                tracing::warn!(why, "The wall only observes");
+                observed(why)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn tables(&self) -> Option<Arc<KernelTables>> {
+        match self {
+            Self::Kernel(live) => Some(Arc::clone(&live.tables)),
+            Self::Observed(_) => None,
+        }
+    }
+
+    /// Until told to stop. Answers whether everything is to be taken back for want of confirmation.
+    fn work(&mut self, asked: mpsc::Receiver<Asked>, stop: &AtomicBool) -> Result<bool> {
+        match self {
+            Self::Kernel(live) => live.work(asked, stop),
+            Self::Observed(observed) => observed.work(asked, stop).map(|()| false),
+        }
+    }
+}
+
+/// XDP is not to be had at an interface.
+#[derive(Debug)]
+struct CannotAttach(String);
+
+impl std::fmt::Display for CannotAttach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CannotAttach {}
 
 /// The gate in the kernel and the wall behind it.
 struct Live {
@@ -450,7 +506,7 @@ impl Live {
 
     fn attach(&mut self) -> Result<()> {
         let wanted = match self.plan.mode {
-            WantedMode::Auto | WantedMode::Observe => None,
+            WantedMode::Auto | WantedMode::Observe | WantedMode::Pcap => None,
             WantedMode::Native => Some(Mode::Native),
             WantedMode::Generic => Some(Mode::Generic),
         };
@@ -475,7 +531,7 @@ impl Live {
                     if !self.gate.found().tables {
                         gate::detach(&self.plan.pins)?;
                     }
-                    return Err(error);
+                    return Err(CannotAttach(format!("{error:#}")).into());
                 }
             }
         }
@@ -654,7 +710,7 @@ fn hand_over(wall: &mut Wall<KernelStore>, clock: &WallClock, record: &Record, b
     wall.handle_packet(clock.at_gate(record.at), bytes, &headers, &seen);
 }
 
-fn random_seed() -> Result<u64> {
+pub(super) fn random_seed() -> Result<u64> {
     use std::io::Read;
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes).context("no random numbers")?;

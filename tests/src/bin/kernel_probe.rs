@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use floodwall_kernel::{Gate, KernelTables, gate};
 use floodwall_tests::{
     Homes, KernelGate,
     packets::{self, data, hello, tcp, udp, voice},
@@ -17,13 +18,39 @@ use floodwall_wire::{
 
 fn main() -> Result<()> {
     let object = std::env::args_os().nth(1).map_or_else(prebuilt_object, PathBuf::from);
-    let gate = KernelGate::as_in_production(&object)?;
+    let loaded = KernelGate::as_in_production(&object)?;
     for program in ["floodwall_ingress", "floodwall_egress", "floodwall_clock"] {
-        let (walked, held) = gate.instructions(program)?;
+        let (walked, held) = loaded.instructions(program)?;
         println!("{program}: {held} instructions, {walked} walked by the verifier");
     }
-    println!("floodwall_clock says {:?}", gate.clock());
+    println!("floodwall_clock says {:?}", loaded.clock());
     println!("floodwall gate: {} packets judged alike in both homes", judge_some(&object)?);
+    drop(loaded);
+    adopt()?;
+    println!("floodwall gate: attached to lo, adopted by a second controller, taken away");
+    Ok(())
+}
+
+/// Attaches to loopback as one controller, adopts as the next, and leaves nothing. Before kernel 6.6 the egress program
+/// is a tc filter and no link.
+fn adopt() -> Result<()> {
+    let pins = Path::new("/sys/fs/bpf/floodwall-probe");
+    let open = || Gate::open(pins);
+    let mut first = open()?;
+    ensure!(!first.attach("lo", None)?.adopted, "adopted from nobody");
+    ensure!(open().is_err(), "a second controller was let in beside the first");
+    let tables = KernelTables::open(first.object())?;
+    let banned = Source { banned_until: u64::MAX, ..Source::default() };
+    let key = SourceKey::of(packets::Path::new("198.51.100.9", "192.0.2.1", 10_333).source.into());
+    tables.set_source(key, &banned)?;
+    drop(first);
+    let mut second = open()?;
+    ensure!(second.found().tables && second.found().interfaces == ["lo"], "{:?}", second.found());
+    ensure!(second.attach("lo", None)?.adopted, "attached anew instead of adopted");
+    let held = KernelTables::open(second.object())?.source(key)?;
+    ensure!(held.as_ref() == Some(&banned), "a ban was lost: {held:?}");
+    drop(second);
+    ensure!(gate::detach(pins)? == ["lo"] && !pins.exists(), "something is left");
     Ok(())
 }
 

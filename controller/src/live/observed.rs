@@ -1,0 +1,278 @@
+//! The wall where XDP cannot be attached: the same gate in user space over copies of the packets, from libpcap. It
+//! judges, counts, learns and says what it would do; copies cannot be dropped, so nothing is put into force.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use floodwall_engine::Timestamp;
+use floodwall_wire::{
+    Address, Reason,
+    frame::{self, Fragment},
+    judge_walked,
+    memory::Tables,
+    observe_walked,
+    tables::status_flags,
+    window::SliceWindow,
+};
+use pcap::{Active, Capture, Direction};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    answers::{self, Dropping, Status},
+    clock::WallClock,
+    control::{Asked, Refusal, Request},
+    ledger::LedgerWriter,
+    run::{Plan, TICK, random_seed},
+    wall::{Parts, Seen, Settings, Wall},
+    watching::Watchers,
+};
+use crate::clock::{boot_id, utc_now};
+
+/// Bytes kept of a packet: a whole jumbo frame, so that control channels are read to the end.
+const SNAP_BYTES: i32 = 65_535;
+/// The kernel's buffer between the interface and us.
+const BUFFER_BYTES: i32 = 16 * 1024 * 1024;
+/// Packets on their way from the capturing threads to the wall; beyond that they are lost and counted.
+const FRAMES_MAX: usize = 8_192;
+const READ_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// One captured packet.
+struct Frame {
+    at: Timestamp,
+    bytes: Vec<u8>,
+}
+
+/// The wall over copies.
+pub(super) struct Observed {
+    wall: Wall<Tables>,
+    frames: mpsc::Receiver<Frame>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    lost: Arc<AtomicU64>,
+    clock: Arc<WallClock>,
+    dropped: std::collections::BTreeMap<(u8, Reason), (u64, u64)>,
+}
+
+impl Observed {
+    /// Opens the captures. Nothing of the host is changed.
+    pub(super) fn put_up(
+        plan: &Plan,
+        why: String,
+        watchers: Arc<Watchers>,
+        enforcing: prometheus::Histogram,
+    ) -> Result<Self> {
+        // Without a gate in the kernel UTC is the clock of everything.
+        let utc = utc_now();
+        let clock = Arc::new(WallClock::new(utc.as_nanos(), utc, boot_id()));
+        let (ledger, remembered) = LedgerWriter::open(&plan.state_folder, utc)?;
+        let seed = random_seed()?;
+        let mut tables = plan.guard.tables(seed)?;
+        tables.status_mut().flags &= !status_flags::ANY_ADDRESS;
+        tables.status_mut().heartbeat_until = 0;
+        let captures = plan
+            .interfaces
+            .iter()
+            .map(|interface| open(interface, &plan.guard.capture_filter()))
+            .collect::<Result<Vec<_>>>()?;
+        let interfaces = plan
+            .interfaces
+            .iter()
+            .map(|name| answers::Interface { name: name.clone(), mode: "pcap".into(), adopted: false })
+            .collect();
+        let settings = Settings {
+            observe: true,
+            state_folder: plan.state_folder.clone(),
+            mode: "pcap".into(),
+            why: vec![why, "copies of packets cannot be dropped: nothing is put into force".into()],
+            interfaces,
+            confirm_by: None,
+            seed,
+        };
+        let parts = Parts {
+            guard: plan.guard.clone(),
+            store: tables,
+            clock: Arc::clone(&clock),
+            ledger,
+            cutter: None,
+            watchers,
+            settings,
+            enforcing,
+        };
+        let mut wall = Wall::new(parts, &remembered)?;
+        let listed = plan.guard.listed_addresses();
+        let locals: Vec<Address> = if listed.is_empty() { wall.local().to_vec() } else { listed };
+        for address in locals {
+            wall.enforcer.store.insert_local(address);
+        }
+        wall.begin(plan.guard.learning_time())?;
+        wall.handle_tick(false);
+        let (sender, frames) = mpsc::channel(FRAMES_MAX);
+        let (stop, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut threads = Vec::new();
+        for capture in captures {
+            let (sender, stop, lost) = (sender.clone(), Arc::clone(&stop), Arc::clone(&lost));
+            let name = "capture".to_owned();
+            threads
+                .push(thread::Builder::new().name(name).spawn(move || read(capture, &sender, &stop, &lost))?);
+        }
+        Ok(Self { wall, frames, threads, stop, lost, clock, dropped: std::collections::BTreeMap::new() })
+    }
+
+    /// Until told to stop.
+    pub(super) fn work(&mut self, mut asked: mpsc::Receiver<Asked>, stop: &AtomicBool) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut ticks = interval(TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while !stop.load(Ordering::Relaxed) {
+                tokio::select! {
+                    biased;
+                    _ = ticks.tick() => {
+                        let utc = utc_now();
+                        self.clock.update(utc.as_nanos(), utc);
+                        self.wall.handle_tick(false);
+                    }
+                    request = asked.recv() => match request {
+                        Some(request) => self.answer(request),
+                        None => break,
+                    },
+                    frame = self.frames.recv() => match frame {
+                        Some(frame) => self.handle_frame(&frame),
+                        None => anyhow::bail!("no interface can be read any longer"),
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// One packet: judged as the kernel would have, then as one that was mirrored.
+    fn handle_frame(&mut self, frame: &Frame) {
+        let window = SliceWindow::new(&frame.bytes);
+        let Ok(headers) = frame::walk(&window) else { return };
+        let tables = &mut self.wall.enforcer.store;
+        tables.set_now(frame.at.as_nanos());
+        let judgement = judge_walked(&window, tables, &headers);
+        let seen = if judgement.is_guarded() {
+            if judgement.verdict() == floodwall_wire::Verdict::Drop {
+                let total = self.dropped.entry((judgement.service, judgement.reason)).or_default();
+                total.0 += 1;
+                total.1 += u64::from(judgement.bytes);
+            }
+            Seen::Arriving(judgement)
+        } else {
+            let observation = observe_walked(&window, tables, &headers);
+            if !observation.is_guarded() {
+                return;
+            }
+            Seen::Departing { service: observation.service, class: observation.class }
+        };
+        if headers.fragment == Fragment::Whole {
+            self.wall.handle_packet(frame.at, &frame.bytes, &headers, &seen);
+        }
+    }
+
+    fn answer(&mut self, asked: Asked) {
+        let Asked { request, from, answer } = asked;
+        let outcome = match request {
+            Request::Reload => {
+                Err(Refusal::bad_input("observing from a capture, other rules take a restart"))
+            }
+            Request::Status => self.status(from.as_deref()),
+            other @ (Request::Bans { .. }
+            | Request::Ban { .. }
+            | Request::Unban { .. }
+            | Request::Kick { .. }
+            | Request::Allow { .. }
+            | Request::Explain { .. }
+            | Request::Who
+            | Request::Watch
+            | Request::Confirm
+            | Request::Import { .. }
+            | Request::Snapshot) => self.wall.handle_request(other, from.as_deref()),
+        };
+        // Whoever asked may be gone.
+        drop(answer.send(outcome));
+    }
+
+    fn status(&mut self, from: Option<&str>) -> Result<serde_json::Value, Refusal> {
+        let value = self.wall.handle_request(Request::Status, from)?;
+        let broken = |error: serde_json::Error| Refusal::failed(error.to_string());
+        let mut status: Status = serde_json::from_value(value).map_err(broken)?;
+        status.dropping = self
+            .dropped
+            .iter()
+            .map(|((service, reason), (packets, bytes))| Dropping {
+                service: self.wall.service_name(*service).to_owned(),
+                reason: reason.as_str().to_owned(),
+                packets_per_second: 0,
+                packets: *packets,
+                bytes: *bytes,
+            })
+            .collect();
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            status.losses.push(answers::Loss { what: "packets not captured".into(), count: lost });
+        }
+        serde_json::to_value(status).map_err(broken)
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.frames.close();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("A capturing thread failed");
+            }
+        }
+    }
+}
+
+fn open(interface: &str, filter: &str) -> Result<Capture<Active>> {
+    let mut capture = Capture::from_device(interface)?
+        .promisc(false)
+        .snaplen(SNAP_BYTES)
+        .buffer_size(BUFFER_BYTES)
+        .timeout(i32::try_from(READ_TIMEOUT.as_millis())?)
+        .open()
+        .with_context(|| format!("cannot capture at {interface}"))?;
+    capture.direction(Direction::InOut)?;
+    // The kernel discards what is not guarded before it is copied.
+    capture.filter(filter, true).with_context(|| format!("cannot filter at {interface}"))?;
+    Ok(capture)
+}
+
+fn read(mut capture: Capture<Active>, frames: &mpsc::Sender<Frame>, stop: &AtomicBool, lost: &AtomicU64) {
+    while !stop.load(Ordering::Relaxed) {
+        let frame = match capture.next_packet() {
+            Ok(packet) => {
+                let seconds = u64::try_from(packet.header.ts.tv_sec).unwrap_or(0);
+                let micros = u64::try_from(packet.header.ts.tv_usec).unwrap_or(0);
+                let nanos = seconds.saturating_mul(1_000_000_000).saturating_add(micros * 1_000);
+                Frame { at: Timestamp::from_nanos(nanos), bytes: packet.data.to_vec() }
+            }
+            Err(pcap::Error::TimeoutExpired) => continue,
+            Err(error) => {
+                tracing::error!(%error, "An interface cannot be read any longer");
+                return;
+            }
+        };
+        match frames.try_send(frame) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => drop(lost.fetch_add(1, Ordering::Relaxed)),
+            Err(mpsc::error::TrySendError::Closed(_)) => return,
+        }
+    }
+}
