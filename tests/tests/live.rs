@@ -94,13 +94,47 @@ fn guessing_and_flooding_addresses_are_banned_while_users_chat() {
 }
 
 fn fetch_metrics(lab: &Lab) -> String {
+    fetch(lab, 9464, "/metrics").unwrap()
+}
+
+/// An HTTP answer of something on the guarded host, head and all.
+fn fetch(lab: &Lab, port: u16, path: &str) -> std::io::Result<String> {
     lab.on_host(|| {
-        let mut stream = std::net::TcpStream::connect("127.0.0.1:9464").unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").unwrap();
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
         let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
-        page
+        stream.read_to_string(&mut page)?;
+        Ok(page)
     })
+}
+
+#[test]
+fn a_real_prometheus_scrapes_the_wall() {
+    let test = "a_real_prometheus_scrapes_the_wall";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        return skip(test, "needs Debian's prometheus");
+    }
+    lab.start_daemon(&[&IRC[..], &["--metrics", "127.0.0.1:9464"]].concat());
+    let configuration = lab.folder().join("prometheus.yml");
+    let text = "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: floodwall\n  static_configs:\n  \
+                - targets: ['127.0.0.1:9464']\n";
+    std::fs::write(&configuration, text).unwrap();
+    let mut prometheus = Command::new("prometheus");
+    prometheus
+        .arg(format!("--config.file={}", configuration.display()))
+        .arg(format!("--storage.tsdb.path={}", lab.folder().join("tsdb").display()))
+        .arg("--web.listen-address=127.0.0.1:9090");
+    lab.start_server(&mut prometheus);
+    eventually("a scrape", || {
+        fetch(&lab, 9090, "/api/v1/query?query=floodwall_build_info")
+            .is_ok_and(|answer| answer.contains("\"version\":\"0.1.0\""))
+    });
+    let up = fetch(&lab, 9090, "/api/v1/query?query=up").unwrap();
+    assert!(up.contains(",\"1\"]"), "{up}");
+    for (path, word) in [("/live", "alive"), ("/ready", "ready")] {
+        assert!(fetch(&lab, 9464, path).unwrap().ends_with(&format!("{word}\n")));
+    }
 }
 
 fn metric(page: &str, name: &str) -> f64 {
