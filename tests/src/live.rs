@@ -27,6 +27,9 @@ pub const SERVER_V6: &str = "fd77::1";
 /// Clients have the addresses 10.77.0.2 to 10.77.0.61 and fd77::2 to fd77::3d.
 const CLIENTS: std::ops::RangeInclusive<u32> = 2..=61;
 
+/// Longer than a SYN that is sent again takes; a banned client waits for all of it.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A guarded host and its clients.
@@ -411,7 +414,7 @@ pub fn connect_from(client: IpAddr, server: SocketAddr) -> std::io::Result<TcpSt
     let domain = if client.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(client, 0).into())?;
-    socket.connect_timeout(&server.into(), Duration::from_secs(5))?;
+    socket.connect_timeout(&server.into(), CONNECT_TIMEOUT)?;
     let stream: TcpStream = socket.into();
     stream.set_nodelay(true)?;
     Ok(stream)

@@ -28,6 +28,8 @@ fn guess(lab: &Lab, client: &str, port: u16, tries: usize) -> usize {
     for number in 0..tries {
         let Ok(stream) = lab.connect(client, port) else { return number };
         let mut guesser = IrcClient::new(stream);
+        // Whoever is banned between SYN and first word hears nothing any more.
+        guesser.stream().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let nickname = format!("guess{number}");
         let registered = guesser.try_say(&format!("NICK {nickname}\r\nUSER {nickname} 0 * :x")).is_ok()
             && guesser.try_hear(&[" 001 "]);
