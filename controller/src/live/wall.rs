@@ -7,6 +7,7 @@ use anyhow::Result;
 use floodwall_engine::{
     Command, Engine, Order, Packet, Span, Timestamp,
     command::{Explanation, Prefix},
+    decision::KNOWN_FOR,
     ledger::Ban,
     rule::RuleId,
     rule::evaluate::Subject,
@@ -38,7 +39,7 @@ pub(crate) mod operate;
 
 /// For how long drops that rest on what only we renew stay in force without us.
 const HEARTBEAT: Span = Span::from_secs(5);
-/// Longest evidence line that is kept.
+/// How long the terminal of an operator is remembered.
 const OPERATOR_FOR: Span = Span::from_secs(24 * 3_600);
 /// How long a ban of an operator lasts unless told otherwise.
 pub(crate) const OPERATOR_BAN: Span = Span::from_secs(3_600);
@@ -179,7 +180,8 @@ impl<S: Store> Wall<S> {
         for (address, until) in &remembered.known {
             let until = self.clock.at_utc(*until);
             if until > now {
-                self.engine.restore_login(*address, now);
+                // When that login was, not now: else every restart would prolong it.
+                self.engine.restore_login(*address, until - KNOWN_FOR);
                 self.enforce(&Command::Know { address: *address, until });
             }
         }
