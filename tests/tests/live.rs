@@ -341,6 +341,20 @@ fn killed_twenty_times_under_attack_no_ban_is_lost() {
 }
 
 #[test]
+fn a_lifted_ban_stays_lifted_whenever_the_controller_dies() {
+    let Some(mut lab) = Lab::open("a_lifted_ban_stays_lifted_whenever_the_controller_dies") else { return };
+    lab.start_daemon(&["--service", "teamtalk=10333"]);
+    for number in 0..5 {
+        let subject = format!("198.51.100.{number}");
+        assert!(lab.ask(&["ban", &subject, "--for", "1h"]).status.success());
+        assert!(lab.ask(&["unban", &subject]).status.success());
+        lab.stop_daemon(Signal::SIGKILL);
+        lab.start_daemon(&["--service", "teamtalk=10333"]);
+        assert!(lab.banned().is_empty(), "{:?}", lab.banned());
+    }
+}
+
+#[test]
 fn a_ban_the_ledger_never_saw_is_adopted_from_the_gate() {
     let Some(mut lab) = Lab::open("a_ban_the_ledger_never_saw_is_adopted_from_the_gate") else { return };
     lab.start_daemon(&["--service", "teamtalk=10333"]);

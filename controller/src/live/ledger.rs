@@ -130,6 +130,8 @@ pub(crate) enum Entry {
     Purge {
         now: Timestamp,
     },
+    /// Say so when everything before this is on disk.
+    Sync(SyncSender<()>),
 }
 
 /// What an earlier run left.
@@ -171,7 +173,10 @@ impl LedgerWriter {
         let theirs = Arc::clone(&health);
         let thread = thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || Work { connection, waiting: VecDeque::new(), health: theirs }.run(&receiver))
+            .spawn(move || {
+                Work { connection, waiting: VecDeque::new(), syncing: Vec::new(), health: theirs }
+                    .run(&receiver)
+            })
             .context("failed to start the thread that writes the ledger")?;
         Ok((Self { entries: Some(entries), thread: Some(thread), health }, remembered))
     }
@@ -182,6 +187,13 @@ impl LedgerWriter {
         if let Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None = sent {
             self.health.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Waits until everything handed over so far is on disk, for so long at most; answers whether it is.
+    pub(crate) fn sync(&self, patience: Duration) -> bool {
+        let (written, done) = sync_channel(1);
+        self.write(Entry::Sync(written));
+        done.recv_timeout(patience).is_ok()
     }
 
     /// How the disk is doing.
@@ -276,6 +288,8 @@ pub(crate) fn history(folder: &Path, subject: Option<Prefix>, limit: usize) -> R
 struct Work {
     connection: Connection,
     waiting: VecDeque<Entry>,
+    /// Who waits for what is written next.
+    syncing: Vec<SyncSender<()>>,
     health: Arc<Health>,
 }
 
@@ -309,6 +323,9 @@ impl Work {
     }
 
     fn keep(&mut self, entry: Entry) {
+        if let Entry::Sync(written) = entry {
+            return self.syncing.push(written);
+        }
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.pop_front();
             self.health.lost.fetch_add(1, Ordering::Relaxed);
@@ -317,6 +334,8 @@ impl Work {
     }
 
     fn write_waiting(&mut self) {
+        // Bounded: as long as the disk refuses, nobody is told that it does not.
+        self.syncing.truncate(BATCH_MAX);
         while !self.waiting.is_empty() {
             let count = self.waiting.len().min(BATCH_MAX);
             match write_batch(&mut self.connection, self.waiting.iter().take(count)) {
@@ -337,6 +356,10 @@ impl Work {
                     return;
                 }
             }
+        }
+        for written in self.syncing.drain(..) {
+            // Whoever asked may have lost patience.
+            written.try_send(()).unwrap_or_default();
         }
     }
 }
@@ -384,6 +407,8 @@ fn write_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
                 params![boot, offset],
             )?;
         }
+        // Never kept.
+        Entry::Sync(_) => {}
         Entry::Purge { now } => {
             let before = *now - RETENTION;
             transaction.execute(
@@ -568,7 +593,8 @@ mod tests {
         connection.execute_batch(MIGRATIONS[0]).unwrap();
         connection.pragma_update(None, "max_page_count", 12).unwrap();
         let health = Arc::new(Health::default());
-        let mut work = Work { connection, waiting: VecDeque::new(), health: Arc::clone(&health) };
+        let mut work =
+            Work { connection, waiting: VecDeque::new(), syncing: Vec::new(), health: Arc::clone(&health) };
         for number in 0..200_u64 {
             let row = ban(&format!("192.0.2.{number}/32"), number, DAY);
             work.keep(Entry::Ban(Box::new(row)));

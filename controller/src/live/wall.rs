@@ -1,7 +1,7 @@
 //! The wall: the one owner of engine, enforcer and ledger. Packets, orders and time go in; what follows is carried out
 //! here, one command at a time.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use floodwall_engine::{
@@ -43,6 +43,8 @@ const HEARTBEAT: Span = Span::from_secs(5);
 const OPERATOR_FOR: Span = Span::from_secs(24 * 3_600);
 /// How long a ban of an operator lasts unless told otherwise.
 pub(crate) const OPERATOR_BAN: Span = Span::from_secs(3_600);
+/// How long a lift waits for the disk.
+const LIFT_PATIENCE: Duration = Duration::from_millis(250);
 /// Between two looks at what changes slowly.
 const SLOWLY: Span = Span::from_secs(10);
 const PURGE_EVERY: Span = Span::from_secs(3_600);
@@ -286,6 +288,10 @@ impl<S: Store> Wall<S> {
                 self.counts.lifted += 1;
                 let at = self.clock.to_utc(self.clock.now());
                 self.ledger.write(Entry::Lift { subject: *subject, at, why: "lifted" });
+                // A ban that a crash forgets is found in the gate again; a lift would be forgotten for good.
+                if !self.ledger.sync(LIFT_PATIENCE) {
+                    tracing::warn!(%subject, "The lift is not on disk yet: a crash now would bring the ban back");
+                }
                 tracing::info!(%subject, "Ban lifted");
                 self.tell("unban", self.clock.now(), subject.to_string());
             }
