@@ -399,7 +399,7 @@ fn run_live(command: Command) -> Exit {
             client::ask(&connect, Request::Allow { prefix, remove, force }, client::done)
         }
         Command::Explain(SubjectArguments { connect, subject }) => {
-            client::ask(&connect, Request::Explain { subject }, client::explanation)
+            client::ask(&connect, Request::Explain { subject, people: true }, client::explanation)
         }
         Command::Who(connect) => client::ask(&connect, Request::Who, client::who),
         Command::Watch(arguments) => client::watch(&arguments.connect, arguments.bell),

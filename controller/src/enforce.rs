@@ -4,6 +4,7 @@ use floodwall_engine::Command;
 
 pub(crate) mod kernel;
 pub(crate) mod memory;
+mod prefixes;
 pub(crate) mod tables;
 
 /// Something that can put a decision into force.

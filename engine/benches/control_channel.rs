@@ -3,7 +3,12 @@
 //!
 //! `cargo bench -p floodwall-engine`; with `--profile-time 10 message_flood/engine` for `perf`.
 
-#[path = "../tests/support/mod.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the tests' own: they cut and change captures too, and the captures are committed"
+)]
+#[path = "../tests/captures/support.rs"]
 mod support;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -60,6 +60,11 @@ impl Ledger {
         holding(128).or_else(|| self.lengths.keys().rev().find_map(|bits| holding(*bits)))
     }
 
+    /// The ban of exactly this subject, over or not.
+    pub fn standing(&self, subject: Prefix) -> Option<&Ban> {
+        self.bans.get(&subject)
+    }
+
     /// Strikes a ban out; answers whether there was one.
     pub fn lift(&mut self, subject: Prefix) -> bool {
         let lifted = self.bans.remove(&subject).is_some();

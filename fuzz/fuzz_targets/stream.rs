@@ -1,6 +1,3 @@
 #![no_main]
 
-#[path = "../src/entry.rs"]
-mod entry;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::stream(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| floodwall_fuzz::stream(bytes));

@@ -103,15 +103,33 @@ class Client(Wire):
         self.send(f"PRIVMSG {target} :{text}")
 
 
-class Irssi:
+class Typed:
+    """A client that is told what to do in the words a person would type; it counts what it was told."""
+
+    def __init__(self):
+        self.sent = {"messages": 0, "joins": 0}
+
+    def type(self, line):
+        raise NotImplementedError
+
+    def join(self, channel):
+        self.sent["joins"] += 1
+        self.type(f"/join {channel}")
+
+    def say(self, target, text):
+        self.sent["messages"] += 1
+        self.type(f"/msg {target} {text}")
+
+
+class Irssi(Typed):
     """irssi behind a pseudo-terminal, told what to do as a person would type it."""
 
     def __init__(self, lab, host, target, nickname, home):
+        super().__init__()
         os.makedirs(home, exist_ok=True)
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x28\x00\x78\x00\x00\x00\x00\x00")
         self.master = master
-        self.sent = {"messages": 0, "joins": 0}
         lab.start(host, ["env", "TERM=xterm", "irssi", f"--home={home}", "-c", target[0], "-p", str(target[1]),
                          "-n", nickname], stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
         os.close(slave)
@@ -128,22 +146,14 @@ class Irssi:
     def type(self, line):
         os.write(self.master, line.encode() + b"\n")
 
-    def join(self, channel):
-        self.sent["joins"] += 1
-        self.type(f"/join {channel}")
 
-    def say(self, target, text):
-        self.sent["messages"] += 1
-        self.type(f"/msg {target} {text}")
-
-
-class Weechat:
+class Weechat(Typed):
     """weechat without a screen, told what to do through its pipe."""
 
     def __init__(self, lab, host, target, nickname, home):
+        super().__init__()
         os.makedirs(home, exist_ok=True)
         self.pipe = os.path.join(home, "pipe")
-        self.sent = {"messages": 0, "joins": 0}
         commands = [f"/set fifo.file.path {self.pipe}", "/fifo enable",
                     f"/server add lab {target[0]}/{target[1]} -notls -nicks={nickname}",
                     "/set irc.server_default.capabilities \"\"", "/connect lab"]
@@ -156,11 +166,3 @@ class Weechat:
     def type(self, line):
         with open(self.pipe, "w") as pipe:
             pipe.write(f"irc.server.lab *{line}\n")
-
-    def join(self, channel):
-        self.sent["joins"] += 1
-        self.type(f"/join {channel}")
-
-    def say(self, target, text):
-        self.sent["messages"] += 1
-        self.type(f"/msg {target} {text}")

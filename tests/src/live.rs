@@ -76,7 +76,7 @@ impl Lab {
         for (namespace, device) in [(&host, "wall0"), (&clients, "out0"), (&host, "lo"), (&clients, "lo")] {
             ip(&["-n", namespace, "link", "set", device, "up"]);
         }
-        // A veth pair leaves checksums to a card that is not there.
+        // Addresses are of use only once each has been found to be nobody else's.
         eventually("IPv6 on the wire", || {
             let found = Command::new("ip").args(["-n", &host, "-6", "addr", "show", "dev", "wall0"]).output();
             found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("fe80::"))

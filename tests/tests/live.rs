@@ -19,7 +19,7 @@ use floodwall_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// Rules without learning: what a test measures begins at once.
+/// What most tests guard.
 const IRC: [&str; 2] = ["--service", "irc=6667"];
 
 /// Guesses the operator's password, on a new connection each time because servers make a guesser wait; answers how
@@ -178,13 +178,6 @@ fn inspircd_is_guarded_over_ipv6() {
     drop(lab.join_irc("fd77::3", 6697, "berta"));
 }
 
-/// A guarded TCP and UDP port with something behind it that takes whatever comes: no voice server, and it does not
-/// pretend to be one.
-struct Sink {
-    udp: UdpSocket,
-    received: AtomicUsize,
-}
-
 #[test]
 fn a_ban_cuts_tcp_and_udp_over_both_families() {
     let Some(mut lab) = Lab::open("a_ban_cuts_tcp_and_udp_over_both_families") else { return };
@@ -229,7 +222,6 @@ fn nobody_is_hurt_by_switching_on() {
     let (listener, udp) = lab
         .on_host(|| (TcpListener::bind("0.0.0.0:10333").unwrap(), UdpSocket::bind("0.0.0.0:10333").unwrap()));
     udp.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let sink = Sink { udp, received: AtomicUsize::new(0) };
     let talkers: Vec<_> = (2..22)
         .map(|number| {
             let client = format!("10.77.0.{number}");
@@ -240,15 +232,15 @@ fn nobody_is_hurt_by_switching_on() {
             (stream, accepted, speaker)
         })
         .collect();
-    let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, sent, received) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut packet = [0; 1_500];
             while !stop.load(Ordering::Relaxed)
-                || sink.received.load(Ordering::Relaxed) < sent.load(Ordering::Relaxed)
+                || received.load(Ordering::Relaxed) < sent.load(Ordering::Relaxed)
             {
-                match sink.udp.recv(&mut packet) {
-                    Ok(_) => drop(sink.received.fetch_add(1, Ordering::Relaxed)),
+                match udp.recv(&mut packet) {
+                    Ok(_) => drop(received.fetch_add(1, Ordering::Relaxed)),
                     Err(_) if stop.load(Ordering::Relaxed) => return,
                     Err(_) => {}
                 }
@@ -268,7 +260,7 @@ fn nobody_is_hurt_by_switching_on() {
         thread::sleep(Duration::from_secs(2));
         stop.store(true, Ordering::Relaxed);
     });
-    let (sent, received) = (sent.into_inner(), sink.received.load(Ordering::Relaxed));
+    let (sent, received) = (sent.into_inner(), received.into_inner());
     println!("{sent} voice packets of 20 talkers, {} lost", sent - received);
     assert!(sent > 1_000);
     assert_eq!(received, sent, "voice was lost while switching on");
@@ -502,6 +494,10 @@ fn bad_input_is_refused_with_the_reason_and_changes_nothing() {
     assert!(lab.banned().is_empty());
     assert!(lab.ask(&["ban", "11.0.0.0/8", "--force"]).status.success());
     assert_eq!(lab.banned(), ["11.0.0.0/8"]);
+    // This host lies in it, and somebody who is let in.
+    assert_eq!(lab.ask(&["ban", "10.77.0.0/24"]).status.code(), Some(2));
+    assert!(lab.ask(&["ban", "10.77.0.0/24", "--force"]).status.success());
+    assert!(lab.banned().contains(&"10.77.0.0/24".to_owned()));
     assert!(lab.ask(&["unban", "--all"]).status.success());
     assert!(lab.banned().is_empty());
 }

@@ -19,7 +19,10 @@ use floodwall_wire::{
     tables::{self, FlowKey, PrefixKey, SOURCES_MAX, Source, Status, source_flags, status_flags},
 };
 
-use super::Enforcer;
+use super::{
+    Enforcer,
+    prefixes::{self, Prefixes},
+};
 
 /// Entries of addresses that are not banned: the rest of the table is the bans'.
 const UNBANNED_MAX: usize = SOURCES_MAX as usize - BANS_MAX;
@@ -49,7 +52,7 @@ pub(crate) struct TablesEnforcer<S> {
     /// The home.
     pub(crate) store: S,
     addresses: BTreeMap<Address, Wanted>,
-    prefixes: BTreeMap<Prefix, WantedPrefix>,
+    prefixes: Prefixes,
     banned: usize,
 }
 
@@ -67,13 +70,6 @@ impl Wanted {
     }
 }
 
-/// What is wanted of one prefix.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct WantedPrefix {
-    banned_until: u64,
-    allowed: bool,
-}
-
 /// What one home holds that was not wanted, or the other way round.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Repairs {
@@ -84,7 +80,7 @@ pub(crate) struct Repairs {
 impl<S: Store> TablesEnforcer<S> {
     /// Enforces with this home, whose tables of sources, hosts and prefixes are empty or to be reconciled.
     pub(crate) const fn new(store: S) -> Self {
-        Self { store, addresses: BTreeMap::new(), prefixes: BTreeMap::new(), banned: 0 }
+        Self { store, addresses: BTreeMap::new(), prefixes: Prefixes::new(), banned: 0 }
     }
 
     /// Lets a prefix in, whatever the rules say, or no longer.
@@ -93,30 +89,24 @@ impl<S: Store> TablesEnforcer<S> {
     /// When the table has no room, or the prefix is longer than a /64 and no single address: such prefixes would be
     /// hidden by the entry of their /64.
     pub(crate) fn allow(&mut self, prefix: Prefix, allowed: bool) -> Result<()> {
-        let wanted = self.prefixes.entry(prefix).or_default();
-        wanted.allowed = allowed;
-        self.write_prefix(prefix)
+        let present = self.prefixes.get(prefix);
+        self.change_prefix(prefix, prefixes::Wanted { allowed, ..present })
     }
 
     /// Allowed prefixes.
     pub(crate) fn allowed(&self) -> impl Iterator<Item = Prefix> {
-        self.prefixes.iter().filter(|(_, wanted)| wanted.allowed).map(|(prefix, _)| *prefix)
+        self.prefixes.iter().filter(|(_, wanted)| wanted.allowed).map(|(prefix, _)| prefix)
     }
 
     /// Whether an address is let in whatever the rules say.
     pub(crate) fn is_allowed(&self, address: Address) -> bool {
-        self.allowed().any(|prefix| prefix.contains(address))
+        self.prefixes.around(address).any(|(_, wanted)| wanted.allowed)
     }
 
     /// Addresses that are known now.
     pub(crate) fn known(&self) -> usize {
         let now = self.store.now();
         self.addresses.values().filter(|wanted| wanted.known_until > now).count()
-    }
-
-    /// Addresses with an entry of their own.
-    pub(crate) fn entries(&self) -> usize {
-        self.addresses.len()
     }
 
     /// Until when an address is banned, limited and known, by the gate's clock.
@@ -179,11 +169,10 @@ impl<S: Store> TablesEnforcer<S> {
         let mixed = self.hosts_in(network).next().is_some() || !hosts_allowed.is_empty();
         let mut entry = self.entry(network.address(), Wanted::default(), present);
         // A single address that is let in is not the whole network's.
-        let whole = self.allowed().any(|prefix| prefix.bits() <= 64 && prefix.contains(network.address()));
+        let whole = self.prefixes.value(network).flags & source_flags::ALLOWED != 0;
         entry.flags &= !(source_flags::ALLOWED | source_flags::MIXED);
         entry.flags |= if whole { source_flags::ALLOWED } else { 0 };
         entry.flags |= if mixed { source_flags::MIXED } else { 0 };
-        entry.banned_until = self.prefix_ban(network.address(), true);
         self.store.set_source(key, entry)?;
         for host in hosts_allowed {
             if !self.addresses.contains_key(&host) {
@@ -218,20 +207,10 @@ impl<S: Store> TablesEnforcer<S> {
     /// Until when the prefixes an address lies in are banned. A rule bans at most a /64, and spares the known in it;
     /// a wider ban is an operator's and means everybody.
     fn prefix_ban(&self, address: Address, known: bool) -> u64 {
-        let applies = |prefix: &Prefix| {
-            !prefix.is_host()
-                && prefix.contains(address)
-                && !(known && prefix.bits() == 64 && !address.is_v4())
-        };
-        let network = Prefix::network64(address).address() == address;
-        self.prefixes
-            .iter()
-            .filter(|(prefix, _)| {
-                applies(prefix) || (network && prefix.contains(address) && !prefix.is_host())
-            })
-            .map(|(_, wanted)| wanted.banned_until)
-            .max()
-            .unwrap_or(0)
+        let spared = |prefix: Prefix| known && prefix.bits() == 64 && !address.is_v4();
+        let around =
+            self.prefixes.around(address).filter(|(prefix, _)| !prefix.is_host() && !spared(*prefix));
+        around.map(|(_, wanted)| wanted.banned_until).max().unwrap_or(0)
     }
 
     fn hosts_in(&self, prefix: Prefix) -> impl Iterator<Item = Address> {
@@ -241,25 +220,32 @@ impl<S: Store> TablesEnforcer<S> {
             .take_while(move |address| prefix.contains(*address))
     }
 
-    /// Writes a prefix, and the entries of the addresses in it.
-    fn write_prefix(&mut self, prefix: Prefix) -> Result<()> {
-        let wanted = self.prefixes.get(&prefix).copied().unwrap_or_default();
-        let lasting = wanted.allowed || wanted.banned_until > self.store.now();
+    /// Changes what is wanted of a prefix; when that cannot be written, it stays as it was.
+    fn change_prefix(&mut self, prefix: Prefix, wanted: prefixes::Wanted) -> Result<()> {
         if prefix.bits() > 64 && !prefix.is_host() && !prefix.address().is_v4() {
-            self.prefixes.remove(&prefix);
             bail!(
                 "{prefix}: IPv6 prefixes longer than /64 are not kept apart; name a /64 or single addresses"
             );
         }
-        let key = PrefixKey::new(prefix.address(), u32::from(prefix.bits()));
-        let flags = if wanted.allowed { source_flags::ALLOWED } else { 0 };
-        let value = tables::Prefix { banned_until: wanted.banned_until, limited_until: 0, flags };
-        if let Err(error) = self.store.set_prefix(key, lasting.then_some(value)) {
-            self.prefixes.remove(&prefix);
-            return Err(error);
+        let present = self.prefixes.get(prefix);
+        self.prefixes.set(prefix, wanted);
+        let written = self.write_prefix(prefix);
+        if written.is_err() {
+            self.prefixes.set(prefix, present);
         }
-        if !lasting {
-            self.prefixes.remove(&prefix);
+        written
+    }
+
+    /// Writes a prefix, those that lie in it, and the entries of the addresses in it.
+    fn write_prefix(&mut self, prefix: Prefix) -> Result<()> {
+        let remains = self.prefixes.get(prefix) != prefixes::Wanted::default();
+        let inner: Vec<Prefix> = self.prefixes.within(prefix).collect();
+        for one in &inner {
+            let key = PrefixKey::new(one.address(), u32::from(one.bits()));
+            self.store.set_prefix(key, Some(self.prefixes.value(*one)))?;
+        }
+        if !remains {
+            self.store.set_prefix(PrefixKey::new(prefix.address(), u32::from(prefix.bits())), None)?;
         }
         let any = !self.prefixes.is_empty();
         self.store.change_status(&mut |status| {
@@ -284,8 +270,8 @@ impl<S: Store> TablesEnforcer<S> {
         if subject.is_host() {
             return self.change(subject.address(), |wanted| wanted.banned_until = until);
         }
-        self.prefixes.entry(subject).or_default().banned_until = until;
-        self.write_prefix(subject)
+        let present = self.prefixes.get(subject);
+        self.change_prefix(subject, prefixes::Wanted { banned_until: until, ..present })
     }
 
     /// Forgets what is over and removes its entries. Call it now and then.
@@ -307,11 +293,11 @@ impl<S: Store> TablesEnforcer<S> {
         let prefixes: Vec<Prefix> = self
             .prefixes
             .iter()
-            .filter(|(_, wanted)| !wanted.allowed && wanted.banned_until <= now)
-            .map(|(prefix, _)| *prefix)
+            .filter(|(_, wanted)| wanted.banned_until != 0 && wanted.banned_until <= now)
+            .map(|(prefix, _)| prefix)
             .collect();
         for prefix in &prefixes {
-            self.write_prefix(*prefix)?;
+            self.ban(*prefix, 0)?;
         }
         self.banned = self.addresses.values().filter(|wanted| wanted.banned_until > now).count();
         Ok(over.len() + prefixes.len())
@@ -326,9 +312,7 @@ impl<S: Store> TablesEnforcer<S> {
             self.store.remove_host(address)?;
         }
         let network = Prefix::network64(address);
-        if self.hosts_in(network).next().is_some()
-            || self.prefixes.keys().any(|prefix| prefix.contains(address))
-        {
+        if self.hosts_in(network).next().is_some() || self.prefixes.around(address).next().is_some() {
             self.write_network(address)
         } else {
             self.store.remove_source(SourceKey::of(address))
@@ -356,7 +340,7 @@ impl<S: Store> TablesEnforcer<S> {
         }
         let keys: BTreeSet<SourceKey> =
             self.addresses.keys().map(|address| SourceKey::of(*address)).collect();
-        let prefixes: Vec<Prefix> = self.prefixes.keys().copied().collect();
+        let prefixes: Vec<Prefix> = self.prefixes.iter().map(|(prefix, _)| prefix).collect();
         for key in sources.iter().filter(|key| !keys.contains(key)) {
             let hidden = prefixes.iter().any(|prefix| SourceKey::of(prefix.address()) == *key);
             if !hidden {
@@ -389,8 +373,9 @@ impl<S: Store> TablesEnforcer<S> {
     /// Takes over the ban of a prefix that was found in the tables.
     pub(crate) fn adopt_prefix(&mut self, prefix: Prefix, banned_until: u64) {
         if banned_until > self.store.now() {
-            let wanted = self.prefixes.entry(prefix).or_default();
-            wanted.banned_until = wanted.banned_until.max(banned_until);
+            let present = self.prefixes.get(prefix);
+            let banned_until = present.banned_until.max(banned_until);
+            self.prefixes.set(prefix, prefixes::Wanted { banned_until, ..present });
         }
     }
 }
@@ -437,6 +422,7 @@ impl<S: Store> Enforcer for TablesEnforcer<S> {
 const fn flow_key(flow: &EngineFlow) -> FlowKey {
     FlowKey::new(flow.client, flow.client_port, flow.server, flow.server_port)
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -542,6 +528,28 @@ mod tests {
         assert!(!banned(&enforcer, "2001:db8::9") && banned(&enforcer, "2001:db8::3"));
         enforcer.apply(&ban(Prefix::host(address("192.0.2.9")))).unwrap();
         assert!(!banned(&enforcer, "192.0.2.9") && banned(&enforcer, "192.0.2.10"));
+    }
+
+    #[test]
+    fn a_banned_prefix_inside_an_allowed_one_is_let_in_as_long_as_that_is() {
+        for (inside, bits, around, around_bits) in
+            [("192.0.2.77", 120, "192.0.0.0", 112), ("2001:db8:0:1::7", 64, "2001:db8::", 32)]
+        {
+            let mut enforcer = TablesEnforcer::new(Tables::new(1));
+            let (banned_prefix, allowed) =
+                (Prefix::new(address(inside), bits), Prefix::new(address(around), around_bits));
+            let admits = |enforcer: &TablesEnforcer<Tables>| {
+                let prefix = State::prefix(&enforcer.store, &address(inside)).unwrap();
+                prefix.flags & source_flags::ALLOWED != 0
+            };
+            enforcer.allow(allowed, true).unwrap();
+            enforcer.apply(&ban(banned_prefix)).unwrap();
+            assert!(admits(&enforcer), "{inside}");
+            enforcer.allow(allowed, false).unwrap();
+            assert!(!admits(&enforcer) && banned(&enforcer, inside), "{inside}");
+            enforcer.allow(allowed, true).unwrap();
+            assert!(admits(&enforcer), "{inside}");
+        }
     }
 
     #[test]

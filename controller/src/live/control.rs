@@ -70,6 +70,9 @@ pub(crate) enum Request {
     },
     Explain {
         subject: String,
+        /// Whether to say who is there; only root is told.
+        #[serde(default)]
+        people: bool,
     },
     Who,
     Watch,
@@ -140,6 +143,13 @@ pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) from: Option<String>,
     pub(crate) answer: oneshot::Sender<Result<serde_json::Value, Refusal>>,
+}
+
+impl Asked {
+    /// Does what was asked and answers. Whoever asked may be gone.
+    pub(crate) fn answer(self, work: impl FnOnce(Request) -> Result<serde_json::Value, Refusal>) {
+        drop(self.answer.send(work(self.request)));
+    }
 }
 
 /// Asks the wall and waits for its answer.
@@ -238,7 +248,7 @@ async fn converse(stream: UnixStream, wall: &mpsc::Sender<Asked>, watchers: &Wat
 }
 
 fn understand(line: &[u8], is_root: bool) -> Result<Envelope, Refusal> {
-    let envelope: Envelope = serde_json::from_slice(line)
+    let mut envelope: Envelope = serde_json::from_slice(line)
         .map_err(|error| Refusal::bad_input(format!("not understood: {error}")))?;
     if envelope.version != VERSION {
         let message = format!("this wall speaks version {VERSION}, not {}", envelope.version);
@@ -247,6 +257,9 @@ fn understand(line: &[u8], is_root: bool) -> Result<Envelope, Refusal> {
     if envelope.request.is_privileged() && !is_root {
         let message = "this takes root: run it with sudo".to_owned();
         return Err(Refusal { kind: RefusalKind::NotPermitted, message });
+    }
+    if let Request::Explain { people, .. } = &mut envelope.request {
+        *people = is_root;
     }
     Ok(envelope)
 }

@@ -34,7 +34,6 @@ pub(crate) struct Snapshot {
     pub(crate) repairs: u64,
     pub(crate) packets: u64,
     pub(crate) samples: u64,
-    pub(crate) entries: u64,
     pub(crate) known: u64,
     pub(crate) present: u64,
     pub(crate) connections: u64,

@@ -28,12 +28,12 @@ use tokio::{
 };
 
 use super::{
-    answers::{self, Dropping, Status},
+    answers::{self, Dropping},
     clock::WallClock,
     control::{Asked, Refusal, Request},
     ledger::LedgerWriter,
     run::{Plan, TICK, random_seed},
-    wall::{Parts, Seen, Settings, Wall},
+    wall::{Parts, Seen, Settings, Wall, operate::to_value},
     watching::Watchers,
 };
 use crate::clock::{boot_id, utc_now};
@@ -183,32 +183,20 @@ impl Observed {
     }
 
     fn answer(&mut self, asked: Asked) {
-        let Asked { request, from, answer } = asked;
-        let outcome = match request {
-            Request::Reload => {
+        self.wall.remember_terminal(asked.from.as_deref());
+        asked.answer(|request| {
+            if matches!(request, Request::Reload) {
                 Err(Refusal::bad_input("observing from a capture, other rules take a restart"))
+            } else if matches!(request, Request::Status) {
+                self.status()
+            } else {
+                self.wall.handle_request(request)
             }
-            Request::Status => self.status(from.as_deref()),
-            other @ (Request::Bans { .. }
-            | Request::Ban { .. }
-            | Request::Unban { .. }
-            | Request::Kick { .. }
-            | Request::Allow { .. }
-            | Request::Explain { .. }
-            | Request::Who
-            | Request::Watch
-            | Request::Confirm
-            | Request::Import { .. }
-            | Request::Snapshot) => self.wall.handle_request(other, from.as_deref()),
-        };
-        // Whoever asked may be gone.
-        drop(answer.send(outcome));
+        });
     }
 
-    fn status(&mut self, from: Option<&str>) -> Result<serde_json::Value, Refusal> {
-        let value = self.wall.handle_request(Request::Status, from)?;
-        let broken = |error: serde_json::Error| Refusal::failed(error.to_string());
-        let mut status: Status = serde_json::from_value(value).map_err(broken)?;
+    fn status(&self) -> Result<serde_json::Value, Refusal> {
+        let mut status = self.wall.status();
         status.dropping = self
             .dropped
             .iter()
@@ -224,7 +212,7 @@ impl Observed {
         if lost > 0 {
             status.losses.push(answers::Loss { what: "packets not captured".into(), count: lost });
         }
-        serde_json::to_value(status).map_err(broken)
+        to_value(&status)
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{
     addresses,
-    answers::{self, Dropping, FullLink, Status},
+    answers::{self, Dropping, FullLink},
     clock::WallClock,
     control::{self, Asked, Refusal, Request},
     cut::Cutter,
@@ -39,7 +39,7 @@ use super::{
     mirror::Assembler,
     observed::Observed,
     sockets,
-    wall::{Parts, Seen, Settings, Wall},
+    wall::{Parts, Seen, Settings, Wall, operate::to_value},
     watching::Watchers,
 };
 use crate::{
@@ -411,7 +411,7 @@ impl Live {
                 self.adopt_entry(address, &source);
             }
         }
-        // What was lifted while the gate was away from its controller is lifted: the ledger has nothing of it.
+        // What nobody wants any more, and what an update in progress left behind.
         let repairs = self.wall.enforcer.reconcile(&self.tables.source_keys()?, &self.tables.host_keys()?)?;
         let count = repairs.written + repairs.removed;
         if count > 0 {
@@ -442,7 +442,7 @@ impl Live {
 
     /// Rules, addresses, sessions, status; in this order, so that the first packet finds everything.
     fn begin(&mut self, adopted: bool) -> Result<()> {
-        self.install_rules(true)?;
+        self.install_rules()?;
         self.refresh_locals()?;
         self.seed_sessions()?;
         let learning = if adopted { Span::ZERO } else { self.plan.guard.learning_time() };
@@ -452,9 +452,8 @@ impl Live {
     }
 
     /// Writes ports and limits into the generation that is not in force, then puts it in force with one write.
-    fn install_rules(&mut self, first: bool) -> Result<()> {
-        let next = if first { self.generation % 2 } else { (self.generation + 1) % 2 };
-        let next = if first && self.gate.found().tables { (self.generation + 1) % 2 } else { next };
+    fn install_rules(&mut self) -> Result<()> {
+        let next = (self.generation + 1) % 2;
         let ports: Box<[Port; PORTS]> = self.plan.guard.port_block();
         self.tables.set_ports(next, &ports).context("failed to write the table of ports")?;
         for (number, settings) in self.plan.guard.all_settings().iter().enumerate() {
@@ -607,30 +606,20 @@ impl Live {
     }
 
     fn answer(&mut self, asked: Asked) {
-        let Asked { request, from, answer } = asked;
-        let outcome = match request {
-            Request::Reload => self.reload(),
-            Request::Status => self.status(from.as_deref()),
-            other @ (Request::Bans { .. }
-            | Request::Ban { .. }
-            | Request::Unban { .. }
-            | Request::Kick { .. }
-            | Request::Allow { .. }
-            | Request::Explain { .. }
-            | Request::Who
-            | Request::Watch
-            | Request::Confirm
-            | Request::Import { .. }
-            | Request::Snapshot) => self.wall.handle_request(other, from.as_deref()),
-        };
-        // Whoever asked may be gone.
-        drop(answer.send(outcome));
+        self.wall.remember_terminal(asked.from.as_deref());
+        asked.answer(|request| {
+            if matches!(request, Request::Reload) {
+                self.reload()
+            } else if matches!(request, Request::Status) {
+                self.status()
+            } else {
+                self.wall.handle_request(request)
+            }
+        });
     }
 
-    fn status(&mut self, from: Option<&str>) -> Result<serde_json::Value, Refusal> {
-        let value = self.wall.handle_request(Request::Status, from)?;
-        let broken = |error: serde_json::Error| Refusal::failed(error.to_string());
-        let mut status: Status = serde_json::from_value(value).map_err(broken)?;
+    fn status(&self) -> Result<serde_json::Value, Refusal> {
+        let mut status = self.wall.status();
         status.dropping = self.rates.dropping(&|service| self.wall.service_name(service));
         status.full_links = self.rates.full_links();
         let faults = self.tables.faults().map_err(|error| Refusal::failed(error.to_string()))?;
@@ -643,7 +632,7 @@ impl Live {
             let what = "packets whose end was not mirrored".to_owned();
             status.losses.push(answers::Loss { what, count: self.assembler.given_up() });
         }
-        serde_json::to_value(status).map_err(broken)
+        to_value(&status)
     }
 
     /// Rules and services anew, all or nothing.
@@ -662,7 +651,7 @@ impl Live {
         }
         let changes = plan.guard.differences(&self.plan.guard);
         let before = std::mem::replace(&mut self.plan, plan);
-        if let Err(error) = self.install_rules(false) {
+        if let Err(error) = self.install_rules() {
             self.plan = before;
             return Err(Refusal::failed(format!("the rules as they were stay in force: {error:#}")));
         }
@@ -691,8 +680,7 @@ impl Live {
         tracing::info!(changes = changes.len(), "Reloaded");
         let mut sentences = vec![format!("Reloaded; {} changed.", count(changes.len(), "thing"))];
         sentences.extend(changes);
-        serde_json::to_value(answers::Done::new(sentences))
-            .map_err(|error| Refusal::failed(error.to_string()))
+        to_value(&answers::Done::new(sentences))
     }
 }
 

@@ -193,7 +193,7 @@ impl<S: Store> Wall<S> {
     /// Takes over bans that the gate holds and the ledger does not: the controller was killed between the two.
     pub(crate) fn adopt_ban(&mut self, subject: Prefix, gate_until: u64) {
         let now = self.clock.now();
-        if self.engine.ledger().bans().any(|(held, _)| held == subject) {
+        if self.engine.ledger().standing(subject).is_some() {
             return;
         }
         let until = self.clock.at_gate(gate_until);
@@ -210,7 +210,7 @@ impl<S: Store> Wall<S> {
         };
         self.engine.restore_ban(subject, Ban { since: now, until, explanation: explanation.clone() }, 1);
         self.record_ban(subject, until, &explanation);
-        self.repaired.push(format!("the ban of {subject} was in the gate and not in the ledger"));
+        self.note_repair(format!("the ban of {subject} was in the gate and not in the ledger"));
     }
 
     pub(crate) fn note_repair(&mut self, what: impl Into<String>) {
@@ -265,7 +265,9 @@ impl<S: Store> Wall<S> {
     fn carry_out_one(&mut self, command: &Command) {
         match command {
             Command::Ban { subject, until, explanation } => {
-                if let Some(reason) = self.objection(*subject, is_operators(explanation)) {
+                // What an operator asks for was checked when it was asked.
+                let brake = if is_operators(explanation) { None } else { self.brake(*subject) };
+                if let Some(reason) = brake {
                     self.counts.refused += 1;
                     tracing::warn!(%subject, rule = %explanation.rule, reason, "A ban was refused by a brake");
                     self.tell("note", explanation.at, format!("{subject} was not banned: {reason}"));
@@ -280,8 +282,7 @@ impl<S: Store> Wall<S> {
                 self.cut_prefix(*subject);
                 let until_utc = rfc3339(self.clock.to_utc(*until));
                 tracing::info!(%subject, rule = %explanation.rule, until = until_utc, "Banned");
-                let text = format!("{subject} until {until_utc}, {}: {}", explanation.rule, explanation.why);
-                self.tell("ban", explanation.at, text);
+                self.tell_why("ban", &format!("{subject} until {until_utc}"), explanation);
             }
             Command::Unban { subject } => {
                 self.enforce(command);
@@ -300,14 +301,10 @@ impl<S: Store> Wall<S> {
                 self.ledger.write(Entry::Known { address: *address, until: self.clock.to_utc(*until) });
             }
             Command::Limit { address, explanation, .. } => {
-                if self.objection(Prefix::host(*address), false).is_none() {
+                if self.brake(Prefix::host(*address)).is_none() {
                     self.enforce(command);
                     tracing::debug!(%address, rule = %explanation.rule, "Limited");
-                    self.tell(
-                        "limit",
-                        explanation.at,
-                        format!("{address}, {}: {}", explanation.rule, explanation.why),
-                    );
+                    self.tell_why("limit", &address.to_string(), explanation);
                 }
             }
             Command::Reset { address, flow, explanation } => {
@@ -315,16 +312,11 @@ impl<S: Store> Wall<S> {
                 if let Some(ends) = ends {
                     self.cut_one(ends);
                 }
-                self.tell(
-                    "reset",
-                    explanation.at,
-                    format!("{address}, {}: {}", explanation.rule, explanation.why),
-                );
+                self.tell_why("reset", &address.to_string(), explanation);
             }
             Command::Note { explanation, .. } => {
                 tracing::info!(rule = %explanation.rule, count = explanation.count, "Noted");
-                let text = format!("{}, {}: {}", explanation.subject, explanation.rule, explanation.why);
-                self.tell("note", explanation.at, text);
+                self.tell_why("note", &explanation.subject.to_string(), explanation);
             }
             Command::SetLevel { service, level, at, .. } => {
                 self.enforce(command);
@@ -353,11 +345,16 @@ impl<S: Store> Wall<S> {
         }
     }
 
-    /// Why a subject is not to be banned, if there is a reason.
-    fn objection(&self, subject: Prefix, by_operator: bool) -> Option<&'static str> {
-        if subject.contains(Address::from_v4(0)) && subject.bits() <= 96 {
+    /// Why no rule may ban or limit a subject, if there is a reason.
+    fn brake(&self, subject: Prefix) -> Option<&'static str> {
+        if is_everybody(subject) {
             return Some("it is everybody");
         }
+        self.neighbour(subject).or_else(|| self.allowed_overlap(subject).map(|_| "it is on the allow list"))
+    }
+
+    /// Who would be hit that no ban is meant for: this host, its gateways, its operators.
+    fn neighbour(&self, subject: Prefix) -> Option<&'static str> {
         if self.local.iter().any(|local| subject.contains(*local)) {
             return Some("it holds an address of this host");
         }
@@ -368,13 +365,14 @@ impl<S: Store> Wall<S> {
         if self.operators.iter().any(|(address, until)| *until > now && subject.contains(*address)) {
             return Some("an operator sits there");
         }
-        let allowed = self.enforcer.allowed().any(|allowed| {
-            subject.contains(allowed.address()) || (subject.is_host() && allowed.contains(subject.address()))
-        });
-        if allowed && !by_operator {
-            return Some("it is on the allow list");
-        }
         None
+    }
+
+    /// The allowed prefix that holds a subject or lies in it.
+    fn allowed_overlap(&self, subject: Prefix) -> Option<Prefix> {
+        self.enforcer
+            .allowed()
+            .find(|allowed| subject.contains(allowed.address()) || allowed.contains(subject.address()))
     }
 
     fn record_ban(&mut self, subject: Prefix, until: Timestamp, explanation: &Explanation) {
@@ -415,6 +413,10 @@ impl<S: Store> Wall<S> {
         if self.watchers.any() {
             self.watchers.tell(Watched { at: rfc3339(self.clock.to_utc(at)), kind: kind.into(), text });
         }
+    }
+
+    fn tell_why(&self, kind: &str, whom: &str, explanation: &Explanation) {
+        self.tell(kind, explanation.at, format!("{whom}, {}: {}", explanation.rule, explanation.why));
     }
 
     pub(crate) fn service_name(&self, service: u8) -> &'static str {
@@ -525,6 +527,11 @@ fn is_tcp(headers: &Headers) -> bool {
 
 /// Rule of what operators do.
 pub(crate) const OPERATOR_RULE: &str = "floodwall/operator";
+
+/// Whether a prefix holds all of IPv4 or of IPv6.
+fn is_everybody(subject: Prefix) -> bool {
+    subject.contains(Address::from_v4(0)) && subject.bits() <= 96
+}
 
 fn is_operators(explanation: &Explanation) -> bool {
     &*explanation.rule.0 == OPERATOR_RULE

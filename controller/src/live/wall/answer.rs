@@ -21,7 +21,7 @@ const BANS_LISTED_MAX: usize = 10_000;
 
 impl<S: Store> Wall<S> {
     /// All but what the one who runs the wall adds: what is dropped, and which links are full.
-    pub(super) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let now = self.clock.now();
         let services = self.guard.services.iter().enumerate().map(|(index, service)| {
             let (tcp_ports, udp_ports) = service.ports_by_transport();
@@ -134,9 +134,14 @@ impl<S: Store> Wall<S> {
         }
     }
 
-    pub(super) fn explain(&self, written: &str) -> Result<serde_json::Value, Refusal> {
+    pub(super) fn explain(&self, written: &str, people: bool) -> Result<serde_json::Value, Refusal> {
         let subject = match parse_subject(written) {
             Some(subject) => subject,
+            None if !people => {
+                return Err(Refusal::bad_input(format!(
+                    "{written:?} is no address or prefix; to ask by name takes root"
+                )));
+            }
             None => {
                 let found = self.roster.named(written);
                 let (_, present) = found.first().ok_or_else(|| {
@@ -145,7 +150,7 @@ impl<S: Store> Wall<S> {
                 Prefix::host(present.address)
             }
         };
-        let (state, sentences) = self.explain_subject(subject);
+        let (state, sentences) = self.explain_subject(subject, people);
         to_value(&Explanation {
             schema: "floodwall.explain/1".into(),
             subject: subject.to_string(),
@@ -154,15 +159,11 @@ impl<S: Store> Wall<S> {
         })
     }
 
-    fn explain_subject(&self, subject: Prefix) -> (&'static str, Vec<String>) {
+    fn explain_subject(&self, subject: Prefix, people: bool) -> (&'static str, Vec<String>) {
         let address = subject.address();
         let (now, gate_now) = (self.clock.now(), self.enforcer.store.now());
-        let standing = self.engine.ledger().bans().find(|(banned, _)| *banned == subject);
-        let ban = match standing {
-            Some((_, ban)) => Some(ban),
-            None if subject.is_host() => self.engine.ledger().ban_of(address, now),
-            None => None,
-        };
+        let held = || subject.is_host().then(|| self.engine.ledger().ban_of(address, now)).flatten();
+        let ban = self.engine.ledger().standing(subject).or_else(held);
         let (_, limited_until, known_until) = self.enforcer.deadlines(address);
         let mut sentences = Vec::new();
         let state = if self.enforcer.is_allowed(address) {
@@ -191,7 +192,7 @@ impl<S: Store> Wall<S> {
             sentences.push(format!("Nothing is held against {subject}, and nothing is known of it."));
             "stranger"
         };
-        if subject.is_host() {
+        if people && subject.is_host() {
             for present in self.roster.at(address) {
                 let name = present.nickname.as_deref().unwrap_or("somebody");
                 let service = self.service_name(present.service);
@@ -262,7 +263,6 @@ impl<S: Store> Wall<S> {
             repairs: self.counts.repairs,
             packets: self.counts.packets,
             samples: self.counts.samples,
-            entries: self.enforcer.entries() as u64,
             known: self.enforcer.known() as u64,
             present: self.roster.len() as u64,
             connections: self.engine.streams().len() as u64,

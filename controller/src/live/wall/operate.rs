@@ -9,7 +9,7 @@ use floodwall_engine::{
 };
 use floodwall_wire::Address;
 
-use super::{OPERATOR_BAN, OPERATOR_RULE, Wall};
+use super::{OPERATOR_BAN, OPERATOR_RULE, Wall, is_everybody};
 use crate::{
     enforce::tables::Store,
     live::{
@@ -28,15 +28,8 @@ type Answer = Result<serde_json::Value, Refusal>;
 
 impl<S: Store> Wall<S> {
     /// Answers one request.
-    pub(crate) fn handle_request(&mut self, request: Request, from: Option<&str>) -> Answer {
-        // "SSH_CONNECTION" begins with the client's address.
-        let operator =
-            from.and_then(|from| from.split_whitespace().next()).and_then(|from| from.parse::<IpAddr>().ok());
-        if let Some(address) = operator {
-            self.remember_operator(Address::from(address));
-        }
+    pub(crate) fn handle_request(&mut self, request: Request) -> Answer {
         match request {
-            Request::Status => to_value(&self.status()),
             Request::Snapshot => to_value(&self.snapshot()),
             Request::Bans { history, limit } => self.list_bans(history, limit),
             Request::Ban { subject, seconds, why, kick, force } => {
@@ -45,12 +38,23 @@ impl<S: Store> Wall<S> {
             Request::Unban { subject } => self.unban(subject.as_deref()),
             Request::Kick { subject } => self.kick(&subject),
             Request::Allow { prefix, remove, force } => self.allow(prefix.as_deref(), remove, force),
-            Request::Explain { subject } => self.explain(&subject),
+            Request::Explain { subject, people } => self.explain(&subject, people),
             Request::Who => to_value(&self.who()),
             Request::Confirm => self.confirm(),
             Request::Import { bans } => self.import(bans),
-            // Both are taken care of before they come here.
-            Request::Watch | Request::Reload => Err(Refusal::failed("not asked of the wall itself")),
+            // Whoever runs the wall takes care of these.
+            Request::Watch | Request::Reload | Request::Status => {
+                Err(Refusal::failed("not asked of the wall itself"))
+            }
+        }
+    }
+
+    /// Whoever gives orders from a terminal on another host is never banned there.
+    pub(crate) fn remember_terminal(&mut self, from: Option<&str>) {
+        // "SSH_CONNECTION" begins with the client's address.
+        let address = from.and_then(|from| from.split_whitespace().next()).map(str::parse::<IpAddr>);
+        if let Some(Ok(address)) = address {
+            self.remember_operator(Address::from(address));
         }
     }
 
@@ -101,7 +105,7 @@ impl<S: Store> Wall<S> {
             let explanation = by_operator(subject, why, now);
             self.engine.handle_order(Order::Ban { subject, until, explanation }, now);
             self.carry_out();
-            if self.engine.ledger().bans().all(|(banned, _)| banned != subject) {
+            if self.engine.ledger().standing(subject).is_none() {
                 return Err(Refusal::failed(format!("{subject} was not banned: the ledger is full")));
             }
             if kick {
@@ -117,26 +121,24 @@ impl<S: Store> Wall<S> {
 
     fn check_ban(&self, subject: Prefix, force: bool) -> Result<(), Refusal> {
         let refuse = |why: &str| Err(Refusal::bad_input(format!("{subject} is not banned: {why}")));
-        // A brake that even --force does not release: these would lock everybody out, operators included.
-        let hard = self.objection(subject, true);
-        match hard {
-            Some(why @ "it is everybody") => return refuse(why),
-            Some(why) if !force => return refuse(&format!("{why}; --force does it all the same")),
-            Some(_) | None => {}
+        // A brake that even --force does not release: it would lock everybody out, operators included.
+        if is_everybody(subject) {
+            return refuse("it is everybody");
         }
-        let is_wide = is_wide(subject);
-        if is_wide && !force {
+        if force {
+            return Ok(());
+        }
+        if let Some(why) = self.neighbour(subject) {
+            return refuse(&format!("{why}; --force does it all the same"));
+        }
+        if is_wide(subject) {
             return refuse("so wide a prefix takes --force (IPv4 wider than /16, IPv6 wider than /48)");
         }
-        let allowed = self
-            .enforcer
-            .allowed()
-            .find(|allowed| subject.contains(allowed.address()) || allowed.contains(subject.address()));
-        match allowed {
-            Some(allowed) if !force => refuse(&format!(
+        match self.allowed_overlap(subject) {
+            Some(allowed) => refuse(&format!(
                 "{allowed} is on the allow list, which wins; floodwall allow --remove {allowed}"
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -148,19 +150,12 @@ impl<S: Store> Wall<S> {
                     Some(subject) => subject,
                     None => *self.subjects(written)?.first().ok_or_else(|| Refusal::bad_input("nobody"))?,
                 };
-                let holding: Vec<Prefix> = self
-                    .engine
-                    .ledger()
-                    .bans()
-                    .map(|(banned, _)| banned)
-                    .filter(|banned| *banned == subject)
-                    .collect();
-                if holding.is_empty() {
+                if self.engine.ledger().standing(subject).is_none() {
                     let by_prefix = self.engine.ledger().ban_of(subject.address(), now).is_some();
                     let hint = if by_prefix { "; a prefix it lies in is, see: floodwall bans" } else { "" };
                     return Err(Refusal::bad_input(format!("{subject} is not banned{hint}")));
                 }
-                holding
+                vec![subject]
             }
             None => self.engine.ledger().bans().map(|(banned, _)| banned).collect(),
         };
@@ -287,7 +282,7 @@ fn by_operator(subject: Prefix, why: &str, at: Timestamp) -> Explanation {
     }
 }
 
-pub(super) fn to_value(answer: &impl serde::Serialize) -> Answer {
+pub(crate) fn to_value(answer: &impl serde::Serialize) -> Answer {
     serde_json::to_value(answer)
         .map_err(|error| Refusal::failed(format!("the answer cannot be written: {error}")))
 }

@@ -1,9 +1,7 @@
-//! What the targets do with their bytes: included by them, and by the test that replays the committed corpora.
+//! What the targets do with their bytes: called by them, and by the test that replays the committed corpora.
 //!
 //! A target's bytes are a list of steps, each with a small header; so any bytes mean something, and a mutation
 //! changes one step.
-
-#![allow(dead_code, reason = "each target uses its own part")]
 
 use floodwall_engine::{
     Configuration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
@@ -24,7 +22,7 @@ const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 const PORT: u16 = 10_333;
 
 /// TCP segments in any order: the first copy of each byte comes out, in order, once.
-pub(crate) fn stream(bytes: &[u8]) {
+pub fn stream(bytes: &[u8]) {
     let mut streams = Streams::new(1);
     let mut told = Told::default();
     let mut now = START;
@@ -58,17 +56,17 @@ pub(crate) fn stream(bytes: &[u8]) {
 }
 
 /// A TeamTalk conversation: lines of both sides and datagrams, on a few connections, complete and in order.
-pub(crate) fn teamtalk(bytes: &[u8]) {
+pub fn teamtalk(bytes: &[u8]) {
     converse(new_engine(Protocol::TeamTalk), bytes);
 }
 
 /// An IRC conversation of clients.
-pub(crate) fn irc(bytes: &[u8]) {
+pub fn irc(bytes: &[u8]) {
     converse(new_engine(Protocol::Irc), bytes);
 }
 
 /// An IRC conversation of servers: after a handshake whose dialect the first byte chooses.
-pub(crate) fn irc_link(bytes: &[u8]) {
+pub fn irc_link(bytes: &[u8]) {
     let Some((first, bytes)) = bytes.split_first() else { return };
     let greetings = GREETINGS[usize::from(*first) % GREETINGS.len()];
     let mut steps = Vec::new();
@@ -148,7 +146,7 @@ fn converse(mut engine: Engine, bytes: &[u8]) {
 }
 
 /// Frames of any kind through fragments, walk and engine, for each protocol in turn.
-pub(crate) fn engine(bytes: &[u8]) {
+pub fn engine(bytes: &[u8]) {
     let Some((first, bytes)) = bytes.split_first() else { return };
     let mut engine = new_engine(Protocol::ALL[usize::from(*first) % Protocol::ALL.len()]);
     engine.watch_signals();

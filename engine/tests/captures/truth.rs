@@ -2,14 +2,10 @@
 //! same, number for number. Where they differ it is by the server's own rules or because a driver kept no count of
 //! its own; each such case is named in `NOT_WRITTEN_DOWN`.
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
-
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::{captures, corpus, signals};
 use serde_json::Value;
-use support::{captures, corpus, signals};
 
 type Kinds = BTreeMap<&'static str, u64>;
 

@@ -1,18 +1,13 @@
 //! The committed fuzz corpora, replayed through the targets' own entries.
 //!
-//! `FLOODWALL_MAKE_CORPORA=1 cargo test -p floodwall-engine --test fuzz_corpus` writes the seeds anew from the
+//! `FLOODWALL_MAKE_CORPORA=1 cargo test -p floodwall-engine --test captures fuzz_corpus` writes the seeds anew from the
 //! committed captures.
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
-
-#[path = "../../fuzz/src/entry.rs"]
-mod entry;
-mod support;
-
+use crate::entry;
 use std::path::{Path, PathBuf};
 
+use crate::support::{self, Recorded, RecordedBody};
 use floodwall_engine::Side;
-use support::{Recorded, RecordedBody};
 
 /// What a target does with its bytes.
 type Entry = fn(&[u8]);

@@ -1,19 +1,15 @@
 //! Server links as recorded: each rogue line its own signal, each real split, collision and rejoin, and nothing
 //! else. What is expected comes from the recorders' notes (`tests/corpus/irc-links/*.truth.json`, the steps files).
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test panics where it fails")]
-
-mod support;
-
 use std::{collections::BTreeMap, fmt::Write};
 
+use crate::support::{self, Recorded, capture_at};
 use floodwall_engine::{
     protocol::irc::link::{Dialect, Peer},
     signal::Signal,
     text::Text,
 };
 use floodwall_wire::Address;
-use support::{Recorded, capture_at};
 
 /// Signals of links that say what happened; all others say that something was wrong.
 const NEWS: [&str; 8] = [

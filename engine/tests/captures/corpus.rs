@@ -1,17 +1,15 @@
 //! What must hold over every committed capture: the truth, however it is cut, and no secret anywhere.
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
-
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::{
+    self, Recorded, RecordedBody, captures, corpus, counts, differences, engine, mangle, signals,
+};
 use floodwall_engine::{
     Protocol, Side, Span, Timestamp, rule,
     signal::{EvidenceClass, Signal, SignalKind},
 };
 use proptest::prelude::*;
-use support::{Recorded, RecordedBody, captures, corpus, counts, differences, engine, mangle, signals};
 
 const FOLDERS: [&str; 2] = ["irc", "teamtalk"];
 

@@ -1,14 +1,10 @@
 //! TeamTalk conversations that no committed capture has: kicks, bans, moves, TLS, other versions, stalls, bindings.
 
-#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
-
-mod support;
-
+use crate::support::{self, Recorded, RecordedBody};
 use floodwall_engine::{
     Engine, Protocol, Side, Span, Timestamp, limits::FLOWS_BYTES_MAX, signal::Signal, stream::FlowKey,
 };
 use floodwall_wire::Address;
-use support::{Recorded, RecordedBody};
 
 struct World {
     engine: Engine,

@@ -1,8 +1,5 @@
 //! The committed captures, as the engine takes them.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, reason = "the captures are committed")]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,

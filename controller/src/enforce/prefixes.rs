@@ -1,0 +1,127 @@
+//! What is wanted of whole prefixes: which are banned and which are let in.
+//!
+//! The gate asks for the longest prefix alone. So the value of each says what those around it say too: that it is
+//! let in, and the latest of their bans.
+
+use std::collections::BTreeMap;
+
+use floodwall_engine::command::Prefix;
+use floodwall_wire::{
+    Address,
+    tables::{self, source_flags},
+};
+
+/// What is wanted of one prefix.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Wanted {
+    /// By the gate's clock; 0 is never.
+    pub(super) banned_until: u64,
+    pub(super) allowed: bool,
+}
+
+/// Wanted prefixes, found by what they hold and by what they lie in.
+#[derive(Debug)]
+pub(super) struct Prefixes {
+    wanted: BTreeMap<Prefix, Wanted>,
+    /// How many there are of each length.
+    lengths: BTreeMap<u8, usize>,
+}
+
+impl Prefixes {
+    pub(super) const fn new() -> Self {
+        Self { wanted: BTreeMap::new(), lengths: BTreeMap::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    pub(super) fn get(&self, prefix: Prefix) -> Wanted {
+        self.wanted.get(&prefix).copied().unwrap_or_default()
+    }
+
+    /// What is wanted from now on. A prefix of which nothing is wanted is forgotten.
+    pub(super) fn set(&mut self, prefix: Prefix, wanted: Wanted) {
+        if wanted == Wanted::default() {
+            if self.wanted.remove(&prefix).is_some()
+                && let Some(count) = self.lengths.get_mut(&prefix.bits())
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.lengths.remove(&prefix.bits());
+                }
+            }
+        } else if self.wanted.insert(prefix, wanted).is_none() {
+            *self.lengths.entry(prefix.bits()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Prefix, Wanted)> {
+        self.wanted.iter().map(|(prefix, wanted)| (*prefix, *wanted))
+    }
+
+    /// Those an address lies in, the shortest first. One look-up per length in use.
+    pub(super) fn around(&self, address: Address) -> impl Iterator<Item = (Prefix, Wanted)> {
+        self.lengths.keys().filter_map(move |bits| {
+            let prefix = Prefix::new(address, *bits);
+            self.wanted.get(&prefix).map(|wanted| (prefix, *wanted))
+        })
+    }
+
+    /// Those that lie in a prefix, itself among them.
+    pub(super) fn within(&self, prefix: Prefix) -> impl Iterator<Item = Prefix> {
+        self.wanted
+            .range(prefix..)
+            .map(|(inner, _)| *inner)
+            .take_while(move |inner| prefix.contains(inner.address()))
+    }
+
+    /// What the gate is told of a prefix.
+    pub(super) fn value(&self, prefix: Prefix) -> tables::Prefix {
+        let mut value = tables::Prefix { banned_until: 0, limited_until: 0, flags: 0 };
+        for (_, wanted) in self.around(prefix.address()).filter(|(outer, _)| outer.bits() <= prefix.bits()) {
+            value.banned_until = value.banned_until.max(wanted.banned_until);
+            value.flags |= if wanted.allowed { source_flags::ALLOWED } else { 0 };
+        }
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str, bits: u8) -> Prefix {
+        Prefix::new(Address::from(text.parse::<std::net::IpAddr>().unwrap()), bits)
+    }
+
+    #[test]
+    fn a_prefix_says_what_those_around_it_say() {
+        let mut prefixes = Prefixes::new();
+        let (wide, inner, beside) =
+            (prefix("10.0.0.0", 96 + 8), prefix("10.1.0.0", 96 + 16), prefix("11.0.0.0", 96 + 8));
+        prefixes.set(inner, Wanted { banned_until: 5, allowed: false });
+        prefixes.set(beside, Wanted { banned_until: 7, allowed: false });
+        assert_eq!((prefixes.value(inner).banned_until, prefixes.value(inner).flags), (5, 0));
+        prefixes.set(wide, Wanted { banned_until: 9, allowed: true });
+        let value = prefixes.value(inner);
+        assert_eq!((value.banned_until, value.flags), (9, source_flags::ALLOWED));
+        assert_eq!((prefixes.value(beside).banned_until, prefixes.value(beside).flags), (7, 0));
+        assert_eq!(prefixes.within(wide).collect::<Vec<_>>(), [wide, inner]);
+        assert_eq!(prefixes.within(inner).collect::<Vec<_>>(), [inner]);
+        prefixes.set(wide, Wanted::default());
+        assert_eq!(prefixes.value(inner).banned_until, 5);
+        assert_eq!(prefixes.around(inner.address()).count(), 1);
+    }
+
+    #[test]
+    fn a_prefix_with_the_address_of_a_wider_one_is_no_wider_one() {
+        let mut prefixes = Prefixes::new();
+        let (wide, inner) = (prefix("2001:db8::", 32), prefix("2001:db8::", 64));
+        prefixes.set(wide, Wanted { banned_until: 9, allowed: false });
+        prefixes.set(inner, Wanted { banned_until: 5, allowed: false });
+        assert_eq!(prefixes.within(inner).collect::<Vec<_>>(), [inner]);
+        assert_eq!(prefixes.within(wide).count(), 2);
+        assert_eq!(prefixes.value(wide).banned_until, 9);
+    }
+}
