@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use floodwall_engine::{Protocol, Span};
 
 use crate::{
-    check, client, detach, doctor,
+    check, client, demo, detach, doctor,
     live::{self, control::Request},
     output::Exit,
     replay,
@@ -54,6 +54,8 @@ enum Command {
     Confirm(ConnectArguments),
     /// Take the gate away, with or without a running controller.
     Detach(DetachArguments),
+    /// Show a wall at work: a server, regulars and attackers in network namespaces that go at the end. Takes root.
+    Demo(DemoArguments),
     /// Say whether this machine can run the wall, in which mode, and why not a better one.
     Doctor(DoctorArguments),
 }
@@ -320,6 +322,17 @@ pub(crate) struct CheckArguments {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// `floodwall demo`
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArguments {
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// No progress bar, even on a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
 /// The value of `--service`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ServicePorts {
@@ -363,6 +376,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Run(arguments) => live::run::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         live @ (Command::Status(_)
         | Command::Bans(_)
@@ -408,6 +422,7 @@ fn run_live(command: Command) -> Exit {
         Command::Replay(_)
         | Command::Check(_)
         | Command::Run(_)
+        | Command::Demo(_)
         | Command::Detach(_)
         | Command::Doctor(_) => Exit::BadInput,
     }

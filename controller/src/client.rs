@@ -47,7 +47,8 @@ pub(crate) fn ask<T: DeserializeOwned>(
     }
 }
 
-fn exchange(arguments: &ConnectArguments, request: Request) -> Result<serde_json::Value, Exit> {
+/// Asks one thing. What goes wrong is said here.
+pub(crate) fn exchange(arguments: &ConnectArguments, request: Request) -> Result<serde_json::Value, Exit> {
     let mut stream = connect(arguments)?;
     send(&mut stream, request)?;
     let mut line = String::new();

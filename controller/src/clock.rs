@@ -17,6 +17,12 @@ pub(crate) fn instant() -> Instant {
     Instant::now()
 }
 
+/// CPU time the calling thread has used, ns; 0 where the kernel does not count it.
+pub(crate) fn thread_cpu_nanos() -> u64 {
+    let used = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID);
+    used.map_or(0, |used| u64::try_from(Duration::from(used).as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Number of this boot: what a deadline by the gate's clock is good for.
 pub(crate) fn boot_id() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");

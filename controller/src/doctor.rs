@@ -2,12 +2,10 @@
 //! is tried is tried in a network namespace of its own that goes with it.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
-    process::Command,
-    thread,
     time::Duration,
 };
 
@@ -18,7 +16,6 @@ use floodwall_wire::{
     Address, SourceKey,
     tables::{Source, Status},
 };
-use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
 use crate::{
@@ -26,6 +23,7 @@ use crate::{
     configuration::{self, Configuration},
     guard::Guard,
     live::{addresses, ledger},
+    namespace::Namespace,
     output::{Exit, print},
     rules,
 };
@@ -241,8 +239,8 @@ fn self_test() -> Finding {
 
 /// Two namespaces, a wire and a gate, all of which go with the value.
 struct SelfTest {
-    host: String,
-    client: String,
+    host: Namespace,
+    client: Namespace,
     pins: PathBuf,
 }
 
@@ -250,37 +248,21 @@ impl SelfTest {
     fn set_up() -> Result<Self> {
         let number = std::process::id();
         let test = Self {
-            host: format!("fwdoctor{number}h"),
-            client: format!("fwdoctor{number}c"),
+            host: Namespace::add(format!("fwdoctor{number}h"))?,
+            client: Namespace::add(format!("fwdoctor{number}c"))?,
             pins: Path::new("/sys/fs/bpf").join(format!("floodwall-doctor-{number}")),
         };
-        for namespace in [&test.host, &test.client] {
-            ip(&["netns", "add", namespace])?;
-        }
-        ip(&[
-            "-n",
-            &test.host,
-            "link",
-            "add",
-            "fwdoc0",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "fwdoc1",
-            "netns",
-            &test.client,
-        ])?;
+        test.host.wire("fwdoc0", "fwdoc1", &test.client)?;
         for (namespace, device, number) in [(&test.host, "fwdoc0", 1), (&test.client, "fwdoc1", 2)] {
-            ip(&["-n", namespace, "addr", "add", &format!("10.78.0.{number}/24"), "dev", device])?;
-            ip(&["-n", namespace, "addr", "add", &format!("fd78::{number}/64"), "dev", device, "nodad"])?;
-            ip(&["-n", namespace, "link", "set", device, "up"])?;
+            namespace.add_address(&format!("10.78.0.{number}/24"), device)?;
+            namespace.add_address(&format!("fd78::{number}/64"), device)?;
+            namespace.switch_on(device)?;
         }
         Ok(test)
     }
 
     fn run(&self) -> Result<String> {
-        let (gate, mode) = inside(&self.host, || -> Result<_> {
+        let (gate, mode) = self.host.run(|| -> Result<_> {
             let mut gate = Gate::open(&self.pins)?;
             let attachment = gate.attach("fwdoc0", None)?;
             Ok((gate, attachment.mode))
@@ -313,11 +295,11 @@ impl SelfTest {
 
     /// Whether TCP and UDP come through as they should.
     fn check(&self, server: IpAddr, client: IpAddr, wanted: bool) -> Result<()> {
-        let (listener, socket) = inside(&self.host, || -> Result<_> {
+        let (listener, socket) = self.host.run(|| -> Result<_> {
             Ok((TcpListener::bind((server, PORT))?, UdpSocket::bind((server, PORT))?))
         })??;
         socket.set_read_timeout(Some(WAIT))?;
-        let connected = inside(&self.client, || {
+        let connected = self.client.run(|| {
             let speaker = UdpSocket::bind((client, 0))?;
             speaker.send_to(&HELLO, (server, PORT))?;
             TcpStream::connect_timeout(&SocketAddr::new(server, PORT), WAIT)
@@ -341,33 +323,8 @@ impl SelfTest {
 
 impl Drop for SelfTest {
     fn drop(&mut self) {
-        let gone = gate::detach(&self.pins);
-        for namespace in [&self.host, &self.client] {
-            // One that was never made cannot be removed.
-            drop(ip(&["netns", "del", namespace]));
-        }
-        if let Err(error) = gone {
+        if let Err(error) = gate::detach(&self.pins) {
             crate::output::complain(format_args!("the self-test left something behind: {error:#}"));
         }
     }
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip").args(arguments).output().context("iproute2 is not installed")?;
-    if !output.status.success() {
-        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
-}
-
-/// Runs something on a thread of its own in a network namespace.
-fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let file = File::open(Path::new("/run/netns").join(namespace)).context("the namespace is gone")?;
-    thread::scope(|scope| {
-        let worker = scope.spawn(|| -> Result<T> {
-            setns(file, CloneFlags::CLONE_NEWNET).context("failed to enter a namespace")?;
-            Ok(work())
-        });
-        worker.join().unwrap_or_else(|_| bail!("a test thread failed"))
-    })
 }

@@ -7,7 +7,7 @@ use floodwall_engine::rule::{RuleFile, diagnostic::Diagnostic, file};
 use crate::output::shown;
 
 /// The shipped rules, one file per protocol.
-const SHIPPED: [(&str, &str); 3] = [
+pub(crate) const SHIPPED: [(&str, &str); 3] = [
     ("rules/irc.toml", include_str!("../../rules/irc.toml")),
     ("rules/teamspeak.toml", include_str!("../../rules/teamspeak.toml")),
     ("rules/teamtalk.toml", include_str!("../../rules/teamtalk.toml")),

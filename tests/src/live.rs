@@ -447,7 +447,7 @@ fn ip(arguments: &[&str]) {
 }
 
 /// The daemon's binary, built if it is not fresh.
-fn floodwall() -> &'static Path {
+pub fn floodwall() -> &'static Path {
     static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     BUILT.get_or_init(|| {
         let own = std::env::current_exe().expect("a test binary");
