@@ -24,6 +24,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const SERVER: &str = "10.77.0.1";
 /// The same over IPv6.
 pub const SERVER_V6: &str = "fd77::1";
+/// A server in a container behind the guarded host.
+pub const CONTAINER: &str = "10.80.0.2";
+/// The same over IPv6.
+pub const CONTAINER_V6: &str = "fd80::2";
 /// Clients have the addresses 10.77.0.2 to 10.77.0.61 and fd77::2 to fd77::3d.
 const CLIENTS: std::ops::RangeInclusive<u32> = 2..=61;
 
@@ -81,6 +85,51 @@ impl Lab {
             let found = Command::new("ip").args(["-n", &host, "-6", "addr", "show", "dev", "wall0"]).output();
             found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("fe80::"))
         });
+    }
+
+    /// Gives the clients one more address, of a network of its own behind the wire.
+    pub fn add_client(&self, address: &str) {
+        ip(&["-n", &self.clients(), "addr", "add", &format!("{address}/32"), "dev", "out0"]);
+        ip(&["-n", &self.host(), "route", "add", &format!("{address}/32"), "dev", "wall0"]);
+    }
+
+    /// A namespace behind the guarded host, which forwards to it: as where a server runs in a container.
+    pub fn add_container(&self) {
+        let (host, clients, container) = (self.host(), self.clients(), self.container());
+        ip(&["netns", "add", &container]);
+        let peer = ["type", "veth", "peer", "name", "inside0", "netns", &container];
+        ip(&[&["-n", &host, "link", "add", "outside0"], &peer[..]].concat());
+        for (namespace, device, address) in [
+            (&host, "outside0", "10.80.0.1/24"),
+            (&host, "outside0", "fd80::1/64"),
+            (&container, "inside0", "10.80.0.2/24"),
+            (&container, "inside0", "fd80::2/64"),
+        ] {
+            let no_check: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            ip(&[&["-n", namespace, "addr", "add", address, "dev", device], no_check].concat());
+        }
+        for (namespace, device) in [(&host, "outside0"), (&container, "inside0"), (&container, "lo")] {
+            ip(&["-n", namespace, "link", "set", device, "up"]);
+        }
+        for (namespace, gateway) in
+            [(&container, "10.80.0.1"), (&container, "fd80::1"), (&clients, SERVER), (&clients, SERVER_V6)]
+        {
+            ip(&["-n", namespace, "route", "add", "default", "via", gateway]);
+        }
+        self.on_host(|| {
+            for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                std::fs::write(format!("/proc/sys/net/{switch}"), "1").expect("a host can forward");
+            }
+        });
+    }
+
+    /// Runs something in the container.
+    pub fn in_container<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        inside(&self.container(), work)
+    }
+
+    fn container(&self) -> String {
+        format!("{}s", self.name)
     }
 
     fn host(&self) -> String {
@@ -273,8 +322,13 @@ impl Lab {
 
     /// A connection from one of the clients' addresses.
     pub fn connect(&self, client: &str, port: u16) -> std::io::Result<TcpStream> {
+        let server = if client.contains(':') { SERVER_V6 } else { SERVER };
+        self.connect_to(client, server, port)
+    }
+
+    /// A connection from one of the clients' addresses to any other.
+    pub fn connect_to(&self, client: &str, server: &str, port: u16) -> std::io::Result<TcpStream> {
         let client: IpAddr = client.parse().map_err(std::io::Error::other)?;
-        let server = if client.is_ipv4() { SERVER } else { SERVER_V6 };
         let server: IpAddr = server.parse().map_err(std::io::Error::other)?;
         self.among_clients(|| connect_from(client, SocketAddr::new(server, port)))
     }
@@ -311,7 +365,8 @@ impl Drop for Lab {
             drop(server.kill());
             drop(server.wait());
         }
-        for namespace in [self.host(), self.clients()] {
+        // A container is not always there.
+        for namespace in [self.host(), self.clients(), self.container()] {
             drop(Command::new("ip").args(["netns", "del", &namespace]).output());
         }
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use floodwall_tests::{
-    live::{IrcClient, Lab, PATIENCE, SERVER, SERVER_V6, eventually, now},
+    live::{CONTAINER, CONTAINER_V6, IrcClient, Lab, PATIENCE, SERVER, SERVER_V6, eventually, now},
     packets::voice,
     skip,
 };
@@ -30,7 +30,7 @@ fn guess(lab: &Lab, client: &str, port: u16, tries: usize) -> usize {
         let mut guesser = IrcClient::new(stream);
         // Whoever is banned between SYN and first word hears nothing any more.
         guesser.stream().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let nickname = format!("guess{number}");
+        let nickname = format!("g{}x{number}", client.replace(['.', ':'], ""));
         let registered = guesser.try_say(&format!("NICK {nickname}\r\nUSER {nickname} 0 * :x")).is_ok()
             && guesser.try_hear(&[" 001 "]);
         let answered = registered
@@ -93,6 +93,40 @@ fn guessing_and_flooding_addresses_are_banned_while_users_chat() {
     assert!(lab.ask(&["unban", "10.77.0.20"]).status.success());
     drop(lab.join_irc("10.77.0.20", 6667, "pardoned"));
     check_with_promtool(&page);
+}
+
+/// From the packet that crosses a limit to the entry in the table, over many bans: printed, and counted exactly.
+#[test]
+fn each_of_a_hundred_guessers_is_banned() {
+    let test = "each_of_a_hundred_guessers_is_banned";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_inspircd(test) {
+        return;
+    }
+    lab.start_daemon(&["--service", "irc=6697", "--metrics", "127.0.0.1:9464"]);
+    let guessers: Vec<String> = (1..=100).map(|number| format!("10.78.{number}.1")).collect();
+    for guesser in &guessers {
+        lab.add_client(guesser);
+    }
+    // Five guesses are too many, three once many guess. inspircd takes a second to let anybody in.
+    thread::scope(|scope| {
+        for guessers in guessers.chunks(4) {
+            let lab = &lab;
+            scope.spawn(move || {
+                for guesser in guessers {
+                    guess(lab, guesser, 6697, 5);
+                }
+            });
+        }
+    });
+    let mut expected: Vec<String> = guessers.iter().map(|guesser| format!("{guesser}/32")).collect();
+    expected.sort();
+    eventually("a hundred bans", || lab.banned() == expected);
+    let page = fetch_metrics(&lab);
+    let within =
+        |bucket: &str| metric(&page, &format!("floodwall_enforcing_seconds_bucket{{le=\"{bucket}\"}}"));
+    assert_eq!(within("+Inf"), 100.0);
+    println!("of 100 bans {} were in force within 1 ms, {} within 10 ms", within("0.001"), within("0.01"));
 }
 
 fn fetch_metrics(lab: &Lab) -> String {
@@ -213,6 +247,35 @@ fn a_ban_cuts_tcp_and_udp_over_both_families() {
         assert!(lab.ask(&["unban", client]).status.success());
         lab.connect(client, 10_333).unwrap();
         drop(listener.accept().unwrap());
+    }
+}
+
+/// The host has no sockets of a container's server: its connections are reset with the numbers the engine knows.
+#[test]
+fn a_ban_cuts_connections_to_a_server_in_a_container() {
+    let Some(mut lab) = Lab::open("a_ban_cuts_connections_to_a_server_in_a_container") else { return };
+    lab.add_container();
+    let listener = lab.in_container(|| TcpListener::bind("[::]:10333").unwrap());
+    let configuration = lab.folder().join("floodwall.toml");
+    let text = format!(
+        "[[service]]\nprotocol = \"teamtalk\"\nports = [10333]\naddresses = [\"{CONTAINER}\", \"{CONTAINER_V6}\"]\n"
+    );
+    std::fs::write(&configuration, text).unwrap();
+    lab.start_daemon(&["--config", configuration.to_str().unwrap()]);
+    for (client, server) in [("10.77.0.9", CONTAINER), ("fd77::9", CONTAINER_V6)] {
+        let mut stream = lab.connect_to(client, server, 10_333).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        accepted.write_all(b"teamtalk userid=1 servername=\"lab\"\r\n").unwrap();
+        stream.write_all(b"ping\r\n").unwrap();
+        assert!(accepted.read(&mut [0; 16]).unwrap() > 0);
+        accepted.write_all(b"pong\r\n").unwrap();
+        assert!(lab.ask(&["ban", client]).status.success());
+        for mut end in [stream, accepted] {
+            end.set_read_timeout(Some(PATIENCE)).unwrap();
+            let ended = std::io::copy(&mut end, &mut std::io::sink()).unwrap_err();
+            assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset, "{client}");
+        }
+        assert!(lab.connect_to(client, server, 10_333).is_err(), "{client}: no new connection");
     }
 }
 
@@ -500,6 +563,49 @@ fn bad_input_is_refused_with_the_reason_and_changes_nothing() {
     assert!(lab.banned().contains(&"10.77.0.0/24".to_owned()));
     assert!(lab.ask(&["unban", "--all"]).status.success());
     assert!(lab.banned().is_empty());
+}
+
+/// A file system of its own that goes with the value.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: std::path::PathBuf) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(&path).status();
+        assert!(mounted.unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_about_and_bans_go_on() {
+    let Some(mut lab) = Lab::open("a_full_disk_is_told_about_and_bans_go_on") else { return };
+    let disk = SmallDisk::mount(lab.folder().join("state"));
+    let udp = lab.on_host(|| UdpSocket::bind("0.0.0.0:10333").unwrap());
+    udp.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    lab.start_daemon(&["--service", "teamtalk=10333"]);
+    let failing = |lab: &Lab| lab.answer(&["status"])["ledger_failing"].as_bool().unwrap();
+    assert!(!failing(&lab));
+    let speaker = lab.among_clients(|| UdpSocket::bind("10.77.0.9:0").unwrap());
+    speaker.send_to(&voice(5, 100), (SERVER, 10_333)).unwrap();
+    assert!(udp.recv(&mut [0; 1_500]).is_ok(), "voice passes before the ban");
+    // As large as the disk takes.
+    let filler = disk.0.join("filler");
+    assert!(std::fs::write(&filler, vec![0; 1 << 20]).is_err());
+    assert!(lab.ask(&["ban", "10.77.0.9"]).status.success());
+    eventually("the complaint", || failing(&lab) && lab.read_log().contains("ledger"));
+    speaker.send_to(&voice(5, 100), (SERVER, 10_333)).unwrap();
+    assert!(udp.recv(&mut [0; 1_500]).is_err(), "a ban that is on no disk is in force");
+    std::fs::remove_file(&filler).unwrap();
+    assert!(lab.ask(&["ban", "10.77.0.10"]).status.success());
+    eventually("the ledger", || !failing(&lab));
 }
 
 #[test]

@@ -2,11 +2,10 @@
 //!
 //! The kernel is asked first (`SOCK_DESTROY`): it tells server and client. A connection that is none of this host's
 //! sockets, because the server sits in a container, is cut by a reset to both sides with the sequence numbers the
-//! engine knows; over IPv4 only, since raw IPv6 sockets choose their own source. Listing a busy host's connections
-//! takes milliseconds, so all this happens on a thread of its own.
+//! engine knows. Listing a busy host's connections takes milliseconds, so all this happens on a thread of its own.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,28 +14,31 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use floodwall_engine::{
     command::Prefix,
     stream::{Ends, FlowKey},
 };
 use floodwall_wire::Address;
-use pnet::{
-    packet::{
-        ip::IpNextHeaderProtocols,
-        ipv4::{self, MutableIpv4Packet},
-        tcp::{self, MutableTcpPacket, TcpFlags},
-    },
-    transport::{TransportChannelType, TransportSender, transport_channel},
+use pnet::packet::{
+    Packet,
+    ip::IpNextHeaderProtocols,
+    ipv4::{self, MutableIpv4Packet},
+    ipv6::MutableIpv6Packet,
+    tcp::{self, MutableTcpPacket, TcpFlags},
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sockets::{self, Connected};
 
 /// Orders waiting to be carried out; beyond that they are refused and counted.
 const ORDERS_MAX: usize = 1_024;
 const IPV4_BYTES: usize = 20;
+const IPV6_BYTES: usize = 40;
 const TCP_BYTES: usize = 20;
-const SEND_BUFFER_BYTES: usize = 4_096;
+const HOPS: u8 = 64;
+/// `IPPROTO_RAW`: whoever sends writes the IP header too (raw(7), ipv6(7)).
+const OWN_HEADERS: i32 = 255;
 
 /// What is to be cut.
 #[derive(Clone, Debug)]
@@ -133,8 +135,7 @@ fn cut_all(batch: &[Victims], counts: &Counts) -> Result<()> {
         }
         for ends in theirs.iter().filter(|ends| !connected.iter().any(|one| is_flow(one, &ends.key))) {
             let counter = match reset(ends) {
-                Ok(true) => &counts.reset,
-                Ok(false) => &counts.failed,
+                Ok(()) => &counts.reset,
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "A connection could not be reset");
                     &counts.failed
@@ -157,44 +158,65 @@ fn is_flow(one: &Connected, key: &FlowKey) -> bool {
     is(one.remote, key.client, key.client_port) && is(one.local, key.server, key.server_port)
 }
 
-/// A reset to both sides. Answers whether that was possible.
-fn reset(ends: &Ends) -> Result<bool> {
+/// A reset to both sides, each in the other's name.
+fn reset(ends: &Ends) -> Result<()> {
     let FlowKey { client, server, client_port, server_port } = ends.key;
-    let (Some(client), Some(server)) = (client.as_v4(), server.as_v4()) else { return Ok(false) };
-    let protocol = TransportChannelType::Layer3(IpNextHeaderProtocols::Tcp);
-    let (mut sender, _) =
-        transport_channel(SEND_BUFFER_BYTES, protocol).context("failed to open a raw socket")?;
-    let (client, server) = (Ipv4Addr::from(client), Ipv4Addr::from(server));
-    send_reset(&mut sender, (client, client_port), (server, server_port), ends.client_next)?;
-    send_reset(&mut sender, (server, server_port), (client, client_port), ends.server_next)?;
-    Ok(true)
+    let (client, server) =
+        (SocketAddr::new(client.to_ip(), client_port), SocketAddr::new(server.to_ip(), server_port));
+    send_reset(client, server, ends.client_next)?;
+    send_reset(server, client, ends.server_next)
 }
 
-fn send_reset(
-    sender: &mut TransportSender,
-    (source, source_port): (Ipv4Addr, u16),
-    (destination, destination_port): (Ipv4Addr, u16),
-    sequence: u32,
-) -> Result<()> {
-    let mut bytes = [0; IPV4_BYTES + TCP_BYTES];
-    let (head, body) = bytes.split_at_mut(IPV4_BYTES);
-    let mut segment = MutableTcpPacket::new(body).context("no room for a segment")?;
-    segment.set_source(source_port);
-    segment.set_destination(destination_port);
+fn send_reset(from: SocketAddr, to: SocketAddr, sequence: u32) -> Result<()> {
+    let (domain, bytes) = match (from.ip(), to.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => (Domain::IPV4, {
+            let mut segment = segment(from.port(), to.port(), sequence)?;
+            segment.set_checksum(tcp::ipv4_checksum(&segment.to_immutable(), &source, &destination));
+            let mut packet =
+                MutableIpv4Packet::owned(vec![0; IPV4_BYTES + TCP_BYTES]).context("no room for a packet")?;
+            packet.set_version(4);
+            packet.set_header_length(5);
+            packet.set_total_length((IPV4_BYTES + TCP_BYTES) as u16);
+            packet.set_ttl(HOPS);
+            packet.set_next_level_protocol(IpNextHeaderProtocols::Tcp);
+            packet.set_source(source);
+            packet.set_destination(destination);
+            packet.set_payload(segment.packet());
+            packet.set_checksum(ipv4::checksum(&packet.to_immutable()));
+            packet.packet().to_vec()
+        }),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => (Domain::IPV6, {
+            let mut segment = segment(from.port(), to.port(), sequence)?;
+            segment.set_checksum(tcp::ipv6_checksum(&segment.to_immutable(), &source, &destination));
+            let mut packet =
+                MutableIpv6Packet::owned(vec![0; IPV6_BYTES + TCP_BYTES]).context("no room for a packet")?;
+            packet.set_version(6);
+            packet.set_payload_length(TCP_BYTES as u16);
+            packet.set_hop_limit(HOPS);
+            packet.set_next_header(IpNextHeaderProtocols::Tcp);
+            packet.set_source(source);
+            packet.set_destination(destination);
+            packet.set_payload(segment.packet());
+            packet.packet().to_vec()
+        }),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+            bail!("two families in one connection")
+        }
+    };
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(OWN_HEADERS)))
+        .context("failed to open a raw socket")?;
+    // A raw socket has no ports: the kernel refuses one in the address.
+    socket.send_to(&bytes, &SocketAddr::new(to.ip(), 0).into()).context("failed to send a reset")?;
+    Ok(())
+}
+
+/// A reset, without its checksum.
+fn segment(from: u16, to: u16, sequence: u32) -> Result<MutableTcpPacket<'static>> {
+    let mut segment = MutableTcpPacket::owned(vec![0; TCP_BYTES]).context("no room for a segment")?;
+    segment.set_source(from);
+    segment.set_destination(to);
     segment.set_sequence(sequence);
     segment.set_data_offset(5);
     segment.set_flags(TcpFlags::RST);
-    segment.set_checksum(tcp::ipv4_checksum(&segment.to_immutable(), &source, &destination));
-    let mut packet = MutableIpv4Packet::new(head).context("no room for a packet")?;
-    packet.set_version(4);
-    packet.set_header_length(5);
-    packet.set_total_length((IPV4_BYTES + TCP_BYTES) as u16);
-    packet.set_ttl(64);
-    packet.set_next_level_protocol(IpNextHeaderProtocols::Tcp);
-    packet.set_source(source);
-    packet.set_destination(destination);
-    packet.set_checksum(ipv4::checksum(&packet.to_immutable()));
-    let packet = ipv4::Ipv4Packet::new(&bytes).context("no room for a packet")?;
-    sender.send_to(packet, IpAddr::V4(destination)).context("failed to send a reset")?;
-    Ok(())
+    Ok(segment)
 }
