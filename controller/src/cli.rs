@@ -44,8 +44,8 @@ enum Command {
     Allow(AllowArguments),
     /// Say in full sentences what holds for an address or person and why.
     Explain(SubjectArguments),
-    /// Who is logged in, from where, in which channel.
-    Who(ConnectArguments),
+    /// Who is logged in, from where, in which channel; or what is known about IRC server links.
+    Who(WhoArguments),
     /// Show decisions and samples of what is dropped as they happen.
     Watch(WatchArguments),
     /// Read rules and configuration again: all of it, or nothing if there is a mistake.
@@ -322,6 +322,19 @@ pub(crate) struct CheckArguments {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// `floodwall who`
+#[derive(Debug, clap::Args)]
+pub(crate) struct WhoArguments {
+    #[command(flatten)]
+    connect: ConnectArguments,
+    /// Show IRC server links instead: their servers, nicknames and channels with the timestamps each side has said.
+    #[arg(long)]
+    links: bool,
+    /// Servers, nicknames and channels shown of each link at most.
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "links")]
+    rows: usize,
+}
+
 /// `floodwall demo`
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArguments {
@@ -415,7 +428,10 @@ fn run_live(command: Command) -> Exit {
         Command::Explain(SubjectArguments { connect, subject }) => {
             client::ask(&connect, Request::Explain { subject, people: true }, client::explanation)
         }
-        Command::Who(connect) => client::ask(&connect, Request::Who, client::who),
+        Command::Who(WhoArguments { connect, links: true, rows }) => {
+            client::ask(&connect, Request::Links { rows }, client::links)
+        }
+        Command::Who(WhoArguments { connect, .. }) => client::ask(&connect, Request::Who, client::who),
         Command::Watch(arguments) => client::watch(&arguments.connect, arguments.bell),
         Command::Reload(connect) => client::ask(&connect, Request::Reload, client::done),
         Command::Confirm(connect) => client::ask(&connect, Request::Confirm, client::done),

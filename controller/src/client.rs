@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
+use floodwall_engine::text::Text;
 use serde::de::DeserializeOwned;
 
 use crate::{
     cli::{ConnectArguments, Format},
     live::{
-        answers::{Bans, Done, Explanation, Status, Who},
+        answers::{Bans, Done, Explanation, Link, Links, Status, Who},
         control::{DEFAULT_SOCKET, Envelope, Outcome, Refusal, RefusalKind, Reply, Request, VERSION},
         ledger::BanRow,
         watching::Watched,
@@ -302,7 +303,9 @@ pub(crate) fn who(who: &Who) -> String {
         .present
         .iter()
         .map(|present| {
-            let or = |text: &Option<String>, without: &str| text.clone().unwrap_or_else(|| without.into());
+            let or = |text: &Option<String>, without: &str| {
+                text.as_deref().map_or_else(|| without.to_owned(), quoted)
+            };
             format!(
                 "{}: {} in {}, account {}, from {}, since {}.",
                 present.service,
@@ -318,4 +321,68 @@ pub(crate) fn who(who: &Who) -> String {
         lines.push(format!("{} more are not listed for lack of room.", who.unlisted));
     }
     lines.join("\n") + "\n"
+}
+
+/// A name that somebody else chose: it must not write lines or colours into a terminal.
+fn quoted(name: &str) -> String {
+    Text::from(name).to_string()
+}
+
+pub(crate) fn links(links: &Links) -> String {
+    if links.links.is_empty() {
+        return "No IRC server link is open, as far as it can be seen.\n".into();
+    }
+    links.links.iter().flat_map(link).map(|line| line + "\n").collect()
+}
+
+fn link(link: &Link) -> Vec<String> {
+    let name =
+        |name: &Option<String>| name.as_deref().map_or_else(|| "a server without a name".to_owned(), quoted);
+    let time = |time: Option<u64>| time.map_or_else(|| "unknown".to_owned(), |time| time.to_string());
+    let side = |remote: bool| if remote { "theirs" } else { "ours" };
+    let mut lines = vec![format!(
+        "{}: {} to {} at {}, {}, {}{}, since {}. {} servers, {} nicknames, {} channels.",
+        link.service,
+        name(&link.own),
+        name(&link.peer),
+        link.peer_address,
+        link.dialect,
+        if link.established { "established" } else { "in its burst" },
+        if link.compressed { ", compressed" } else { "" },
+        link.since,
+        link.servers_total,
+        link.users_total,
+        link.channels_total
+    )];
+    if !link.complete {
+        lines.push(format!("Not everything was seen from the beginning; {} entries had no room.", link.lost));
+    }
+    for server in &link.servers {
+        lines.push(format!(
+            "Server {} ({}), {}.",
+            quoted(&server.name),
+            quoted(&server.id),
+            side(server.remote)
+        ));
+    }
+    for user in &link.users {
+        let (id, since) = (quoted(&user.id), time(user.timestamp));
+        lines.push(format!(
+            "Nickname {} ({id}), timestamp {since}, {}.",
+            quoted(&user.nickname),
+            side(user.remote)
+        ));
+    }
+    for channel in &link.channels {
+        lines.push(format!(
+            "Channel {}, timestamp {}: we said {}, they said {}; {} members, {} operators.",
+            quoted(&channel.name),
+            time(channel.timestamp),
+            time(channel.own_said),
+            time(channel.peer_said),
+            channel.members,
+            channel.operators
+        ));
+    }
+    lines
 }

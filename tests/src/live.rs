@@ -157,11 +157,29 @@ impl Lab {
 
     /// Starts a server on the guarded host; it ends with the lab.
     pub fn start_server(&mut self, command: &mut Command) {
+        self.start_in(&self.host(), command);
+    }
+
+    fn start_in(&mut self, namespace: &str, command: &mut Command) {
         let log =
             File::create(self.folder().join(format!("server-{}.log", self.servers.len()))).expect("a log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        let child = self.on_host(|| command.spawn().expect("the server starts"));
+        let child = inside(namespace, || command.spawn().expect("the server starts"));
         self.servers.push(child);
+    }
+
+    /// A second ngircd, among the clients, that links to the guarded one.
+    pub fn start_ngircd_peer(&mut self) {
+        let path = self.folder().join("peer.conf");
+        let configuration = format!(
+            "[Global]\n\tName = peer.example\n\tListen = 10.77.0.9\n\tPorts = 6668\n\tMotdPhrase = hi\n\
+             \tServerUID = irc\n\tServerGID = irc\n[Options]\n\tDNS = no\n\tIdent = no\n\tPAM = no\n\
+             [Server]\n\tName = lab.example\n\tHost = {SERVER}\n\tBind = 10.77.0.9\n\tPort = 6667\n\
+             \tMyPassword = from-peer\n\tPeerPassword = from-lab\n"
+        );
+        std::fs::write(&path, configuration).expect("a configuration");
+        let mut command = Command::new("/usr/sbin/ngircd");
+        self.start_in(&self.clients(), command.args(["-n", "-f"]).arg(&path));
     }
 
     /// Debian's ngircd with an operator `admin`, password `right`; `false` (said loudly) where it is not installed.
@@ -175,7 +193,9 @@ impl Lab {
                              \tServerUID = irc\n\tServerGID = irc\n\
                              [Limits]\n\tMaxConnectionsIP = 20\n\
                              [Options]\n\tDNS = no\n\tIdent = no\n\tPAM = no\n\
-                             [Operator]\n\tName = admin\n\tPassword = right\n";
+                             [Operator]\n\tName = admin\n\tPassword = right\n\
+                             [Server]\n\tName = peer.example\n\tMyPassword = from-lab\n\
+                             \tPeerPassword = from-peer\n\tPassive = yes\n";
         std::fs::write(&path, configuration).expect("a configuration");
         self.start_server(Command::new("/usr/sbin/ngircd").args(["-n", "-f"]).arg(&path));
         self.await_port(6667);

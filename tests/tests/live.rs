@@ -30,7 +30,8 @@ fn guess(lab: &Lab, client: &str, port: u16, tries: usize) -> usize {
         let mut guesser = IrcClient::new(stream);
         // Whoever is banned between SYN and first word hears nothing any more.
         guesser.stream().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let nickname = format!("g{}x{number}", client.replace(['.', ':'], ""));
+        // Nobody else's, and no longer than ngIRCd takes.
+        let nickname = format!("g{}x{number}", client.split('.').nth(2).unwrap_or_default());
         let registered = guesser.try_say(&format!("NICK {nickname}\r\nUSER {nickname} 0 * :x")).is_ok()
             && guesser.try_hear(&[" 001 "]);
         let answered = registered
@@ -193,6 +194,57 @@ fn check_with_promtool(page: &str) {
     let output = promtool.wait_with_output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && complaint.is_empty(), "{complaint}\n{body}");
+}
+
+#[test]
+fn a_link_of_two_real_servers_is_shown_to_root() {
+    let test = "a_link_of_two_real_servers_is_shown_to_root";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_ngircd(test) {
+        return;
+    }
+    lab.start_daemon(&IRC);
+    assert_eq!(lab.answer(&["who", "--links"])["links"].as_array().unwrap().len(), 0);
+    lab.start_ngircd_peer();
+    let mut anna = lab.join_irc("10.77.0.2", 6667, "anna");
+    anna.say("JOIN #talk");
+    anna.hear(" 366 ");
+    eventually("the link", || {
+        let links = lab.answer(&["who", "--links"]);
+        let link = &links["links"][0];
+        link["established"] == true && link["channels"][0]["name"] == "#talk"
+    });
+    let links = lab.answer(&["who", "--links"]);
+    let link = &links["links"][0];
+    assert_eq!((&link["peer"], &link["own"]), (&"peer.example".into(), &"lab.example".into()));
+    assert_eq!((&link["dialect"], &link["complete"]), (&"rfc2813".into(), &true.into()));
+    assert_eq!((&link["users"][0]["nickname"], &link["users"][0]["remote"]), (&"anna".into(), &false.into()));
+    let shown = String::from_utf8(lab.ask(&["who", "--links"]).stdout).unwrap();
+    assert!(
+        shown.contains("\"lab.example\" to \"peer.example\" at 10.77.0.9, rfc2813, established"),
+        "{shown}"
+    );
+    assert!(!shown.contains("from-peer") && !shown.contains("from-lab"), "{shown}");
+}
+
+#[test]
+fn people_are_banned_and_kicked_by_nickname() {
+    let test = "people_are_banned_and_kicked_by_nickname";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_ngircd(test) {
+        return;
+    }
+    lab.start_daemon(&IRC);
+    let (mut anna, mut berta) =
+        (lab.join_irc("10.77.0.2", 6667, "Anna"), lab.join_irc("10.77.0.3", 6667, "berta"));
+    eventually("both", || lab.answer(&["who"])["present"].as_array().unwrap().len() == 2);
+    assert_eq!(lab.answer(&["who"])["present"][0]["nickname"], "Anna");
+    assert!(lab.ask(&["kick", "berta"]).status.success());
+    berta.await_end();
+    drop(lab.join_irc("10.77.0.3", 6667, "berta2"));
+    assert!(lab.ask(&["ban", "anna"]).status.success());
+    anna.await_end();
+    assert_eq!(lab.banned(), ["10.77.0.2/32"]);
 }
 
 #[test]

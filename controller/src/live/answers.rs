@@ -138,6 +138,65 @@ pub(crate) struct Present {
     pub(crate) since: String,
 }
 
+/// `floodwall.links/1`: what is known about each open IRC server link.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Links {
+    pub(crate) schema: String,
+    pub(crate) links: Vec<Link>,
+}
+
+/// One server link. Timestamps of nicknames and channels are the servers' own, in seconds since 1970.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Link {
+    pub(crate) service: String,
+    pub(crate) peer: Option<String>,
+    pub(crate) peer_address: String,
+    pub(crate) own: Option<String>,
+    pub(crate) dialect: String,
+    pub(crate) established: bool,
+    pub(crate) compressed: bool,
+    /// RFC 3339, UTC.
+    pub(crate) since: String,
+    /// Everything since the first line was seen and kept.
+    pub(crate) complete: bool,
+    /// Not kept for lack of room.
+    pub(crate) lost: u64,
+    /// How many there are; those below are at most as many as were asked for.
+    pub(crate) servers_total: usize,
+    pub(crate) users_total: usize,
+    pub(crate) channels_total: usize,
+    pub(crate) servers: Vec<LinkServer>,
+    pub(crate) users: Vec<LinkUser>,
+    pub(crate) channels: Vec<LinkChannel>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LinkServer {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    /// Behind the peer, not on our side.
+    pub(crate) remote: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LinkUser {
+    pub(crate) nickname: String,
+    pub(crate) id: String,
+    pub(crate) timestamp: Option<u64>,
+    pub(crate) remote: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LinkChannel {
+    pub(crate) name: String,
+    /// The oldest that either side has said.
+    pub(crate) timestamp: Option<u64>,
+    pub(crate) peer_said: Option<u64>,
+    pub(crate) own_said: Option<u64>,
+    pub(crate) members: usize,
+    pub(crate) operators: usize,
+}
+
 /// What was done, in sentences: `floodwall.done/1`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Done {

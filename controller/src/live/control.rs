@@ -75,6 +75,10 @@ pub(crate) enum Request {
         people: bool,
     },
     Who,
+    Links {
+        /// Servers, users and channels of each link at most.
+        rows: usize,
+    },
     Watch,
     Reload,
     Confirm,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use floodwall_engine::{
     Timestamp,
     signal::{FlowId, Signal, SignalKind},
+    text::Text,
 };
 use floodwall_wire::Address;
 
@@ -18,9 +19,9 @@ pub(crate) struct Present {
     pub(crate) service: u8,
     pub(crate) address: Address,
     pub(crate) since: Timestamp,
-    pub(crate) account: Option<String>,
-    pub(crate) nickname: Option<String>,
-    pub(crate) channel: Option<String>,
+    pub(crate) account: Option<Text>,
+    pub(crate) nickname: Option<Text>,
+    pub(crate) channel: Option<Text>,
 }
 
 /// Everybody who is there.
@@ -60,13 +61,13 @@ impl Roster {
         if let Some(account) = &detail.account
             && signal.kind == SignalKind::LoginSucceeded
         {
-            present.account = Some(account.to_string());
+            present.account = Some(account.clone());
         }
         if let Some(nickname) = &detail.nickname {
-            present.nickname = Some(nickname.to_string());
+            present.nickname = Some(nickname.clone());
         }
         if signal.kind == SignalKind::ChannelJoined {
-            present.channel = detail.channel.as_ref().map(ToString::to_string);
+            present.channel.clone_from(&detail.channel);
         } else if signal.kind == SignalKind::ChannelLeft {
             present.channel = None;
         }
@@ -83,9 +84,8 @@ impl Roster {
 
     /// Those with a nickname or account, letter case aside.
     pub(crate) fn named(&self, name: &str) -> Vec<(FlowId, &Present)> {
-        let is = |text: &Option<String>| {
-            text.as_ref().is_some_and(|text| text.to_lowercase() == name.to_lowercase())
-        };
+        let name = name.to_lowercase();
+        let is = |text: &Option<Text>| text.as_ref().is_some_and(|text| text.as_str().to_lowercase() == name);
         self.everybody()
             .into_iter()
             .filter(|(_, present)| is(&present.nickname) || is(&present.account))

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use floodwall_engine::{Timestamp, command::Prefix, ledger::Ban as EngineBan};
+use floodwall_engine::{
+    Side, Timestamp, command::Prefix, ledger::Ban as EngineBan, protocol::irc::link::LinkView, text::Text,
+};
 
 use super::{OPERATOR_RULE, Wall, operate::to_value};
 use crate::{
     enforce::tables::Store,
     live::{
-        answers::{Ban, Bans, Explanation, FiredRule, Loss, Present, Service, Status, Who},
+        answers::{
+            Ban, Bans, Explanation, FiredRule, Link, LinkChannel, LinkServer, LinkUser, Links, Loss, Present,
+            Service, Status, Who,
+        },
         control::Refusal,
         ledger::{self, BanRow, parse_subject},
         metrics::Snapshot,
@@ -18,6 +23,8 @@ use crate::{
 
 /// Bans listed at most.
 const BANS_LISTED_MAX: usize = 10_000;
+/// Servers, users and channels listed of one link at most.
+const LINK_ROWS_MAX: usize = 10_000;
 
 impl<S: Store> Wall<S> {
     /// All but what the one who runs the wall adds: what is dropped, and which links are full.
@@ -121,9 +128,9 @@ impl<S: Store> Wall<S> {
         let present =
             |(_, present): (floodwall_engine::signal::FlowId, &crate::live::roster::Present)| Present {
                 service: self.service_name(present.service).to_owned(),
-                channel: present.channel.clone(),
-                nickname: present.nickname.clone(),
-                account: present.account.clone(),
+                channel: raw(present.channel.as_ref()),
+                nickname: raw(present.nickname.as_ref()),
+                account: raw(present.account.as_ref()),
                 address: present.address.to_string(),
                 since: rfc3339(self.clock.to_utc(present.since)),
             };
@@ -131,6 +138,71 @@ impl<S: Store> Wall<S> {
             schema: "floodwall.who/1".into(),
             present: self.roster.everybody().into_iter().map(present).collect(),
             unlisted: self.roster.unlisted(),
+        }
+    }
+
+    /// What the debugging dumps of TS servers showed: who and what each link believes in, and since when.
+    pub(super) fn links(&self, rows: usize) -> Links {
+        let views = self.engine.links(rows.min(LINK_ROWS_MAX));
+        Links {
+            schema: "floodwall.links/1".into(),
+            links: views.into_iter().map(|view| self.link(view)).collect(),
+        }
+    }
+
+    fn link(&self, view: LinkView) -> Link {
+        let [servers_total, users_total, channels_total] = view.totals;
+        let peer_connected = view.peer_side == Side::Client;
+        Link {
+            service: self.service_name(view.service).to_owned(),
+            peer: raw(view.peer.as_ref()),
+            peer_address: view.peer_address.to_string(),
+            own: raw(view.own.as_ref()),
+            dialect: view.dialect.as_str().to_owned(),
+            established: view.is_established,
+            compressed: view.is_compressed,
+            since: rfc3339(self.clock.to_utc(view.opened)),
+            complete: view.is_complete,
+            lost: view.lost,
+            servers_total,
+            users_total,
+            channels_total,
+            servers: view
+                .servers
+                .into_iter()
+                .map(|server| LinkServer {
+                    name: server.name.as_str().to_owned(),
+                    id: server.id.as_str().to_owned(),
+                    remote: server.side == view.peer_side,
+                })
+                .collect(),
+            users: view
+                .users
+                .into_iter()
+                .map(|user| LinkUser {
+                    nickname: user.nickname.as_str().to_owned(),
+                    id: user.id.as_str().to_owned(),
+                    timestamp: user.timestamp,
+                    remote: user.side == view.peer_side,
+                })
+                .collect(),
+            channels: view
+                .channels
+                .into_iter()
+                .map(|channel| {
+                    let [connecting, connected] = channel.said;
+                    let (peer_said, own_said) =
+                        if peer_connected { (connecting, connected) } else { (connected, connecting) };
+                    LinkChannel {
+                        name: channel.name.as_str().to_owned(),
+                        timestamp: channel.timestamp,
+                        peer_said,
+                        own_said,
+                        members: channel.members,
+                        operators: channel.operators,
+                    }
+                })
+                .collect(),
         }
     }
 
@@ -194,7 +266,7 @@ impl<S: Store> Wall<S> {
         };
         if people && subject.is_host() {
             for present in self.roster.at(address) {
-                let name = present.nickname.as_deref().unwrap_or("somebody");
+                let name = present.nickname.as_ref().map_or_else(|| "Somebody".into(), ToString::to_string);
                 let service = self.service_name(present.service);
                 let since = rfc3339(self.clock.to_utc(present.since));
                 sentences.push(format!("{name} is logged in from there on {service} since {since}."));
@@ -274,6 +346,11 @@ impl<S: Store> Wall<S> {
             learning_seconds: self.learning_seconds(),
         }
     }
+}
+
+/// A name as it came: JSON escapes it, and whoever prints it must.
+fn raw(name: Option<&Text>) -> Option<String> {
+    name.map(|name| name.as_str().to_owned())
 }
 
 fn ban_of_row(row: &BanRow) -> Ban {

@@ -40,6 +40,7 @@ impl<S: Store> Wall<S> {
             Request::Allow { prefix, remove, force } => self.allow(prefix.as_deref(), remove, force),
             Request::Explain { subject, people } => self.explain(&subject, people),
             Request::Who => to_value(&self.who()),
+            Request::Links { rows } => to_value(&self.links(rows)),
             Request::Confirm => self.confirm(),
             Request::Import { bans } => self.import(bans),
             // Whoever runs the wall takes care of these.
