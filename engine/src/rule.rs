@@ -218,6 +218,8 @@ pub struct Rule {
     pub signals: Vec<SignalKind>,
     /// Which of those.
     pub matches: Vec<Match>,
+    /// Of those, the ones of at least so many bytes: [`Detail::weight`].
+    pub bytes_min: u64,
     /// By what it counts.
     pub by: By,
     /// Counts different values of this instead of signals.
@@ -339,6 +341,8 @@ impl Match {
 impl Rule {
     /// Whether the rule counts this signal, which is of one of its kinds.
     pub fn concerns(&self, signal: &Signal) -> bool {
-        signal.at < self.expires && self.matches.iter().all(|condition| condition.holds(&signal.detail))
+        signal.at < self.expires
+            && signal.detail.weight >= self.bytes_min
+            && self.matches.iter().all(|condition| condition.holds(&signal.detail))
     }
 }

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::Record;
+use crate::records::{Record, report_of};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -48,7 +48,8 @@ impl Wire {
     }
 
     fn server_of(&self, client: IpAddr) -> SocketAddr {
-        let address = if client.is_ipv4() { IpAddr::from([10, 77, 0, 1]) } else { "fd77::1".parse().unwrap() };
+        let address =
+            if client.is_ipv4() { IpAddr::from([10, 77, 0, 1]) } else { "fd77::1".parse().unwrap() };
         SocketAddr::new(address, self.server)
     }
 
@@ -177,7 +178,7 @@ impl Wire {
     pub(crate) fn outcomes(&self) -> BTreeMap<String, String> {
         let mut records = self.records.clone();
         records.sort_by_key(|(at, ..)| *at);
-        let report = super::report_of(&records);
+        let report = report_of(&records);
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
         let sources = report["sources"].as_array().unwrap().iter();
         let mut outcomes: BTreeMap<String, String> =
@@ -191,7 +192,8 @@ impl Wire {
 
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
+    let words =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

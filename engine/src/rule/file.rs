@@ -27,9 +27,23 @@ const DISTINCT_LIMIT_MAX: u64 = crate::limits::DISTINCT_MAX as u64;
 /// Rules in one file.
 const RULES_MAX: usize = 512;
 
-const RULE_KEYS: [&str; 15] = [
-    "id", "why", "signal", "where", "by", "distinct", "limit", "within", "level", "action", "for", "max",
-    "shadow", "expires", "notify",
+const RULE_KEYS: [&str; 16] = [
+    "id",
+    "why",
+    "signal",
+    "where",
+    "min-bytes",
+    "by",
+    "distinct",
+    "limit",
+    "within",
+    "level",
+    "action",
+    "for",
+    "max",
+    "shadow",
+    "expires",
+    "notify",
 ];
 
 /// Reads the text of a rule file.
@@ -209,6 +223,7 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
     let why = why.and_then(|value| text(value, "why", diagnostics));
     let signals = read_signals(table, diagnostics);
     let matches = read_matches(table, diagnostics);
+    let bytes_min = table.number_of("min-bytes", 1..=LIMIT_MAX, diagnostics).unwrap_or(0);
     let subjects: Vec<By> = By::ALL.into_iter().filter(|by| !matches!(by, By::Target)).collect();
     let by = table.word_of("by", &subjects, By::as_str, diagnostics);
     let distinct = table.word_of("distinct", &By::ALL, By::as_str, diagnostics);
@@ -250,6 +265,7 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
         why: why?.into(),
         signals,
         matches,
+        bytes_min,
         by: by.unwrap_or(By::Address),
         distinct,
         limit: u32::try_from(limit.unwrap_or(1)).unwrap_or(u32::MAX),

@@ -1,11 +1,9 @@
 //! What is said means the same in fragments: guarded packets of both families and transports are cut at IP, reordered,
 //! doubled and contradicted, and `replay` reports the same signals.
 
-mod captures;
-
 use std::collections::BTreeMap;
 
-use captures::{Record, read, report_of};
+use crate::records::{Record, read, report_of};
 
 const CAPTURES: [&str; 5] = [
     "teamtalk/01_baseline_session",

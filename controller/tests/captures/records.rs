@@ -1,7 +1,5 @@
 //! Committed captures in memory, to be changed and replayed.
 
-pub(crate) mod conversation;
-
 use std::{
     fs,
     path::{Path, PathBuf},
