@@ -124,6 +124,13 @@ impl Engine {
         }
     }
 
+    /// Takes what a server's log says happened, in the log's order.
+    pub fn handle_log(&mut self, at: Timestamp, signals: &mut Vec<Signal>) {
+        self.handle_timeout(at);
+        self.conversations.output.signals.append(signals);
+        self.handle_output();
+    }
+
     /// Does what an operator says.
     pub fn handle_order(&mut self, order: Order, now: Timestamp) {
         self.handle_timeout(now);

@@ -17,6 +17,7 @@ use crate::{
 pub mod foreign;
 pub mod irc;
 pub mod lines;
+pub mod log;
 pub mod pending;
 pub mod teamspeak;
 pub mod teamtalk;

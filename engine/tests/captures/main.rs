@@ -8,6 +8,7 @@ mod corpus;
 mod entry;
 mod fuzz_corpus;
 mod links;
+mod logs;
 mod support;
 mod teamtalk;
 mod truth;

@@ -11,6 +11,7 @@
 
 pub mod dialect;
 pub mod link;
+pub mod log;
 pub mod message;
 mod server;
 mod session;

@@ -5,6 +5,7 @@
 //! [`datagram`] follows to which UDP address the server binds each user id, [`stall`] who falls silent together.
 
 pub mod datagram;
+pub mod log;
 pub mod message;
 mod question;
 pub mod server;

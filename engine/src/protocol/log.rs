@@ -1,0 +1,242 @@
+//! Reading server logs: what all formats share.
+//!
+//! A line is a claim of the server about itself, but much of what stands in it was chosen by a client: account names,
+//! nicknames and messages may look like whole lines with other people's addresses (`protocols/teamtalk.md` e,
+//! `irc.md` D). So a line is read from its beginning to its very end, field by field, quoted strings with their
+//! escapes; a line that does not fit to the last byte is not understood and says nothing.
+
+use std::net::IpAddr;
+
+use floodwall_wire::Address;
+use memchr::memchr2;
+
+use super::irc::log::{Hybrid, Inspircd, Ngircd};
+use super::teamtalk;
+use crate::{
+    signal::Signal,
+    time::{Span, Timestamp},
+};
+
+/// A log that is understood.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// TeamTalk 5 servers: `tt5srv.log`.
+    TeamTalk,
+    /// ircd-hybrid 8.2: `oper.log`, `user.log`, `ircd.log`.
+    Hybrid,
+    /// InspIRCd 3 and 4.
+    Inspircd,
+    /// ngIRCd in the foreground or through syslog.
+    Ngircd,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 4] = [Self::TeamTalk, Self::Hybrid, Self::Inspircd, Self::Ngircd];
+
+    /// The name on command lines and in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TeamTalk => "teamtalk",
+            Self::Hybrid => "ircd-hybrid",
+            Self::Inspircd => "inspircd",
+            Self::Ngircd => "ngircd",
+        }
+    }
+
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.as_str() == name)
+    }
+
+    /// Whose line this is, told by its time stamp and first words; `None` for one that may be anybody's.
+    pub fn recognise(line: &[u8]) -> Option<Self> {
+        if teamtalk::log::time(line).is_some() {
+            return Some(Self::TeamTalk);
+        }
+        if Hybrid::time(line).is_some() {
+            return Some(Self::Hybrid);
+        }
+        if Ngircd::text(line).is_some() {
+            return Some(Self::Ngircd);
+        }
+        Inspircd::time(line).map(|_| Self::Inspircd)
+    }
+}
+
+/// What became of a line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reading {
+    /// Read to its end, whether or not it says something about a client.
+    Understood,
+    /// Not one of this server's lines, or cut off.
+    Unknown,
+}
+
+/// One log, read line by line; memory is bounded by the number of connections a server can have.
+#[derive(Debug)]
+pub enum LogReader {
+    /// TeamTalk.
+    TeamTalk(Box<teamtalk::log::LogReader>),
+    /// ircd-hybrid.
+    Hybrid(Hybrid),
+    /// InspIRCd.
+    Inspircd(Inspircd),
+    /// ngIRCd.
+    Ngircd(Ngircd),
+}
+
+impl LogReader {
+    /// A log of this format that nothing was read of. Signals carry the number of the service they belong to; `seed`
+    /// keys the hashes of messages.
+    pub fn new(format: Format, service: u8, seed: u64) -> Self {
+        match format {
+            Format::TeamTalk => Self::TeamTalk(Box::new(teamtalk::log::LogReader::new(service, seed))),
+            Format::Hybrid => Self::Hybrid(Hybrid::new(service)),
+            Format::Inspircd => Self::Inspircd(Inspircd::new(service)),
+            Format::Ngircd => Self::Ngircd(Ngircd::new(service)),
+        }
+    }
+
+    /// Reads one line, without its end, and adds what happened. The time is that of the line, or of the one before it;
+    /// logs are in local time, which is taken for UTC where they do not say otherwise.
+    pub fn read_line(&mut self, line: &[u8], signals: &mut Vec<Signal>) -> (Reading, Timestamp) {
+        match self {
+            Self::TeamTalk(reader) => reader.read_line(line, signals),
+            Self::Hybrid(reader) => reader.read_line(line, signals),
+            Self::Inspircd(reader) => reader.read_line(line, signals),
+            Self::Ngircd(reader) => reader.read_line(line, signals),
+        }
+    }
+}
+
+/// What is left to be read of a line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+
+impl<'a> Cursor<'a> {
+    /// Skips these bytes if they come next.
+    pub(super) fn eat(&mut self, text: &[u8]) -> bool {
+        match self.0.strip_prefix(text) {
+            Some(rest) => {
+                self.0 = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Skips these bytes, which must come next.
+    pub(super) fn expect(&mut self, text: &[u8]) -> Option<()> {
+        self.eat(text).then_some(())
+    }
+
+    /// Whether nothing is left.
+    pub(super) const fn is_at_end(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A decimal number.
+    pub(super) fn number(&mut self) -> Option<u64> {
+        let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, rest) = self.0.split_at_checked(digits).filter(|_| (1..=19).contains(&digits))?;
+        self.0 = rest;
+        number.iter().try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+    }
+
+    /// Everything up to a byte, which is skipped too.
+    pub(super) fn until(&mut self, end: u8) -> Option<&'a [u8]> {
+        let at = memchr::memchr(end, self.0)?;
+        let (text, rest) = self.0.split_at_checked(at)?;
+        self.0 = rest.get(1..)?;
+        Some(text)
+    }
+
+    /// A string in quotes, as it stands there; a backslash keeps the next byte from ending it.
+    pub(super) fn quoted(&mut self) -> Option<&'a [u8]> {
+        let text = self.0.strip_prefix(b"\"")?;
+        let mut at = 0;
+        loop {
+            let found = at + memchr2(b'"', b'\\', text.get(at..)?)?;
+            if text.get(found) == Some(&b'"') {
+                self.0 = text.get(found + 1..)?;
+                return text.get(..found);
+            }
+            at = found + 2;
+        }
+    }
+
+    /// An address up to the next blank, or to the end.
+    pub(super) fn address(&mut self) -> Option<Address> {
+        let end = memchr::memchr(b' ', self.0).unwrap_or(self.0.len());
+        let (text, rest) = self.0.split_at_checked(end)?;
+        let address = address(text)?;
+        self.0 = rest;
+        Some(address)
+    }
+}
+
+/// An address as text; at most as long as one can be.
+pub(super) fn address(text: &[u8]) -> Option<Address> {
+    const LONGEST: usize = 45;
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= LONGEST)?;
+    text.parse::<IpAddr>().ok().map(Address::from)
+}
+
+/// A date and a time of day as an instant, UTC; `None` for what no calendar has, or before 1970.
+pub(super) fn instant(date: (u64, u64, u64), time: (u64, u64, u64), micros: u64) -> Option<Timestamp> {
+    let ((year, month, day), (hour, minute, second)) = (date, time);
+    let sane = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    // A leap second is the second after it.
+    if !sane || hour > 23 || minute > 59 || second > 60 || micros > 999_999 {
+        return None;
+    }
+    // Days since 1970, with years that begin in March, so that a leap day is a year's last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    let seconds = ((days.checked_sub(719_468)? * 24 + hour) * 60 + minute) * 60 + second;
+    Some(Timestamp::from_secs(seconds) + Span::from_nanos(micros * 1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn instants_are_those_of_the_calendar() {
+        let seconds = |date, time| instant(date, time, 0).map(|at| at.as_nanos() / 1_000_000_000);
+        assert_eq!(seconds((1970, 1, 1), (0, 0, 0)), Some(0));
+        assert_eq!(seconds((2000, 2, 29), (12, 0, 0)), Some(951_825_600));
+        assert_eq!(seconds((2026, 11, 21), (6, 13, 19)), Some(1_795_241_599));
+        assert_eq!(seconds((2026, 13, 1), (0, 0, 0)), None);
+        assert_eq!(seconds((2026, 1, 1), (24, 0, 0)), None);
+    }
+
+    #[test]
+    fn formats_are_told_by_their_first_words() {
+        for (line, format) in [
+            ("2026-11-21 06:13:19.743213 User #1 TCP address: 10.0.0.1 connected.", Some(Format::TeamTalk)),
+            ("[2026-11-21T05:51:28+0000] OPER boss by dave[~dave@10.78.0.23]", Some(Format::Hybrid)),
+            ("[9848:5    0] Server \"x\" ready.", Some(Format::Ngircd)),
+            ("Sat Nov 21 2026 06:15:12 QUIT: Client exiting: a!a@h (10.0.0.1) [x]", Some(Format::Inspircd)),
+            ("hello", None),
+            ("", None),
+        ] {
+            assert_eq!(Format::recognise(line.as_bytes()), format, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_whatever_is_too_much(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20)) {
+            for format in Format::ALL {
+                let mut reader = LogReader::new(format, 0, 1);
+                let mut signals = Vec::new();
+                for line in &lines {
+                    reader.read_line(line, &mut signals);
+                }
+            }
+        }
+    }
+}
