@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use floodwall_engine::{Protocol, Span};
+use floodwall_engine::{Protocol, Span, protocol::log::Format as LogFormat};
 
 use crate::{
-    check, client, demo, detach, doctor,
+    analyze, check, client, demo, detach, doctor,
     live::{self, control::Request},
     output::Exit,
     replay,
@@ -26,6 +26,8 @@ struct Cli {
 enum Command {
     /// Judge captures as if they arrived now: who would be dropped, limited or banned, and why.
     Replay(ReplayArguments),
+    /// Read server logs: who did what, what the rules would have done, who belongs together.
+    Analyze(AnalyzeArguments),
     /// Check rule files and configuration, and name every mistake.
     Check(CheckArguments),
     /// Guard this host: attach to its interfaces and stay until interrupted. Ctrl-C takes everything back.
@@ -308,6 +310,29 @@ pub(crate) struct ReplayArguments {
     pub(crate) files: Vec<PathBuf>,
 }
 
+/// `floodwall analyze`
+#[derive(Debug, clap::Args)]
+pub(crate) struct AnalyzeArguments {
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Whose log it is: teamtalk, ircd-hybrid, inspircd or ngircd. Found out from the first lines otherwise.
+    #[arg(long, value_name = "SERVER", value_parser = parse_log_format)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Folder with rule files (*.toml); the shipped rules otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Addresses listed one by one; the others are summed in one row.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) sources: usize,
+    /// No progress bar, even on a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Logs, also .gz and .zst, in any order; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
 /// `floodwall check`
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArguments {
@@ -386,6 +411,7 @@ pub(crate) fn run() -> ExitCode {
     };
     match cli.command {
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Analyze(arguments) => analyze::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Run(arguments) => live::run::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),
@@ -436,6 +462,7 @@ fn run_live(command: Command) -> Exit {
         Command::Reload(connect) => client::ask(&connect, Request::Reload, client::done),
         Command::Confirm(connect) => client::ask(&connect, Request::Confirm, client::done),
         Command::Replay(_)
+        | Command::Analyze(_)
         | Command::Check(_)
         | Command::Run(_)
         | Command::Demo(_)
@@ -456,6 +483,11 @@ fn run_bans(arguments: &BansArguments) -> Exit {
             client::ask(&arguments.connect, request, client::bans)
         }
     }
+}
+
+fn parse_log_format(written: &str) -> Result<LogFormat, String> {
+    let names = LogFormat::ALL.map(LogFormat::as_str).join(", ");
+    LogFormat::from_name(written).ok_or_else(|| format!("unknown server; valid: {names}"))
 }
 
 fn parse_span(written: &str) -> Result<Span, String> {

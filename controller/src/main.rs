@@ -8,6 +8,7 @@
 
 use std::process::ExitCode;
 
+mod analyze;
 mod capture;
 mod check;
 mod cli;

@@ -2,12 +2,13 @@
 
 use std::{
     fmt,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
 };
 
 use floodwall_engine::text::escape;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How a command ended; the number is the exit code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,6 +40,20 @@ pub(crate) fn print(text: impl fmt::Display) -> Exit {
             Exit::Failed
         }
     }
+}
+
+/// A bar over a file with rate and remaining time on a terminal; nothing when piped.
+pub(crate) fn progress_over(path: &Path, plain: bool) -> ProgressBar {
+    let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let target = if plain || !io::stderr().is_terminal() {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr_with_hz(4)
+    };
+    let style =
+        ProgressStyle::with_template("{msg} {percent}% of {total_bytes}, {bytes_per_sec}, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(bytes), target).with_style(style).with_message(shown(path))
 }
 
 /// A path as it may stand in a message: whoever names files must not write lines or colours into a terminal.

@@ -4,7 +4,6 @@
 //! the capture's. So what is reported is what would have happened.
 
 use std::{
-    io::{IsTerminal, stderr},
     path::PathBuf,
     sync::{
         Arc,
@@ -25,7 +24,7 @@ use floodwall_wire::{
     tables::Standing,
     window::SliceWindow,
 };
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::{
     capture::{CaptureFile, Frame},
@@ -33,7 +32,7 @@ use crate::{
     configuration::{self, Configuration, ConfigurationError},
     enforce::{Enforcer, tables::TablesEnforcer},
     guard::Guard,
-    output::{Exit, complain, print, shown},
+    output::{Exit, complain, print, progress_over},
     rules::{self, RulesError},
 };
 
@@ -120,7 +119,7 @@ fn read_all(arguments: &ReplayArguments, walls: &mut [Wall]) -> Vec<String> {
     let mut failures = Vec::new();
     for path in &arguments.files {
         let outcome = CaptureFile::open(path).and_then(|mut capture| {
-            let progress = progress_bar(arguments, path);
+            let progress = progress_over(path, arguments.plain);
             let outcome = read_one(&mut capture, walls, &progress);
             progress.finish_and_clear();
             outcome
@@ -145,20 +144,6 @@ fn read_one(capture: &mut CaptureFile, walls: &mut [Wall], progress: &ProgressBa
         }
     }
     Ok(())
-}
-
-/// A bar with rate and remaining time on a terminal; nothing when piped.
-fn progress_bar(arguments: &ReplayArguments, path: &PathBuf) -> ProgressBar {
-    let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let target = if arguments.plain || !stderr().is_terminal() {
-        ProgressDrawTarget::hidden()
-    } else {
-        ProgressDrawTarget::stderr_with_hz(4)
-    };
-    let style =
-        ProgressStyle::with_template("{msg} {percent}% of {total_bytes}, {bytes_per_sec}, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(bytes), target).with_style(style).with_message(shown(path))
 }
 
 /// Gate, engine and report of one rule set.
