@@ -11,6 +11,7 @@ pub(crate) mod clock;
 pub(crate) mod control;
 pub(crate) mod cut;
 pub(crate) mod ledger;
+mod log_budget;
 pub(crate) mod metrics;
 pub(crate) mod mirror;
 pub(crate) mod observed;

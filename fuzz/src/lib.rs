@@ -8,7 +8,10 @@ use floodwall_engine::{
     fragment::{Outcome, Passage, Reassembler},
     limits::{FLOW_BYTES_MAX, LINKS_ENTRIES_MAX},
     packet::Body,
-    protocol::{Connection, Progress},
+    protocol::{
+        Connection, Progress,
+        log::{Format as LogFormat, LogReader},
+    },
     stream::{Event, Readers, Streams},
 };
 use floodwall_wire::{
@@ -77,6 +80,22 @@ pub fn irc_link(bytes: &[u8]) {
     }
     steps.extend_from_slice(bytes);
     converse(new_engine(Protocol::Irc), &steps);
+}
+
+/// Lines of a server's log, whose the first byte chooses.
+pub fn log(bytes: &[u8]) {
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let format = LogFormat::ALL[usize::from(*first) % LogFormat::ALL.len()];
+    let mut reader = LogReader::new(format, 0, 1);
+    let mut signals = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        LogFormat::recognise(line);
+        reader.read_line(line, &mut signals);
+        assert!(signals.len() <= 2);
+        for signal in signals.drain(..) {
+            assert!(!signal.to_string().chars().any(char::is_control));
+        }
+    }
 }
 
 /// What both sides say first, by dialect.

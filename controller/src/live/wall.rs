@@ -22,6 +22,7 @@ use super::{
     clock::WallClock,
     cut::{Cutter, Victims},
     ledger::{BanRow, Entry, LedgerWriter, Remembered, parse_subject},
+    log_budget::LogBudget,
     roster::Roster,
     watching::{Watched, Watchers},
 };
@@ -98,6 +99,7 @@ pub(crate) struct Wall<S> {
     purge_at: Timestamp,
     repaired: Vec<String>,
     counts: Counts,
+    log_budget: LogBudget,
     /// What was not put into force, said once until it works again.
     failing: bool,
     learning_until: Timestamp,
@@ -142,6 +144,7 @@ impl<S: Store> Wall<S> {
             purge_at: now,
             repaired: Vec::new(),
             counts: Counts::default(),
+            log_budget: LogBudget::default(),
             failing: false,
             learning_until: Timestamp::EPOCH,
             enforcing,
@@ -269,7 +272,9 @@ impl<S: Store> Wall<S> {
                 let brake = if is_operators(explanation) { None } else { self.brake(*subject) };
                 if let Some(reason) = brake {
                     self.counts.refused += 1;
-                    tracing::warn!(%subject, rule = %explanation.rule, reason, "A ban was refused by a brake");
+                    if self.log_budget.take() {
+                        tracing::warn!(%subject, rule = %explanation.rule, reason, "A ban was refused by a brake");
+                    }
                     self.tell("note", explanation.at, format!("{subject} was not banned: {reason}"));
                     self.engine.handle_order(Order::Unban { subject: *subject }, explanation.at);
                     return;
@@ -281,7 +286,9 @@ impl<S: Store> Wall<S> {
                 self.record_ban(*subject, *until, explanation);
                 self.cut_prefix(*subject);
                 let until_utc = rfc3339(self.clock.to_utc(*until));
-                tracing::info!(%subject, rule = %explanation.rule, until = until_utc, "Banned");
+                if is_operators(explanation) || self.log_budget.take() {
+                    tracing::info!(%subject, rule = %explanation.rule, until = until_utc, "Banned");
+                }
                 self.tell_why("ban", &format!("{subject} until {until_utc}"), explanation);
             }
             Command::Unban { subject } => {
@@ -315,7 +322,9 @@ impl<S: Store> Wall<S> {
                 self.tell_why("reset", &address.to_string(), explanation);
             }
             Command::Note { explanation, .. } => {
-                tracing::info!(rule = %explanation.rule, count = explanation.count, "Noted");
+                if self.log_budget.take() {
+                    tracing::info!(rule = %explanation.rule, count = explanation.count, "Noted");
+                }
                 self.tell_why("note", &explanation.subject.to_string(), explanation);
             }
             Command::SetLevel { service, level, at, .. } => {
@@ -436,6 +445,12 @@ impl<S: Store> Wall<S> {
         }
         self.engine.handle_timeout(now);
         self.carry_out();
+        if let Some(left_out) = self.log_budget.handle_tick(now) {
+            tracing::warn!(
+                left_out,
+                "Decisions of the last minute were left out of this log; floodwall bans has them"
+            );
+        }
         if clock_was_set {
             tracing::warn!("The system's clock was set; deadlines hold by the gate's clock");
             let offset = i128::from(self.clock.to_utc(now).as_nanos()) - i128::from(self.clock.to_gate(now));

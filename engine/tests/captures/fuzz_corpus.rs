@@ -12,10 +12,11 @@ use floodwall_engine::Side;
 /// What a target does with its bytes.
 type Entry = fn(&[u8]);
 
-const TARGETS: [(&str, Entry); 5] = [
+const TARGETS: [(&str, Entry); 6] = [
     ("engine", entry::engine),
     ("irc", entry::irc),
     ("irc_link", entry::irc_link),
+    ("log", entry::log),
     ("stream", entry::stream),
     ("teamtalk", entry::teamtalk),
 ];
@@ -32,6 +33,7 @@ fn every_file_of_every_corpus_is_survived() {
     if std::env::var_os("FLOODWALL_MAKE_CORPORA").is_some() {
         make_corpora();
         make_link_corpora();
+        make_log_corpora();
     }
     for (target, entry) in TARGETS {
         let mut files = 0;
@@ -79,6 +81,23 @@ fn make_link_corpora() {
             seed.extend(teamtalk_seed(&own));
             write("irc_link", &format!("{name}-{index:02}"), &seed);
         }
+    }
+}
+
+/// The beginnings of logs of two makes; the target's first byte says whose.
+fn make_log_corpora() {
+    let logs = [
+        (0, "teamtalk/01_baseline_session.server.log"),
+        (0, "teamtalk/24_log_injection.server.log"),
+        (1, "irc/server-hybrid-oper.log"),
+        (1, "irc/server-hybrid-user.log"),
+        (3, "irc/server-ngircd.log"),
+    ];
+    for (format, path) in logs {
+        let log = std::fs::read(support::corpus().join(path)).unwrap();
+        let lines: Vec<&[u8]> = log.split_inclusive(|byte| *byte == b'\n').take(SEED_PACKETS).collect();
+        let name = path.rsplit('/').next().unwrap();
+        write("log", name, &[&[format], lines.concat().as_slice()].concat());
     }
 }
 
