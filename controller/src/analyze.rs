@@ -13,7 +13,7 @@ use crate::{
     cli::{AnalyzeArguments, Format},
     configuration::Configuration,
     guard::Guard,
-    output::{Exit, complain, print, progress_over, shown},
+    output::{Exit, complain, print, print_json, progress_over, shown},
     rules::{self, RulesError},
 };
 use anyhow::{Result, bail};
@@ -58,13 +58,7 @@ pub(crate) fn run(arguments: &AnalyzeArguments) -> Exit {
     let report = analysis.tally.report(arguments.sources, &failures);
     let printed = match arguments.format {
         Format::Text => print(&report),
-        Format::Json => match serde_json::to_string_pretty(&report) {
-            Ok(json) => print(format_args!("{json}\n")),
-            Err(error) => {
-                complain(format_args!("the report cannot be written: {error}"));
-                Exit::Failed
-            }
-        },
+        Format::Json => print_json(&report),
     };
     for failure in &failures {
         complain(failure);

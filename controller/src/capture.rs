@@ -5,7 +5,6 @@
 //! one gate and not one per link type.
 
 use std::{
-    fs::File,
     io::{self, Read, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -20,7 +19,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use floodwall_engine::Timestamp;
 use pcap::{Capture, Linktype, Offline, Precision};
 
-use crate::output::shown;
+use crate::{
+    input::{self, Compression, Counted, read_full},
+    output::shown,
+};
 
 mod classic;
 
@@ -140,9 +142,12 @@ impl CaptureFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let shown = shown(path);
         let consumed = Arc::new(AtomicU64::new(0));
-        let (mut input, is_seekable) = open_input(path).with_context(|| format!("cannot read {shown}"))?;
+        let (mut input, is_seekable) = input::open(path).with_context(|| format!("cannot read {shown}"))?;
         let mut magic = [0; 4];
-        let got = read_beginning(&mut input, &mut magic).with_context(|| format!("cannot read {shown}"))?;
+        let (got, failure) = read_full(&mut input, &mut magic);
+        if let Some(failure) = failure {
+            return Err(failure).with_context(|| format!("cannot read {shown}"));
+        }
         if got == 0 {
             bail!("{shown} is empty: not a capture");
         }
@@ -159,8 +164,8 @@ impl CaptureFile {
             Reader::Library(open_path(path, path)?)
         } else {
             let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-            let counted = Counted { input, consumed: Arc::clone(&consumed) };
-            decompressor = Some(std::thread::spawn(move || compression.unpack(counted, writer)));
+            let counted = Counted::new(input, Arc::clone(&consumed));
+            decompressor = Some(std::thread::spawn(move || unpack(compression, counted, writer)));
             let descriptor = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
             pipe = Some(reader);
             Reader::Library(open_path(&descriptor, path)?)
@@ -235,33 +240,6 @@ fn open_path(path: &Path, named: &Path) -> Result<Capture<Offline>> {
         .map_err(|error| anyhow!("{}: {error}", shown(named)))
 }
 
-/// The bytes of a capture, and whether they can be read again; `-` is standard input.
-fn open_input(path: &Path) -> Result<(Box<dyn Read + Send>, bool)> {
-    if path == Path::new("-") {
-        return Ok((Box::new(io::stdin()), false));
-    }
-    let file = File::open(path)?;
-    let kind = file.metadata()?;
-    if kind.is_dir() {
-        bail!("it is a folder, not a capture");
-    }
-    Ok((Box::new(file), kind.is_file()))
-}
-
-/// As many bytes as there are, up to the length of `into`: a pipe hands out fewer at a time.
-fn read_beginning(input: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while let Some(room) = into.get_mut(got..).filter(|room| !room.is_empty()) {
-        match input.read(room) {
-            Ok(0) => break,
-            Ok(read) => got += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(got)
-}
-
 #[expect(clippy::cast_sign_loss, reason = "clamped to what is not negative")]
 fn timestamp(header: &pcap::PacketHeader) -> Timestamp {
     let seconds = header.ts.tv_sec.max(0) as u64;
@@ -270,47 +248,12 @@ fn timestamp(header: &pcap::PacketHeader) -> Timestamp {
     Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Compression {
-    None,
-    Gzip,
-    Zstandard,
-}
-
-impl Compression {
-    const fn of(magic: &[u8]) -> Self {
-        match magic {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstandard,
-            _ => Self::None,
-        }
-    }
-
-    fn unpack(self, mut from: Counted, mut to: io::PipeWriter) -> io::Result<()> {
-        let copied = match self {
-            Self::None => io::copy(&mut from, &mut to),
-            Self::Gzip => io::copy(&mut flate2::read::MultiGzDecoder::new(from), &mut to),
-            Self::Zstandard => io::copy(&mut zstd::stream::Decoder::new(from)?, &mut to),
-        };
-        match copied {
-            Ok(_) => to.flush(),
-            // The reader stopped early, for a reason it reports itself.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// An input that counts what is read of it.
-struct Counted {
-    input: Box<dyn Read + Send>,
-    consumed: Arc<AtomicU64>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.input.read(buffer)?;
-        self.consumed.fetch_add(got as u64, Ordering::Relaxed);
-        Ok(got)
+/// Through a pipe, for those who read from a descriptor alone.
+fn unpack(compression: Compression, from: Counted, mut to: io::PipeWriter) -> io::Result<()> {
+    match compression.unpacked(from).and_then(|mut from| io::copy(&mut from, &mut to)) {
+        Ok(_) => to.flush(),
+        // The reader stopped early, for a reason it reports itself.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(error),
     }
 }

@@ -37,7 +37,7 @@ use crate::{
         control::Request,
     },
     namespace::Namespace,
-    output::{Exit, complain, print},
+    output::{Exit, complain, print, print_json},
     rules,
 };
 use attack::{Attack, Attacker};
@@ -92,13 +92,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Exit {
     match outcome {
         Ok(report) => match arguments.format {
             Format::Text => print(&report),
-            Format::Json => match serde_json::to_string_pretty(&report) {
-                Ok(json) => print(format_args!("{json}\n")),
-                Err(error) => {
-                    complain(format_args!("the report cannot be written: {error}"));
-                    Exit::Failed
-                }
-            },
+            Format::Json => print_json(&report),
         },
         Err(error) => {
             complain(format_args!("the demo ended early, and everything it made is removed: {error:#}"));

@@ -9,6 +9,7 @@ use std::{
 
 use floodwall_engine::text::escape;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
 /// How a command ended; the number is the exit code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +38,17 @@ pub(crate) fn print(text: impl fmt::Display) -> Exit {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => {
             complain(format_args!("cannot write to standard output: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// Prints for programs.
+pub(crate) fn print_json(report: &impl Serialize) -> Exit {
+    match serde_json::to_string_pretty(report) {
+        Ok(json) => print(format_args!("{json}\n")),
+        Err(error) => {
+            complain(format_args!("the report cannot be written: {error}"));
             Exit::Failed
         }
     }

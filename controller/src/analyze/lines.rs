@@ -2,7 +2,6 @@
 //! of its own; memory is bounded whatever the input.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
     sync::{
@@ -15,7 +14,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::output::shown;
+use crate::{
+    input::{self, Compression, Counted, read_full},
+    output::shown,
+};
 
 /// Lines are handed on in pieces of about this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -47,29 +49,21 @@ impl Lines {
     /// When it cannot be read or is empty.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let shown = if path == Path::new("-") { "standard input".to_owned() } else { shown(path) };
-        let input: Box<dyn Read + Send> = if path == Path::new("-") {
-            Box::new(io::stdin())
-        } else {
-            Box::new(File::open(path).with_context(|| format!("cannot read {shown}"))?)
-        };
+        let why = || format!("cannot read {shown}");
+        let (input, _) = input::open(path).with_context(why)?;
         let consumed = Arc::new(AtomicU64::new(0));
-        let mut input = Counted { input, consumed: Arc::clone(&consumed) };
+        let mut input = Counted::new(input, Arc::clone(&consumed));
         let mut magic = [0; 4];
         let (got, failure) = read_full(&mut input, &mut magic);
         if let Some(failure) = failure {
-            return Err(failure).with_context(|| format!("cannot read {shown}"));
+            return Err(failure).with_context(why);
         }
-        if got == 0 {
+        let magic = magic.get(..got).unwrap_or_default();
+        if magic.is_empty() {
             bail!("{shown} is empty: not a log");
         }
-        let beginning = io::Cursor::new(magic.get(..got).unwrap_or_default().to_vec()).chain(input);
-        let input: Box<dyn Read + Send> = match magic {
-            [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(beginning)),
-            [0x28, 0xb5, 0x2f, 0xfd] => {
-                Box::new(zstd::stream::read::Decoder::new(beginning).with_context(|| shown.clone())?)
-            }
-            _ => Box::new(beginning),
-        };
+        let beginning = io::Cursor::new(magic.to_vec());
+        let input = Compression::of(magic).unpacked(beginning.chain(input)).with_context(why)?;
         let (sender, pieces) = sync_channel(AHEAD);
         thread::Builder::new().name("log".into()).spawn(move || {
             let mut cutter = Cutter { input, rest: Vec::new(), is_in_overlong: false, failure: None };
@@ -103,33 +97,6 @@ impl Lines {
     pub(super) fn consumed(&self) -> u64 {
         self.consumed.load(Ordering::Relaxed)
     }
-}
-
-struct Counted {
-    input: Box<dyn Read + Send>,
-    consumed: Arc<AtomicU64>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.input.read(buffer)?;
-        self.consumed.fetch_add(got as u64, Ordering::Relaxed);
-        Ok(got)
-    }
-}
-
-/// Fills a buffer as far as it goes; answers how far, and why no further if that was a mistake.
-fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
-    let mut got = 0;
-    while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {
-        match input.read(rest) {
-            Ok(0) => break,
-            Ok(more) => got += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (got, Some(error)),
-        }
-    }
-    (got, None)
 }
 
 /// Cuts a stream at line feeds.

@@ -37,8 +37,8 @@ const IMPOSTURES_PER_SECOND: u32 = 300;
 const MESSAGES_PER_SECOND: u32 = 200;
 /// Attackers act in bursts this long, and sleep in between.
 const BURST: Duration = Duration::from_millis(5);
-/// User ids an impostor tries, over and over: of those who came shortly before it.
-const IDS: u16 = 100;
+/// User ids an impostor tries, over and over: the newest, of which a flood beside it takes most.
+const IDS: u16 = 600;
 
 /// One attacker, and what it has tried so far.
 #[derive(Debug)]
@@ -109,8 +109,7 @@ impl Attack {
         let mut attack = Self { target: Arc::clone(&target), threads: Vec::new() };
         for attacker in attackers {
             let (attacker, target) = (Arc::clone(attacker), Arc::clone(&target));
-            let name = format!("attack-{}", attacker.addresses.len());
-            let thread = from.spawn(&name, move || (attacker.work)(&attacker, &target))?;
+            let thread = from.spawn("attacker", move || (attacker.work)(&attacker, &target))?;
             attack.threads.push(thread);
         }
         Ok(attack)

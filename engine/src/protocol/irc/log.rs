@@ -33,6 +33,13 @@ impl Reporter {
         signals.push(Signal { kind, at: self.last, service: self.service, address, flow: None, detail });
     }
 
+    /// What follows the time that a line begins with.
+    fn begin<'a>(&mut self, timed: Option<(Timestamp, &'a [u8])>) -> Option<Cursor<'a>> {
+        let (at, text) = timed?;
+        self.last = at;
+        Some(Cursor(text))
+    }
+
     const fn reading(&self, outcome: Option<()>) -> (Reading, Timestamp) {
         (if outcome.is_some() { Reading::Understood } else { Reading::Unknown }, self.last)
     }
@@ -88,9 +95,8 @@ impl Hybrid {
         line: &[u8],
         signals: &mut Vec<Signal>,
     ) -> (Reading, Timestamp) {
-        let Some((at, text)) = Self::time(line) else { return (Reading::Unknown, self.0.last) };
-        self.0.last = at;
-        let outcome = self.read(Cursor(text), signals);
+        let timed = Self::time(line);
+        let outcome = self.0.begin(timed).and_then(|text| self.read(text, signals));
         self.0.reading(outcome)
     }
 
@@ -201,9 +207,8 @@ impl Inspircd {
         line: &[u8],
         signals: &mut Vec<Signal>,
     ) -> (Reading, Timestamp) {
-        let Some((at, text)) = Self::time(line) else { return (Reading::Unknown, self.0.last) };
-        self.0.last = at;
-        let outcome = self.read(Cursor(text), signals);
+        let timed = Self::time(line);
+        let outcome = self.0.begin(timed).and_then(|text| self.read(text, signals));
         self.0.reading(outcome)
     }
 

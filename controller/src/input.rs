@@ -1,0 +1,88 @@
+//! What is read from: files, pipes and standard input, plain or compressed.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Result, bail};
+
+/// The bytes of a file, and whether they can be read again; `-` is standard input.
+pub(crate) fn open(path: &Path) -> Result<(Box<dyn Read + Send>, bool)> {
+    if path == Path::new("-") {
+        return Ok((Box::new(io::stdin()), false));
+    }
+    let file = File::open(path)?;
+    let kind = file.metadata()?;
+    if kind.is_dir() {
+        bail!("it is a folder, not a file");
+    }
+    Ok((Box::new(file), kind.is_file()))
+}
+
+/// Fills a buffer as far as it goes, since a pipe hands out fewer bytes at a time; answers how far, and why no further
+/// if that was a mistake.
+pub(crate) fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
+    let mut got = 0;
+    while let Some(room) = buffer.get_mut(got..).filter(|room| !room.is_empty()) {
+        match input.read(room) {
+            Ok(0) => break,
+            Ok(read) => got += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (got, Some(error)),
+        }
+    }
+    (got, None)
+}
+
+/// How a file is packed, told by its first bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstandard,
+}
+
+impl Compression {
+    pub(crate) const fn of(magic: &[u8]) -> Self {
+        match magic {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstandard,
+            _ => Self::None,
+        }
+    }
+
+    /// The bytes behind.
+    pub(crate) fn unpacked(self, packed: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+        Ok(match self {
+            Self::None => Box::new(packed),
+            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+            Self::Zstandard => Box::new(zstd::stream::Decoder::new(packed)?),
+        })
+    }
+}
+
+/// An input that counts what is read of it.
+pub(crate) struct Counted {
+    input: Box<dyn Read + Send>,
+    consumed: Arc<AtomicU64>,
+}
+
+impl Counted {
+    pub(crate) const fn new(input: Box<dyn Read + Send>, consumed: Arc<AtomicU64>) -> Self {
+        Self { input, consumed }
+    }
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.input.read(buffer)?;
+        self.consumed.fetch_add(got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+}
