@@ -61,6 +61,7 @@ fn every_attacker_is_stopped_and_no_regular_hurt() {
     assert_eq!(enforcing["logins"]["failed"], 0);
     assert_eq!(enforcing["sessions_cut"], 0);
     assert_eq!(enforcing["chat_lost"], 0);
+    assert!(observing["voice_overheard"].as_u64().unwrap() > 0, "nobody was overheard: {observing}");
     assert_eq!(enforcing["voice_overheard"], 0);
     let attackers = |phase: &Value| phase["attackers"].as_array().unwrap().clone();
     for (before, now) in attackers(observing).iter().zip(&attackers(enforcing)) {

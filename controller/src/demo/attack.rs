@@ -306,7 +306,7 @@ fn masquerade(attacker: &Attacker, target: &Target) {
     let mut connection = None;
     let mut newest = IDS;
     let mut taken = VecDeque::new();
-    let mut step = 0_u16;
+    let (mut step, mut asked) = (0_u16, 0_u16);
     target.at_rate(IMPOSTURES_PER_SECOND, || {
         attacker.note();
         if connection.is_none() {
@@ -326,7 +326,8 @@ fn masquerade(attacker: &Attacker, target: &Target) {
         taken.rotate_left(usize::from(speaks_as.is_some()));
         let datagram = speaks_as.map_or_else(
             || {
-                let [low, high] = newest.saturating_sub(step % IDS).to_le_bytes();
+                asked = asked.wrapping_add(1);
+                let [low, high] = newest.saturating_sub(asked % IDS.min(newest.max(1))).to_le_bytes();
                 vec![1, low, high, 0, low, high, 0, 0, 1, 0x10, 1]
             },
             voice_packet,
