@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use floodwall_engine::{
-    Configuration as EngineConfiguration, Protocol, Service, Side, Span,
+    Configuration as EngineConfiguration, Packet, Protocol, Service, Side, Span, Timestamp,
     protocol::irc::link::Peer,
     rule::{DefaultPorts, GateLimits, Rate, Rule, RuleFile, RuleId},
 };
 use floodwall_wire::{
-    Address,
+    Address, Class, Judgement, Reason,
     frame::{Headers, Transport},
     limit::Limit,
     memory::{TableFull, Tables},
@@ -87,20 +87,37 @@ impl Guard {
         Ok(Self { services, links, allow: configuration.allow.clone() })
     }
 
+    /// What `[[link]]` names.
+    pub(crate) fn links(&self) -> &[Peer] {
+        &self.links
+    }
+
     /// The service that links belong to: the first IRC server.
     fn linked_service(&self) -> Option<usize> {
         self.services.iter().position(|service| service.file.protocol == Protocol::Irc)
     }
 
-    /// The service and the sending side of a segment on a link that `[[link]]` names, at a port that no
-    /// `[[service]]` guards: those that our side opens, and server ports without clients. It is read; the gate
-    /// drops nothing of it.
-    pub(crate) fn link_of(&self, headers: &Headers) -> Option<(u8, Side)> {
+    /// Links that `[[link]]` names at ports that no `[[service]]` guards: those that our side opens, and ports for
+    /// servers alone. They are read; the gate drops nothing of them.
+    fn unguarded_links(&self) -> impl Iterator<Item = &Peer> {
+        let guarded = self.tcp_ports();
+        self.links
+            .iter()
+            .filter(move |peer| peer.opened_by_us || !peer.ports.iter().all(|port| guarded.contains(port)))
+    }
+
+    /// The packet of a link at a port that is not guarded, which the caller has found out.
+    pub(crate) fn link_packet<'a>(
+        &self,
+        at: Timestamp,
+        frame: &'a [u8],
+        headers: &Headers,
+    ) -> Option<Packet<'a>> {
         if headers.transport != Transport::Tcp || self.links.is_empty() {
             return None;
         }
         let (source, destination) = (headers.source, headers.destination);
-        let side = self.links.iter().find_map(|peer| {
+        let from = self.links.iter().find_map(|peer| {
             let is_peer = |address| peer.addresses.contains(&address);
             let is_port = |port| peer.ports.contains(&port);
             let (to, from) = if peer.opened_by_us { (destination, source) } else { (source, destination) };
@@ -110,7 +127,33 @@ impl Guard {
                 () => None,
             }
         })?;
-        Some((u8::try_from(self.linked_service()?).ok()?, side))
+        let service = u8::try_from(self.linked_service()?).ok()?;
+        let class = Class::TcpPayload;
+        Some(match from {
+            Side::Client => {
+                let (reason, standing) = (Reason::Admitted, Standing::Allowed);
+                let judgement =
+                    Judgement { reason, service, class, standing, bytes: headers.transport_bytes };
+                Packet::arriving(at, frame, headers, &judgement)
+            }
+            Side::Server => Packet::departing(at, frame, headers, service, class),
+        })
+    }
+
+    /// The links at ports that are not guarded, as a filter of libpcap, where there are any.
+    pub(crate) fn link_filter(&self) -> Option<String> {
+        let links = self.link_terms();
+        (!links.is_empty()).then(|| tagged_too(&links.join(" or ")))
+    }
+
+    fn link_terms(&self) -> Vec<String> {
+        let one = |peer: &Peer| {
+            let hosts: Vec<String> =
+                peer.addresses.iter().map(|address| format!("host {}", address.to_ip())).collect();
+            let ports: Vec<String> = peer.ports.iter().map(|port| format!("tcp port {port}")).collect();
+            format!("(({}) and ({}))", hosts.join(" or "), ports.join(" or "))
+        };
+        self.unguarded_links().map(one).collect()
     }
 
     /// How long the gate learns before anything is dropped for lack of standing: twice the longest time-out of
@@ -138,7 +181,7 @@ impl Guard {
         self.services.iter().map(|service| service.file.rules.clone()).collect()
     }
 
-    /// What a capture has to show, as a filter of libpcap: guarded ports either way, tagged frames too.
+    /// What a capture has to show, as a filter of libpcap: guarded ports either way, links, tagged frames too.
     pub(crate) fn capture_filter(&self) -> String {
         let mut ports = Vec::new();
         for service in &self.services {
@@ -146,8 +189,8 @@ impl Guard {
             ports.extend(tcp.into_iter().map(|port| format!("tcp port {port}")));
             ports.extend(udp.into_iter().map(|port| format!("udp port {port}")));
         }
-        let ports = ports.join(" or ");
-        format!("({ports}) or (vlan and ({ports}))")
+        ports.extend(self.link_terms());
+        tagged_too(&ports.join(" or "))
     }
 
     /// Every guarded TCP port.
@@ -260,6 +303,11 @@ impl Guard {
 }
 
 /// A port can be guarded for one service only.
+/// A filter of libpcap that looks behind a VLAN tag too: `vlan` moves where the words after it look.
+fn tagged_too(filter: &str) -> String {
+    format!("({filter}) or (vlan and ({filter}))")
+}
+
 fn refuse_shared_ports(services: &[GuardedService]) -> Result<(), String> {
     let mut owners: BTreeMap<(Transport, u16), &str> = BTreeMap::new();
     for service in services {

@@ -9,6 +9,7 @@ pub(crate) mod addresses;
 pub(crate) mod answers;
 pub(crate) mod clock;
 pub(crate) mod control;
+pub(crate) mod copies;
 pub(crate) mod cut;
 pub(crate) mod ledger;
 mod log_budget;

@@ -12,16 +12,15 @@ use std::{
 };
 
 use floodwall_engine::{
-    Engine, Packet, Side, Span, Timestamp,
+    Engine, Packet, Span, Timestamp,
     fragment::{Passage, Reassembler},
 };
 use floodwall_wire::{
-    Class, Judgement, Observation, Reason,
-    frame::{self, Fragment, Headers},
+    Observation,
+    frame::{self, Fragment},
     judge_walked,
     memory::Tables,
     observe_walked,
-    tables::Standing,
     window::SliceWindow,
 };
 use indicatif::ProgressBar;
@@ -205,8 +204,9 @@ impl Wall {
         } else {
             let observation = observe_walked(&window, tables, &headers);
             if !observation.is_guarded() {
-                if let Some((service, from)) = self.guard.link_of(&headers) {
-                    self.handle_link(frame, &headers, service, from);
+                if let Some(packet) = self.guard.link_packet(frame.at, frame.bytes, &headers) {
+                    self.engine.handle_packet(&packet);
+                    self.carry_out();
                 }
                 return;
             }
@@ -224,22 +224,6 @@ impl Wall {
                 ));
             }
         }
-        self.carry_out();
-    }
-
-    /// A server link at a port that no service guards: read, never judged.
-    fn handle_link(&mut self, frame: &Frame<'_>, headers: &Headers, service: u8, from: Side) {
-        let class = Class::TcpPayload;
-        let packet = match from {
-            Side::Client => {
-                let (reason, standing) = (Reason::Admitted, Standing::Allowed);
-                let judgement =
-                    Judgement { reason, service, class, standing, bytes: headers.transport_bytes };
-                Packet::arriving(frame.at, frame.bytes, headers, &judgement)
-            }
-            Side::Server => Packet::departing(frame.at, frame.bytes, headers, service, class),
-        };
-        self.engine.handle_packet(&packet);
         self.carry_out();
     }
 

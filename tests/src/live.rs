@@ -36,6 +36,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// Which side opens the link between the two ngircds.
+#[derive(Clone, Copy, Debug)]
+pub enum Opener {
+    /// The guarded host.
+    Host,
+    /// The peer among the clients.
+    Peer,
+}
+
 /// A guarded host and its clients.
 pub struct Lab {
     name: String,
@@ -169,13 +178,16 @@ impl Lab {
     }
 
     /// A second ngircd, among the clients, that links to the guarded one.
-    pub fn start_ngircd_peer(&mut self) {
+    pub fn start_ngircd_peer(&mut self, opener: Opener) {
         let path = self.folder().join("peer.conf");
+        let link = match opener {
+            Opener::Host => "\tPassive = yes\n".to_owned(),
+            Opener::Peer => format!("\tHost = {SERVER}\n\tBind = 10.77.0.9\n\tPort = 6667\n"),
+        };
         let configuration = format!(
             "[Global]\n\tName = peer.example\n\tListen = 10.77.0.9\n\tPorts = 6668\n\tMotdPhrase = hi\n\
              \tServerUID = irc\n\tServerGID = irc\n[Options]\n\tDNS = no\n\tIdent = no\n\tPAM = no\n\
-             [Server]\n\tName = lab.example\n\tHost = {SERVER}\n\tBind = 10.77.0.9\n\tPort = 6667\n\
-             \tMyPassword = from-peer\n\tPeerPassword = from-lab\n"
+             [Server]\n\tName = lab.example\n\tMyPassword = from-peer\n\tPeerPassword = from-lab\n{link}"
         );
         std::fs::write(&path, configuration).expect("a configuration");
         let mut command = Command::new("/usr/sbin/ngircd");
@@ -184,18 +196,28 @@ impl Lab {
 
     /// Debian's ngircd with an operator `admin`, password `right`; `false` (said loudly) where it is not installed.
     pub fn start_ngircd(&mut self, test: &str) -> bool {
+        self.start_ngircd_linking(test, Opener::Peer)
+    }
+
+    /// The same, with the link to its peer opened by one side.
+    pub fn start_ngircd_linking(&mut self, test: &str, opener: Opener) -> bool {
         if !Path::new("/usr/sbin/ngircd").exists() {
             crate::skip(test, "needs Debian's ngircd");
             return false;
         }
         let path = self.folder().join("ngircd.conf");
-        let configuration = "[Global]\n\tName = lab.example\n\tListen = 0.0.0.0,::\n\tPorts = 6667\n\tMotdPhrase = hi\n\
-                             \tServerUID = irc\n\tServerGID = irc\n\
-                             [Limits]\n\tMaxConnectionsIP = 20\n\
-                             [Options]\n\tDNS = no\n\tIdent = no\n\tPAM = no\n\
-                             [Operator]\n\tName = admin\n\tPassword = right\n\
-                             [Server]\n\tName = peer.example\n\tMyPassword = from-lab\n\
-                             \tPeerPassword = from-peer\n\tPassive = yes\n";
+        let link = match opener {
+            Opener::Host => "\tHost = 10.77.0.9\n\tPort = 6668\n",
+            Opener::Peer => "\tPassive = yes\n",
+        };
+        let configuration = format!(
+            "[Global]\n\tName = lab.example\n\tListen = 0.0.0.0,::\n\tPorts = 6667\n\tMotdPhrase = hi\n\
+             \tServerUID = irc\n\tServerGID = irc\n\
+             [Limits]\n\tMaxConnectionsIP = 20\n\tConnectRetry = 5\n\
+             [Options]\n\tDNS = no\n\tIdent = no\n\tPAM = no\n\
+             [Operator]\n\tName = admin\n\tPassword = right\n\
+             [Server]\n\tName = peer.example\n\tMyPassword = from-lab\n\tPeerPassword = from-peer\n{link}"
+        );
         std::fs::write(&path, configuration).expect("a configuration");
         self.start_server(Command::new("/usr/sbin/ngircd").args(["-n", "-f"]).arg(&path));
         self.await_port(6667);

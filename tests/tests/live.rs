@@ -13,7 +13,7 @@ use std::{
 };
 
 use floodwall_tests::{
-    live::{CONTAINER, CONTAINER_V6, IrcClient, Lab, PATIENCE, SERVER, SERVER_V6, eventually, now},
+    live::{CONTAINER, CONTAINER_V6, IrcClient, Lab, Opener, PATIENCE, SERVER, SERVER_V6, eventually, now},
     packets::voice,
     skip,
 };
@@ -205,7 +205,7 @@ fn a_link_of_two_real_servers_is_shown_to_root() {
     }
     lab.start_daemon(&IRC);
     assert_eq!(lab.answer(&["who", "--links"])["links"].as_array().unwrap().len(), 0);
-    lab.start_ngircd_peer();
+    lab.start_ngircd_peer(Opener::Peer);
     let mut anna = lab.join_irc("10.77.0.2", 6667, "anna");
     anna.say("JOIN #talk");
     anna.hear(" 366 ");
@@ -225,6 +225,36 @@ fn a_link_of_two_real_servers_is_shown_to_root() {
         "{shown}"
     );
     assert!(!shown.contains("from-peer") && !shown.contains("from-lab"), "{shown}");
+}
+
+#[test]
+fn a_link_that_our_side_opens_is_read_beside_the_gate() {
+    let test = "a_link_that_our_side_opens_is_read_beside_the_gate";
+    for mode in ["auto", "pcap"] {
+        let Some(mut lab) = Lab::open(test) else { return };
+        let configuration = lab.folder().join("floodwall.toml");
+        let link = "[[link]]\nname = \"peer.example\"\naddresses = [\"10.77.0.9\"]\nports = [6668]\n\
+                    opened-by = \"us\"\n";
+        std::fs::write(&configuration, link).unwrap();
+        let configuration = configuration.to_str().unwrap().to_owned();
+        lab.start_daemon(&["--config", &configuration, "--service", "irc=6667", "--mode", mode]);
+        lab.start_ngircd_peer(Opener::Host);
+        if !lab.start_ngircd_linking(test, Opener::Host) {
+            return;
+        }
+        let mut anna = lab.join_irc("10.77.0.2", 6667, "anna");
+        anna.say("JOIN #talk");
+        anna.hear(" 366 ");
+        eventually("the link", || {
+            let links = lab.answer(&["who", "--links"]);
+            let link = &links["links"][0];
+            link["established"] == true && link["channels"][0]["name"] == "#talk"
+        });
+        let links = lab.answer(&["who", "--links"]);
+        assert_eq!(links["links"].as_array().unwrap().len(), 1);
+        let link = &links["links"][0];
+        assert_eq!((&link["peer"], &link["own"]), (&"peer.example".into(), &"lab.example".into()));
+    }
 }
 
 #[test]

@@ -1,17 +1,12 @@
 //! The wall where XDP cannot be attached: the same gate in user space over copies of the packets, from libpcap. It
 //! judges, counts, learns and says what it would do; copies cannot be dropped, so nothing is put into force.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::{Context, Result};
-use floodwall_engine::Timestamp;
+use anyhow::Result;
 use floodwall_wire::{
     Address, Reason,
     frame::{self, Fragment},
@@ -21,7 +16,6 @@ use floodwall_wire::{
     tables::status_flags,
     window::SliceWindow,
 };
-use pcap::{Active, Capture, Direction};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -31,6 +25,7 @@ use super::{
     answers::{self, Dropping},
     clock::WallClock,
     control::{Asked, Refusal, Request},
+    copies::{Copies, Frame},
     ledger::LedgerWriter,
     run::{Plan, TICK, random_seed},
     wall::{Parts, Seen, Settings, Wall, operate::to_value},
@@ -38,27 +33,10 @@ use super::{
 };
 use crate::clock::{boot_id, utc_now};
 
-/// Bytes kept of a packet: a whole jumbo frame, so that control channels are read to the end.
-const SNAP_BYTES: i32 = 65_535;
-/// The kernel's buffer between the interface and us.
-const BUFFER_BYTES: i32 = 16 * 1024 * 1024;
-/// Packets on their way from the capturing threads to the wall; beyond that they are lost and counted.
-const FRAMES_MAX: usize = 8_192;
-const READ_TIMEOUT: Duration = Duration::from_millis(50);
-
-/// One captured packet.
-struct Frame {
-    at: Timestamp,
-    bytes: Vec<u8>,
-}
-
 /// The wall over copies.
 pub(super) struct Observed {
     wall: Wall<Tables>,
-    frames: mpsc::Receiver<Frame>,
-    threads: Vec<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-    lost: Arc<AtomicU64>,
+    copies: Copies,
     clock: Arc<WallClock>,
     dropped: std::collections::BTreeMap<(u8, Reason), (u64, u64)>,
 }
@@ -79,11 +57,6 @@ impl Observed {
         let mut tables = plan.guard.tables(seed)?;
         tables.status_mut().flags &= !status_flags::ANY_ADDRESS;
         tables.status_mut().heartbeat_until = 0;
-        let captures = plan
-            .interfaces
-            .iter()
-            .map(|interface| open(interface, &plan.guard.capture_filter()))
-            .collect::<Result<Vec<_>>>()?;
         let interfaces = plan
             .interfaces
             .iter()
@@ -116,16 +89,8 @@ impl Observed {
         }
         wall.begin(plan.guard.learning_time())?;
         wall.handle_tick(false);
-        let (sender, frames) = mpsc::channel(FRAMES_MAX);
-        let (stop, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut threads = Vec::new();
-        for capture in captures {
-            let (sender, stop, lost) = (sender.clone(), Arc::clone(&stop), Arc::clone(&lost));
-            let name = "capture".to_owned();
-            threads
-                .push(thread::Builder::new().name(name).spawn(move || read(capture, &sender, &stop, &lost))?);
-        }
-        Ok(Self { wall, frames, threads, stop, lost, clock, dropped: std::collections::BTreeMap::new() })
+        let copies = Copies::start(&plan.interfaces, &plan.guard.capture_filter())?;
+        Ok(Self { wall, copies, clock, dropped: std::collections::BTreeMap::new() })
     }
 
     /// Until told to stop.
@@ -146,7 +111,7 @@ impl Observed {
                         Some(request) => self.answer(request),
                         None => break,
                     },
-                    frame = self.frames.recv() => match frame {
+                    frame = self.copies.next() => match frame {
                         Some(frame) => self.handle_frame(&frame),
                         None => anyhow::bail!("no interface can be read any longer"),
                     }
@@ -173,7 +138,7 @@ impl Observed {
         } else {
             let observation = observe_walked(&window, tables, &headers);
             if !observation.is_guarded() {
-                return;
+                return self.wall.handle_link(frame.at, &frame.bytes, &headers);
             }
             Seen::Departing { service: observation.service, class: observation.class }
         };
@@ -208,59 +173,10 @@ impl Observed {
                 bytes: *bytes,
             })
             .collect();
-        let lost = self.lost.load(Ordering::Relaxed);
+        let lost = self.copies.lost();
         if lost > 0 {
             status.losses.push(answers::Loss { what: "packets not captured".into(), count: lost });
         }
         to_value(&status)
-    }
-}
-
-impl Drop for Observed {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.frames.close();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("A capturing thread failed");
-            }
-        }
-    }
-}
-
-fn open(interface: &str, filter: &str) -> Result<Capture<Active>> {
-    let mut capture = Capture::from_device(interface)?
-        .promisc(false)
-        .snaplen(SNAP_BYTES)
-        .buffer_size(BUFFER_BYTES)
-        .timeout(i32::try_from(READ_TIMEOUT.as_millis())?)
-        .open()
-        .with_context(|| format!("cannot capture at {interface}"))?;
-    capture.direction(Direction::InOut)?;
-    // The kernel discards what is not guarded before it is copied.
-    capture.filter(filter, true).with_context(|| format!("cannot filter at {interface}"))?;
-    Ok(capture)
-}
-
-fn read(mut capture: Capture<Active>, frames: &mpsc::Sender<Frame>, stop: &AtomicBool, lost: &AtomicU64) {
-    while !stop.load(Ordering::Relaxed) {
-        let frame = match capture.next_packet() {
-            Ok(packet) => {
-                let seconds = u64::try_from(packet.header.ts.tv_sec).unwrap_or(0);
-                let micros = u64::try_from(packet.header.ts.tv_usec).unwrap_or(0);
-                let nanos = seconds.saturating_mul(1_000_000_000).saturating_add(micros * 1_000);
-                Frame { at: Timestamp::from_nanos(nanos), bytes: packet.data.to_vec() }
-            }
-            Err(pcap::Error::TimeoutExpired) => continue,
-            Err(error) => {
-                tracing::error!(%error, "An interface cannot be read any longer");
-                return;
-            }
-        };
-        match frames.try_send(frame) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => drop(lost.fetch_add(1, Ordering::Relaxed)),
-            Err(mpsc::error::TrySendError::Closed(_)) => return,
-        }
     }
 }

@@ -33,6 +33,7 @@ use super::{
     answers::{self, Dropping, FullLink},
     clock::WallClock,
     control::{self, Asked, Refusal, Request},
+    copies::{Copies, Frame},
     cut::Cutter,
     ledger::{LedgerWriter, Remembered},
     metrics::{self, Page},
@@ -323,6 +324,8 @@ struct Live {
     tick: Clock,
     clock: Arc<WallClock>,
     ring: Option<Ring>,
+    /// Links at ports that the gate does not look at.
+    server_links: Option<Copies>,
     wall: Wall<KernelStore>,
     assembler: Assembler,
     generation: u32,
@@ -373,6 +376,7 @@ impl Live {
             tick,
             clock,
             ring: Some(ring),
+            server_links: None,
             wall,
             assembler: Assembler::default(),
             generation: status.generation,
@@ -383,6 +387,8 @@ impl Live {
         };
         live.adopt_tables(&remembered)?;
         live.begin(adopted)?;
+        live.server_links =
+            plan.guard.link_filter().map(|filter| Copies::start(&plan.interfaces, &filter)).transpose()?;
         live.attach()?;
         Ok(live)
     }
@@ -567,6 +573,7 @@ impl Live {
                             guard.clear_ready();
                         }
                     }
+                    Some(frame) = next_of(&mut self.server_links) => self.handle_link(&frame),
                 }
                 if self.wall.must_revert() {
                     tracing::warn!("Nobody confirmed the wall; everything is taken back");
@@ -583,6 +590,13 @@ impl Live {
         ring.drain(RECORDS_PER_TURN, |record, bytes| {
             assembler.take(record, bytes, |record, frame| hand_over(wall, clock, record, frame));
         })
+    }
+
+    fn handle_link(&mut self, frame: &Frame) {
+        let window = SliceWindow::new(&frame.bytes);
+        if let Ok(headers) = frame::walk(&window) {
+            self.wall.handle_link(self.clock.now(), &frame.bytes, &headers);
+        }
     }
 
     fn handle_tick(&mut self) -> Result<()> {
@@ -628,6 +642,10 @@ impl Live {
                 status.losses.push(answers::Loss { what: fault.as_str().to_owned(), count });
             }
         }
+        let lost = self.server_links.as_ref().map_or(0, Copies::lost);
+        if lost > 0 {
+            status.losses.push(answers::Loss { what: "packets of server links".into(), count: lost });
+        }
         if self.assembler.given_up() > 0 {
             let what = "packets whose end was not mirrored".to_owned();
             status.losses.push(answers::Loss { what, count: self.assembler.given_up() });
@@ -644,9 +662,12 @@ impl Live {
                 .map(|service| service.name)
                 .eq(other.services.iter().map(|service| service.name))
         };
-        if plan.interfaces != self.plan.interfaces || !same(&plan.guard, &self.plan.guard) {
+        let is_other = plan.interfaces != self.plan.interfaces
+            || plan.guard.links() != self.plan.guard.links()
+            || !same(&plan.guard, &self.plan.guard);
+        if is_other {
             return Err(Refusal::bad_input(
-                "other interfaces or services take a restart; the gate stays in force meanwhile",
+                "other interfaces, services or links take a restart; the gate stays in force meanwhile",
             ));
         }
         let changes = plan.guard.differences(&self.plan.guard);
@@ -681,6 +702,14 @@ impl Live {
         let mut sentences = vec![format!("Reloaded; {} changed.", count(changes.len(), "thing"))];
         sentences.extend(changes);
         to_value(&answers::Done::new(sentences))
+    }
+}
+
+/// The next copy, where there are copies; for ever otherwise.
+async fn next_of(copies: &mut Option<Copies>) -> Option<Frame> {
+    match copies {
+        Some(copies) => copies.next().await,
+        None => std::future::pending().await,
     }
 }
 

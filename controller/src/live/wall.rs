@@ -13,7 +13,11 @@ use floodwall_engine::{
     rule::evaluate::Subject,
     stream::Ends,
 };
-use floodwall_wire::{Address, Judgement, Reason, Verdict, frame::Headers, tables::status_flags};
+use floodwall_wire::{
+    Address, Judgement, Reason, Verdict,
+    frame::{Fragment, Headers},
+    tables::status_flags,
+};
 
 use prometheus::Histogram;
 
@@ -243,6 +247,18 @@ impl<S: Store> Wall<S> {
             }
         }
         self.carry_out();
+    }
+
+    /// One packet of a link between servers at a port that is not guarded; any other is none of ours.
+    pub(crate) fn handle_link(&mut self, at: Timestamp, frame: &[u8], headers: &Headers) {
+        if headers.fragment != Fragment::Whole {
+            return;
+        }
+        if let Some(packet) = self.guard.link_packet(at, frame, headers) {
+            self.counts.packets += 1;
+            self.engine.handle_packet(&packet);
+            self.carry_out();
+        }
     }
 
     fn handle_sample(&mut self, at: Timestamp, headers: &Headers, judgement: &Judgement) {

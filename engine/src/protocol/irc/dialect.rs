@@ -8,7 +8,7 @@ use memchr::{memchr, memmem};
 use super::{message::is_same_name, server::Flavour};
 
 /// Commands known by name, sorted: all else is reported as `unknown`.
-const KEYWORDS: [&str; 129] = [
+const KEYWORDS: [&str; 130] = [
     "ACCEPT",
     "ADMIN",
     "AUTHENTICATE",
@@ -28,6 +28,7 @@ const KEYWORDS: [&str; 129] = [
     "CHGNAME",
     "CLONES",
     "CONNECT",
+    "COOKIE",
     "CPRIVMSG",
     "CNOTICE",
     "CS",

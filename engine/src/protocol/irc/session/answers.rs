@@ -167,7 +167,8 @@ impl State {
         let subject = message.param(1).unwrap_or_default();
         let command = match number {
             421 | 461 => Some(dialect::keyword(subject).unwrap_or("unknown")),
-            431..=433 | 436 | 438 => Some("NICK"),
+            // 453: TS4's way of taking a nickname and leaving its owner connected.
+            431..=433 | 436 | 438 | 453 => Some("NICK"),
             _ => None,
         };
         match number {

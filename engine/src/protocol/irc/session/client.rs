@@ -67,6 +67,10 @@ impl State {
             "OPER" | "CHALLENGE" => self.on_oper(message, context),
             "CAPAB" | "PROTOCTL" | "SERVER" => self.on_link_word(keyword, message, context),
             "PRIVMSG" | "NOTICE" => self.on_talk(keyword, message, context),
+            "MODE" if asks_for_channel_password(message) => {
+                self.on_operator_guess(keyword, message.param(0), context)
+            }
+            "COOKIE" => self.on_operator_guess(keyword, None, context),
             _ => match dialect::service_by_command(keyword) {
                 Some(service) => self.on_service_command(keyword, service, message, context),
                 None => self.command(keyword, context),
@@ -148,6 +152,18 @@ impl State {
         let account = Some(Text::new(name));
         self.opers.push(account.clone());
         self.login(SignalKind::LoginAttempted, Method::Oper, account, None, context);
+    }
+
+    /// What makes a channel operator on TS4 servers and may be tried as often as one likes: `MODE #channel =c password`,
+    /// which the server answers with 338 or 339 whoever asks, and `COOKIE cookie` after a reconnection.
+    fn on_operator_guess(&self, keyword: &'static str, channel: Option<&[u8]>, context: &mut Context<'_>) {
+        let detail = Detail {
+            method: Some(Method::ChannelOperator),
+            channel: channel.map(Text::new),
+            command: Some(keyword),
+            ..self.detail()
+        };
+        context.signal(SignalKind::LoginAttempted, detail);
     }
 
     /// What only servers say before they are known: CAPAB, SERVER, PROTOCTL with a server's tokens.
@@ -243,6 +259,12 @@ impl State {
         self.login(SignalKind::LoginAttempted, Method::Services, None, None, context);
         true
     }
+}
+
+/// `MODE #channel =c password` (irc.md C3): the sign is no sign of any other server's modes.
+fn asks_for_channel_password(message: &Message<'_>) -> bool {
+    message.param(1).is_some_and(|modes| modes.starts_with(b"=") && modes.contains(&b'c'))
+        && message.param(2).is_some()
 }
 
 /// How a gateway says whom it brings: `WEBIRC password gateway host address`, or a HAProxy header.

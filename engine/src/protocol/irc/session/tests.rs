@@ -433,6 +433,29 @@ fn own_deeds_count_when_the_server_shows_them_and_others_do_not() {
 }
 
 #[test]
+fn tries_at_what_makes_an_operator_on_ts4_servers_are_told_apart_from_modes() {
+    let signals = registered(&[
+        "S: :alpha.test 014 badoper .3fA9 :is your reconnection cookie",
+        "C: COOKIE .2eB8",
+        "C: MODE #lobby =c apple",
+        "S: :alpha.test 339 badoper #lobby :no",
+        "C: MODE #lobby =c",
+        "C: MODE #lobby +c apple",
+        "S: :alpha.test 453 badoper :Your nickname was lost in a collision",
+    ]);
+    assert_eq!(
+        signals,
+        [
+            "login.attempted channel-operator COOKIE",
+            "login.attempted channel-operator channel=#lobby MODE",
+            "command.sent MODE",
+            "command.sent MODE",
+            "command.rejected NICK 453",
+        ]
+    );
+}
+
+#[test]
 fn nick_changes_count_when_they_were_asked_for() {
     let lines = [
         "C: NICK bert",
@@ -760,6 +783,10 @@ fn secretive() -> Vec<(Side, Vec<u8>)> {
         "S: :NickServ!n@services NOTICE alice :Invalid password for \x02alice\x02.",
         "C: NS IDENTIFY s3cret-first alice",
         "S: :NickServ!n@services NOTICE alice :\x02s3cret-first\x02 is not registered.",
+        "S: :s 014 alice s3cret-cookie :is your reconnection cookie",
+        "C: COOKIE s3cret-cookie",
+        "C: MODE #vault =c s3cret-guess",
+        "S: :s 339 alice #vault :s3cret-guess",
         "C: PRIVMSG NickServ :REGISTER s3cret-new a@example.org",
         "C: PRIVMSG #vault :s3cret-talk",
         "C: s3cretcommand x",
