@@ -3,13 +3,17 @@
 //! A packet goes in with its time ([`Engine::handle_packet`]), commands come out ([`Engine::next_command`]);
 //! between them lie stream → protocol → signal → rule → decision → ledger.
 
-use std::{collections::VecDeque, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
 
 use floodwall_wire::Address;
 
 use crate::{
     command::{Command, Prefix},
     decision::Decisions,
+    identity::Identities,
     ledger::{Ban, Ledger},
     order::{GRACE, Order},
     packet::{Body, Packet},
@@ -67,6 +71,7 @@ pub struct Engine {
     conversations: Conversations,
     rules: Vec<Vec<Rule>>,
     evaluations: Vec<Evaluation>,
+    identities: Identities,
     decisions: Decisions,
     ledger: Ledger,
     /// By kind.
@@ -90,6 +95,7 @@ impl Engine {
             evaluations: services.iter().map(|service| Evaluation::new(&service.rules, seed)).collect(),
             rules: services.iter().map(|service| service.rules.clone()).collect(),
             conversations: Conversations::new(&services, seed),
+            identities: Identities::new(seed),
             decisions: Decisions::new(seed),
             ledger: Ledger::new(seed),
             signals: vec![0; SignalKind::ALL.len()],
@@ -168,6 +174,10 @@ impl Engine {
     pub fn replace_rules(&mut self, rules: Vec<Vec<Rule>>) {
         let seed = self.conversations.seed;
         self.evaluations = rules.iter().map(|rules| Evaluation::new(rules, seed)).collect();
+        // Counters go with their rule's name, wherever it stands now.
+        let before: BTreeMap<RuleId, Fired> = self.fired().map(|(id, fired)| (id.clone(), fired)).collect();
+        let counted = |rule: &Rule| before.get(&rule.id).copied().unwrap_or_default();
+        self.fired = rules.iter().map(|rules| rules.iter().map(counted).collect()).collect();
         self.rules = rules;
     }
 
@@ -180,6 +190,14 @@ impl Engine {
         self.housekeeping_at = now + HOUSEKEEPING;
         self.streams.handle_timeout(now, &mut self.conversations);
         self.handle_output();
+        let mut shown = Vec::new();
+        self.identities.handle_timeout(now, &mut shown);
+        for signal in &shown {
+            self.handle_signal(signal);
+        }
+        if let Some(watched) = &mut self.watched {
+            watched.append(&mut shown);
+        }
         let mut commands = Vec::new();
         self.decisions.handle_timeout(now, &mut commands);
         self.commands.extend(commands);
@@ -213,9 +231,15 @@ impl Engine {
                 Fact::UserFreed { user_id } => Command::FreeUser { service, user_id },
             });
         }
+        let mut shown = Vec::new();
         for signal in &output.signals {
+            self.identities.handle_signal(signal, &mut shown);
             self.handle_signal(signal);
         }
+        for signal in &shown {
+            self.handle_signal(signal);
+        }
+        output.signals.append(&mut shown);
         match &mut self.watched {
             Some(watched) => watched.append(&mut output.signals),
             None => output.signals.clear(),

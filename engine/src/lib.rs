@@ -12,6 +12,7 @@ pub mod command;
 pub mod decision;
 pub mod engine;
 pub mod fragment;
+pub mod identity;
 pub mod ledger;
 pub mod limits;
 pub mod order;

@@ -30,6 +30,12 @@ pub const CONTRIBUTORS_MAX: usize = 1_024;
 pub const SUBJECTS_MAX: usize = 32_768;
 /// Bans held at once. When full, new ones are refused and counted: none is silently undone.
 pub const BANS_MAX: usize = 100_000;
+/// Networks remembered per person: of who owns a nickname, of an administrator.
+pub const IDENTITY_NETWORKS_MAX: usize = 8;
+/// Connections remembered that use one nickname at once.
+pub const IDENTITY_SESSIONS_PER_NICKNAME_MAX: usize = 8;
+/// Nicknames whose owners may still say that they are; beyond that nothing is held against those who take one.
+pub const IDENTITY_PENDING_MAX: usize = 1_024;
 /// Lines of evidence kept with a finding.
 pub const EVIDENCE_LINES_MAX: usize = 5;
 /// Notes kept for a report.

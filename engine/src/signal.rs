@@ -56,6 +56,8 @@ vocabulary! {
     LoginRefused = "login.refused", Acknowledged;
     /// A session ended by logging out.
     LoginEnded = "login.ended", Acknowledged;
+    /// Somebody who may do everything logged in from a network they have not used before.
+    LoginElsewhere = "login.elsewhere", Acknowledged;
     /// A client command that has no signal of its own when it is sent.
     CommandSent = "command.sent", Acknowledged;
     /// The server refused a command.

@@ -12,7 +12,7 @@ use crate::{
     packet::Packet,
     signal::{Detail, FlowId, Signal, SignalKind},
     text::Text,
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
 use super::{
@@ -20,6 +20,10 @@ use super::{
     stall::{Habit, Heard, Login, Watch},
 };
 
+/// How long a connection may be told of before it is seen.
+const UNSEEN_PATIENCE: Span = Span::from_secs(10);
+/// For how long after bytes were missed nobody is called unseen.
+const GAP_MEMORY: Span = Span::from_secs(60);
 /// Channel names kept.
 const CHANNELS_MAX: usize = 4_096;
 
@@ -36,6 +40,10 @@ pub struct Server {
     unanswered: Unanswered,
     scans: Scans,
     watch: Watch,
+    /// Logins the server told of and nobody saw, until it is clear that they are not merely told before they are seen.
+    missed: BTreeMap<u16, Signal>,
+    /// When bytes of the server were missed last: an id may have been among them.
+    gap_at: Option<Timestamp>,
 }
 
 /// One connection's user, from its welcome line on.
@@ -72,6 +80,8 @@ impl Server {
             unanswered: Unanswered::default(),
             scans: Scans::new(seed),
             watch: Watch::default(),
+            missed: BTreeMap::new(),
+            gap_at: None,
         }
     }
 
@@ -94,6 +104,7 @@ impl Server {
     /// A connection got its id: by the welcome line, or, where that was missed, by its login.
     pub fn bind(&mut self, user_id: u16, flow: FlowId, address: Address, binding: Binding, now: Timestamp) {
         self.free_id(user_id);
+        self.missed.remove(&user_id);
         let index = usize::from(user_id);
         if self.users.len() <= index {
             self.users.resize_with(index.saturating_add(1), || None);
@@ -217,6 +228,39 @@ impl Server {
     /// Whether an address holds a connection.
     pub fn has_session(&self, address: &Address) -> bool {
         self.sessions_by_address.contains_key(address)
+    }
+}
+
+/// Who is there without having been seen.
+impl Server {
+    /// The server tells of a login on a connection that is not known. There are 4,094 user ids and no more.
+    pub fn miss(&mut self, user_id: u16, unseen: Signal) {
+        self.missed.entry(user_id).or_insert(unseen);
+    }
+
+    /// Bytes of the server were missed.
+    pub const fn note_gap(&mut self, now: Timestamp) {
+        self.gap_at = Some(now);
+    }
+
+    /// Tells of those whose connection has not shown itself since.
+    pub fn settle_unseen(&mut self, now: Timestamp, out: &mut Vec<Signal>) {
+        let is_due = |unseen: &Signal| now.since(unseen.at) >= UNSEEN_PATIENCE;
+        if !self.missed.values().any(is_due) {
+            return;
+        }
+        // Where connections are older than the watch, it may be one of theirs.
+        let with_id = self.users().count();
+        let connections = self.sessions_by_address.values().map(|count| *count as usize).sum::<usize>();
+        let has_gap = self.gap_at.is_some_and(|at| now.since(at) < GAP_MEMORY);
+        let is_complete = connections <= with_id && !has_gap;
+        self.missed.retain(|_, unseen| {
+            let is_due = is_due(unseen);
+            if is_due && is_complete {
+                out.push(unseen.clone());
+            }
+            !is_due
+        });
     }
 }
 

@@ -8,7 +8,10 @@
 
 use std::collections::VecDeque;
 
+use floodwall_wire::Address;
+
 use crate::{
+    identity::ADMINISTRATOR,
     protocol::{
         Context, Dissector, Fact, Progress, Side,
         foreign::{Foreign, Head},
@@ -35,6 +38,8 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 const ASKED_MAX: usize = 512;
 /// What the names in a question take of the heap, at most: a channel's and one more, with their counts.
 const QUESTION_TEXT_BYTES: usize = 2 * (TEXT_BYTES_MAX + 16);
+/// `usertype` of accounts that may do everything (`teamtalk.md` a.6; 1 is everybody else's).
+const USERTYPE_ADMINISTRATOR: i64 = 2;
 /// Room for questions that is kept when all are answered.
 const ASKED_KEPT: usize = 16;
 /// Clients log in as soon as their UDP is answered, and give up after 10 s (`teamtalk.md` a.8).
@@ -78,6 +83,8 @@ struct Conversation {
     /// The channel it is in.
     channel: Option<Place>,
     told_mismatch: bool,
+    /// Between `begin` and `end`: an answer, which lists what was before.
+    is_listing: bool,
 }
 
 /// A `kicked` line that the event it announces has not followed yet.
@@ -109,6 +116,7 @@ impl Session {
                 kicked: None,
                 channel: None,
                 told_mismatch: false,
+                is_listing: false,
             },
         }
     }
@@ -134,6 +142,7 @@ impl Dissector for Session {
         if conversation.follow_tls(side, bytes, context) {
             return conversation.progress();
         }
+        server.settle_unseen(context.at, &mut context.output.signals);
         let mut input = bytes;
         match side {
             Side::Client => {
@@ -159,7 +168,9 @@ impl Dissector for Session {
         conversation.progress()
     }
 
-    fn on_gap(&mut self, side: Side, missed: u64, _server: &mut Server, context: &mut Context<'_>) {
+    fn on_gap(&mut self, side: Side, missed: u64, server: &mut Server, context: &mut Context<'_>) {
+        server.note_gap(context.at);
+        self.conversation.is_listing = false;
         match side {
             Side::Client => self.client_lines.skip_to_next(),
             Side::Server => self.server_lines.skip_to_next(),
@@ -338,7 +349,11 @@ impl Conversation {
         };
         match message.keyword {
             b"teamtalk" | b"welcome" => self.on_welcome(&message, server, context),
-            b"begin" => self.synchronise(message.number("id")),
+            b"begin" => {
+                self.is_listing = true;
+                self.synchronise(message.number("id"));
+            }
+            b"end" => self.is_listing = false,
             b"ok" => self.on_ok(server, context),
             b"error" => self.on_error(&message, server, context),
             b"accepted" => self.on_accepted(&message, server, context),
@@ -355,7 +370,7 @@ impl Conversation {
             b"removeuser" => on_user_left(&message, server),
             b"filedeliver" | b"fileready" => self.on_transfer(context),
             b"messagedeliver" | b"serverupdate" => self.catch_up(server),
-            // Events that change nothing here: end, pong, userbanned, useraccount, adduseraccount,
+            // Events that change nothing here: pong, userbanned, useraccount, adduseraccount,
             // removeuseraccount, addfile, removefile, fileaccepted, filecompleted, stats.
             _ => {}
         }
@@ -420,6 +435,7 @@ impl Conversation {
             account: Some(account),
             nickname: Some(nickname),
             number: self.user_id.map(u32::from),
+            reason: (message.number("usertype") == Some(USERTYPE_ADMINISTRATOR)).then_some(ADMINISTRATOR),
             ..Detail::default()
         };
         context.signal(SignalKind::LoginSucceeded, detail);
@@ -509,6 +525,9 @@ impl Conversation {
             return;
         };
         let Some(user) = server.user_mut(user_id) else {
+            if message.keyword == b"loggedin" && !self.is_listing {
+                server.miss(user_id, unseen(message, context));
+            }
             return;
         };
         if let Some(nickname) = nickname.and_then(Value::text) {
@@ -726,6 +745,26 @@ fn remember_channel(message: &Message<'_>, server: &mut Server) {
         && !path.is_empty()
     {
         server.name_channel(id, &path);
+    }
+}
+
+/// Somebody has just logged in on a connection that nobody has seen here.
+fn unseen(message: &Message<'_>, context: &Context<'_>) -> Signal {
+    let text = |name| message.text(name).map(|text| Text::new(&text));
+    let address = message.text("ipaddr").and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+    let detail = Detail {
+        nickname: text("nickname"),
+        account: text("username"),
+        number: message.user_id("userid").map(u32::from),
+        ..Detail::default()
+    };
+    Signal {
+        kind: SignalKind::IdentityUnseen,
+        at: context.at,
+        service: context.connection.service,
+        address: address.map(|ip: std::net::IpAddr| Address::from(ip)).unwrap_or_default(),
+        flow: None,
+        detail,
     }
 }
 
