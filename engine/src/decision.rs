@@ -22,7 +22,7 @@ use crate::{
     rule::{
         Action, Level, Rule,
         counter::SlidingCount,
-        evaluate::{Finding, Subject},
+        evaluate::{Finding, Subject, network, site},
     },
     signal::{EvidenceClass, FlowId, Method, Signal, SignalKind},
     text::Text,
@@ -54,6 +54,8 @@ pub struct Decisions {
     people: BoundedMap<Address, Person>,
     /// When somebody in a network last logged in with a password.
     good_networks: BoundedMap<Address, Timestamp>,
+    /// The same, by IPv6 /48.
+    good_sites: BoundedMap<Address, Timestamp>,
     /// From which networks an account logged in.
     accounts: BoundedMap<(u8, Text), BTreeSet<Address>>,
     suspects: BTreeMap<Address, Suspect>,
@@ -119,6 +121,7 @@ impl Decisions {
         Self {
             people: BoundedMap::new(SUBJECTS_MAX, seed),
             good_networks: BoundedMap::new(SUBJECTS_MAX, seed),
+            good_sites: BoundedMap::new(SUBJECTS_MAX, seed),
             accounts: BoundedMap::new(SUBJECTS_MAX, seed),
             suspects: BTreeMap::new(),
             levels: BTreeMap::new(),
@@ -176,8 +179,7 @@ impl Decisions {
             person.accounts.insert(account, now);
         }
         self.suspects.remove(&signal.address);
-        let network = crate::rule::evaluate::network(signal.address);
-        self.good_networks.touch_or_insert(&network, now, || now, |_| true, |_, _| {});
+        self.note_good_login(signal.address, now);
         commands.push(Command::Know { address: signal.address, until: now + KNOWN_FOR });
     }
 
@@ -186,7 +188,7 @@ impl Decisions {
         let Some(account) = signal.detail.account.clone() else {
             return false;
         };
-        let network = crate::rule::evaluate::network(signal.address);
+        let network = network(signal.address);
         let key = (signal.service, account);
         let networks = self.accounts.touch_or_insert(&key, signal.at, BTreeSet::new, |_| true, |_, _| {});
         let Some(networks) = networks else { return true };
@@ -221,8 +223,17 @@ impl Decisions {
         if let Some(person) = self.person(address, at) {
             person.logged_in_at = Some(at);
         }
-        let network = crate::rule::evaluate::network(address);
-        self.good_networks.touch_or_insert(&network, at, || at, |_| true, |_, _| {});
+        self.note_good_login(address, at);
+    }
+
+    fn note_good_login(&mut self, address: Address, at: Timestamp) {
+        for (places, place) in
+            [(&mut self.good_networks, network(address)), (&mut self.good_sites, site(address))]
+        {
+            if let Some(last) = places.touch_or_insert(&place, at, || at, |_| true, |_, _| {}) {
+                *last = at;
+            }
+        }
     }
 
     /// Remembers how often an address has offended before this run, so that a repeat costs more.
@@ -325,7 +336,8 @@ impl Decisions {
     ) {
         let now = finding.signal.at;
         // An IPv4 /24 is a street, not a household: who contributed little there is somebody else.
-        let is_neighbourhood = matches!(finding.subject, Subject::Prefix(network) if network.is_v4());
+        let is_neighbourhood =
+            matches!(finding.subject, Subject::Prefix(first) | Subject::Site(first) if first.is_v4());
         for (address, count) in &finding.contributors {
             if self.behaves_well(address, now) || ledger.ban_of(*address, now).is_some() {
                 continue;
@@ -352,7 +364,7 @@ impl Decisions {
         self.people.get(address).is_some_and(|person| person.behaves_well(now))
     }
 
-    /// Many addresses of one /64, none of them anybody's: one host that has them all.
+    /// Many addresses of one IPv6 /64, or many /64s of one /48, none of them anybody's: one host that has them all.
     fn ban_rotating_network(
         &mut self,
         rule: &Rule,
@@ -360,17 +372,19 @@ impl Decisions {
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) -> bool {
-        let Subject::Prefix(network) = *finding.subject else {
-            return false;
+        let (first, good, subject) = match *finding.subject {
+            Subject::Prefix(first) if !first.is_v4() => {
+                (first, &self.good_networks, Prefix::network64(first))
+            }
+            Subject::Site(first) if !first.is_v4() => (first, &self.good_sites, Prefix::new(first, 48)),
+            _ => return false,
         };
         let now = finding.signal.at;
-        let rotating = !network.is_v4()
-            && rule.action == Action::Ban
+        let rotating = rule.action == Action::Ban
             && finding.contributors.len() >= ROTATING_ADDRESSES
-            && self.good_networks.get(&network).is_none_or(|at| now.since(*at) > KNOWN_FOR);
+            && good.get(&first).is_none_or(|at| now.since(*at) > KNOWN_FOR);
         if rotating {
-            let subject = Prefix::network64(network);
-            self.ban(rule, subject, network, explain(rule, finding), ledger, commands);
+            self.ban(rule, subject, first, explain(rule, finding), ledger, commands);
         }
         rotating
     }

@@ -40,7 +40,7 @@ pub struct Identities {
 #[derive(Debug, Default)]
 struct Nickname {
     owner: Option<Owner>,
-    /// Logged-in connections that use it, with their networks.
+    /// Logged-in connections that use it, with their households.
     present: Vec<(FlowId, Address)>,
 }
 
@@ -51,7 +51,7 @@ struct Owner {
     networks: Networks,
 }
 
-/// The last few networks of somebody: IPv4 /24, IPv6 /64.
+/// The last few places somebody was at.
 #[derive(Debug, Default)]
 struct Networks(Vec<Address>);
 
@@ -187,7 +187,7 @@ impl Identities {
         if key.1.is_empty() {
             return;
         }
-        let here = network(signal.address);
+        let here = household(signal.address);
         let entry = self.nicknames.touch_or_insert(
             &key,
             signal.at,
@@ -267,6 +267,11 @@ fn about(kind: SignalKind, signal: &Signal, reason: Option<&'static str>) -> Sig
         flow: signal.flow,
         detail,
     }
+}
+
+/// What people at home share: an IPv4 address, an IPv6 /64.
+const fn household(address: Address) -> Address {
+    if address.is_v4() { address } else { network(address) }
 }
 
 /// A nickname as people read it: without case, blanks, invisible marks, and the difference between letters that look alike

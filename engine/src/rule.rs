@@ -121,6 +121,8 @@ pub enum By {
     Address,
     /// IPv4 /24, IPv6 /64.
     Prefix,
+    /// IPv4 /24, IPv6 /48: what one subscriber can hold of IPv6 (RFC 6177).
+    Site,
     /// The account concerned.
     Account,
     /// A TeamSpeak identity.
@@ -141,9 +143,10 @@ pub enum By {
 
 impl By {
     /// Every subject.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Address,
         Self::Prefix,
+        Self::Site,
         Self::Account,
         Self::Identity,
         Self::Nickname,
@@ -159,6 +162,7 @@ impl By {
         match self {
             Self::Address => "address",
             Self::Prefix => "prefix",
+            Self::Site => "site",
             Self::Account => "account",
             Self::Identity => "identity",
             Self::Nickname => "nickname",
@@ -220,6 +224,12 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// Of those, the ones of at least so many bytes: [`Detail::weight`].
     pub bytes_min: u64,
+    /// Counts their bytes, [`Detail::weight`], instead of signals.
+    pub sums_bytes: bool,
+    /// Counts only what the same subject does so soon after something else.
+    pub after: Option<After>,
+    /// Holds the count against that of something else.
+    pub against: Option<Against>,
     /// By what it counts.
     pub by: By,
     /// Counts different values of this instead of signals.
@@ -242,6 +252,24 @@ pub struct Rule {
     pub expires: Timestamp,
     /// Where to send word.
     pub notify: Vec<Box<str>>,
+}
+
+/// A sequence: what must have happened before.
+#[derive(Clone, Debug)]
+pub struct After {
+    /// One of these.
+    pub signals: Vec<SignalKind>,
+    /// So long ago at most.
+    pub within: Span,
+}
+
+/// A ratio: the rule fires only where there are at least `ratio` times as many as of these.
+#[derive(Clone, Debug)]
+pub struct Against {
+    /// Counted together, by the same subject in the same window.
+    pub signals: Vec<SignalKind>,
+    /// How many times as many.
+    pub ratio: u32,
 }
 
 /// A condition on one field of a signal.

@@ -27,12 +27,22 @@ pub struct SlidingCount {
 impl SlidingCount {
     /// Counts one event and answers how many lie within the window now.
     pub fn count(&mut self, at: Timestamp, within: Span) -> u32 {
+        self.add(1, at, within)
+    }
+
+    /// Counts so many at once and answers how many lie within the window now; more than 32 bits hold stay at that.
+    pub fn add(&mut self, amount: u32, at: Timestamp, within: Span) -> u32 {
         self.advance(at, within);
         let index = (self.newest % PARTS as u64) as usize;
         if let Some(part) = self.parts.get_mut(index) {
-            *part = part.saturating_add(1);
+            *part = part.saturating_add(amount);
         }
         self.total()
+    }
+
+    /// How many lie within the window now.
+    pub fn held(&mut self, at: Timestamp, within: Span) -> u32 {
+        self.add(0, at, within)
     }
 
     /// Starts again at none.
@@ -41,7 +51,7 @@ impl SlidingCount {
     }
 
     fn total(&self) -> u32 {
-        self.parts.iter().fold(0, |sum, part| sum.saturating_add(*part))
+        self.parts.iter().fold(0, |sum: u32, part| sum.saturating_add(*part))
     }
 
     fn advance(&mut self, at: Timestamp, within: Span) {

@@ -18,7 +18,7 @@ use crate::{
     limits::{COUNTERS_MAX, EVIDENCE_LINES_MAX},
     signal::{FlowId, Signal, SignalKind},
     text::Text,
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
 /// Whom a rule counts by.
@@ -28,6 +28,8 @@ pub enum Subject {
     Address(Address),
     /// The network an address lies in: IPv4 /24, IPv6 /64, by its first address.
     Prefix(Address),
+    /// The site an address lies in: IPv4 /24, IPv6 /48, by its first address.
+    Site(Address),
     /// One account.
     Account(Text),
     /// One identity.
@@ -51,6 +53,7 @@ impl Subject {
         match by {
             By::Address => Some(Self::Address(signal.address)),
             By::Prefix => Some(Self::Prefix(network(signal.address))),
+            By::Site => Some(Self::Site(site(signal.address))),
             By::Account => detail.account.clone().map(Self::Account),
             By::Identity => detail.identity.clone().map(Self::Identity),
             By::Nickname => detail.nickname.clone().map(Self::Nickname),
@@ -67,8 +70,9 @@ impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Address(address) => write!(f, "{address}"),
-            Self::Prefix(address) if address.is_v4() => write!(f, "{address}/24"),
+            Self::Prefix(address) | Self::Site(address) if address.is_v4() => write!(f, "{address}/24"),
             Self::Prefix(address) => write!(f, "{address}/64"),
+            Self::Site(address) => write!(f, "{address}/48"),
             Self::Account(name) => write!(f, "account {name}"),
             Self::Identity(name) => write!(f, "identity {name}"),
             Self::Nickname(name) => write!(f, "nickname {name}"),
@@ -85,6 +89,14 @@ pub const fn network(address: Address) -> Address {
     match address.as_v4() {
         Some(bits) => Address::from_v4(bits & 0xffff_ff00),
         None => Address::from_v6(address.high, 0),
+    }
+}
+
+/// The first address of an address's site: IPv4 /24, IPv6 /48.
+pub const fn site(address: Address) -> Address {
+    match address.as_v4() {
+        Some(_) => network(address),
+        None => Address::from_v6(address.high & !0xffff, 0),
     }
 }
 
@@ -108,9 +120,20 @@ pub struct Finding<'a> {
 /// The running counts of one service's rules.
 #[derive(Debug)]
 pub struct Evaluation {
-    /// Indices of the rules that count a kind of signal, by kind.
-    by_kind: Vec<Vec<usize>>,
+    /// Indices of the rules that a kind of signal concerns, and how, by kind.
+    by_kind: Vec<Vec<(usize, Part)>>,
     counts: Counts,
+}
+
+/// The part a kind of signal plays in a rule.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Part {
+    /// It is counted.
+    Counted,
+    /// It comes before what is counted.
+    Before,
+    /// The count is held against it.
+    Against,
 }
 
 #[derive(Debug)]
@@ -123,6 +146,10 @@ struct Counts {
 #[derive(Debug)]
 struct Tally {
     count: Count,
+    /// When what must come before was last seen.
+    before: Option<Timestamp>,
+    /// How often what the count is held against was seen.
+    against: Option<Box<SlidingCount>>,
     /// Kept only where the subject is not an address.
     contributors: Option<Contributors>,
     /// A rule that fired goes on collecting contributors until then.
@@ -142,9 +169,13 @@ impl Evaluation {
     pub fn new(rules: &[Rule], seed: u64) -> Self {
         let mut by_kind = vec![Vec::new(); SignalKind::ALL.len()];
         for (index, rule) in rules.iter().enumerate() {
-            for kind in &rule.signals {
-                if let Some(list) = by_kind.get_mut(*kind as usize) {
-                    list.push(index);
+            let counted = rule.signals.iter().map(|kind| (*kind, Part::Counted));
+            let before = rule.after.iter().flat_map(|after| &after.signals).map(|kind| (*kind, Part::Before));
+            let against =
+                rule.against.iter().flat_map(|against| &against.signals).map(|kind| (*kind, Part::Against));
+            for (kind, part) in counted.chain(before).chain(against) {
+                if let Some(list) = by_kind.get_mut(kind as usize) {
+                    list.push((index, part));
                 }
             }
         }
@@ -162,10 +193,11 @@ impl Evaluation {
     ) {
         let Some(indices) = self.by_kind.get(signal.kind as usize) else { return };
         let mut evidence = Evidence { signal, shared: None, is_shared: indices.len() > 1 };
-        for index in indices {
-            if let Some(rule) = rules.get(*index)
-                && rule.concerns(signal)
-            {
+        for (index, part) in indices {
+            let Some(rule) = rules.get(*index) else { continue };
+            if *part != Part::Counted {
+                self.counts.remember(*index, rule, *part, &mut evidence);
+            } else if rule.concerns(signal) {
                 self.counts.count(*index, rule, &mut evidence, level, &mut found);
             }
         }
@@ -178,6 +210,25 @@ impl Evaluation {
 }
 
 impl Counts {
+    fn tally(&mut self, index: usize, rule: &Rule, subject: &Subject, now: Timestamp) -> Option<&mut Tally> {
+        let key = (u16::try_from(index).unwrap_or(u16::MAX), subject.clone());
+        let seed = self.seed;
+        self.counters.touch_or_insert(&key, now, || Tally::new(rule, seed), |_| true, |_, _| {})
+    }
+
+    /// What a rule does not count, and needs to know all the same.
+    fn remember(&mut self, index: usize, rule: &Rule, part: Part, evidence: &mut Evidence<'_>) {
+        let signal = evidence.signal;
+        let Some(subject) = Subject::of(rule.by, signal) else { return };
+        let Some(tally) = self.tally(index, rule, &subject, signal.at) else { return };
+        if part == Part::Before {
+            tally.before = Some(signal.at);
+            tally.note(evidence);
+        } else {
+            tally.against.get_or_insert_default().count(signal.at, rule.within);
+        }
+    }
+
     fn count(
         &mut self,
         index: usize,
@@ -193,19 +244,24 @@ impl Counts {
             Some(value) => value,
             None => None,
         };
-        let seed = self.seed;
-        let key = (u16::try_from(index).unwrap_or(u16::MAX), subject);
-        let tally =
-            self.counters.touch_or_insert(&key, signal.at, || Tally::new(rule, seed), |_| true, |_, _| {});
-        let Some(tally) = tally else { return };
+        let Some(tally) = self.tally(index, rule, &subject, signal.at) else { return };
+        if rule.after.as_ref().is_some_and(|after| !tally.is_soon(after.within, signal.at)) {
+            return;
+        }
+        let amount =
+            if rule.sums_bytes { u32::try_from(signal.detail.weight).unwrap_or(u32::MAX) } else { 1 };
         let count = match (&mut tally.count, distinct) {
-            (Count::Signals(count), _) => count.count(signal.at, rule.within),
+            (Count::Signals(count), _) => count.add(amount, signal.at, rule.within),
             (Count::Distinct(count), Some(value)) => count.count(value, signal.at, rule.within, rule.limit),
             (Count::Distinct(_), None) => return,
         };
         tally.note(evidence);
         let own = tally.contributors.as_mut().map(|all| all.count(signal.address, signal.at, rule.within));
-        let reached = count >= rule.limit && level >= rule.level;
+        let outweighs = rule.against.as_ref().is_none_or(|against| {
+            let others = tally.against.as_mut().map_or(0, |count| count.held(signal.at, rule.within));
+            count >= others.saturating_mul(against.ratio)
+        });
+        let reached = count >= rule.limit && level >= rule.level && outweighs;
         let joins = !reached && tally.active_until > signal.at;
         if !reached && !joins {
             return;
@@ -219,7 +275,7 @@ impl Counts {
             _ => Vec::new(),
         };
         let evidence = &tally.evidence;
-        found(rule, Finding { rule: index, subject: &key.1, signal, count, contributors, evidence });
+        found(rule, Finding { rule: index, subject: &subject, signal, count, contributors, evidence });
         if reached {
             tally.rearm();
         }
@@ -231,7 +287,9 @@ impl Counts {
         if by == By::Address && !signal.address.is_v4() {
             (signal.address.high >> 16).hash(&mut hasher);
         } else if by == By::Target {
-            signal.detail.target.as_ref()?.hash(&mut hasher);
+            // Who or what it was done to: a user, else a channel, else the server.
+            let detail = &signal.detail;
+            detail.target.as_ref().or(detail.channel.as_ref()).hash(&mut hasher);
         } else {
             Subject::of(by, signal)?.hash(&mut hasher);
         }
@@ -278,10 +336,17 @@ impl Tally {
                 Some(_) => Count::Distinct(DistinctCount::new(seed)),
                 None => Count::Signals(SlidingCount::default()),
             },
+            before: None,
+            against: None,
             contributors: (!by_address).then(Contributors::default),
             active_until: Timestamp::EPOCH,
             evidence: VecDeque::new(),
         }
+    }
+
+    /// Whether what must come before has come, and not too long ago.
+    fn is_soon(&self, within: Span, now: Timestamp) -> bool {
+        self.before.is_some_and(|at| now.since(at) <= within)
     }
 
     fn note(&mut self, evidence: &mut Evidence<'_>) {

@@ -8,7 +8,8 @@ use toml::{
 };
 
 use super::{
-    Action, By, DefaultPorts, Field, GateLimits, Level, Match, Pattern, Rate, Rule, RuleFile, RuleId,
+    Action, After, Against, By, DefaultPorts, Field, GateLimits, Level, Match, Pattern, Rate, Rule, RuleFile,
+    RuleId,
     diagnostic::{Diagnostic, Diagnostics},
     table::{Table, number, text, word, wrong_type},
 };
@@ -24,15 +25,20 @@ const REGEX_BYTES_MAX: usize = 256 * 1024;
 const LIMIT_MAX: u64 = 1_000_000;
 /// Largest limit of a distinct-count: as many values as are remembered.
 const DISTINCT_LIMIT_MAX: u64 = crate::limits::DISTINCT_MAX as u64;
+/// Largest limit of a rule that counts bytes.
+const BYTES_LIMIT_MAX: u64 = 4_000_000_000;
 /// Rules in one file.
 const RULES_MAX: usize = 512;
 
-const RULE_KEYS: [&str; 16] = [
+const RULE_KEYS: [&str; 19] = [
     "id",
     "why",
     "signal",
     "where",
     "min-bytes",
+    "sum",
+    "after",
+    "against",
     "by",
     "distinct",
     "limit",
@@ -221,13 +227,16 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
     let id = id.and_then(|value| text(value, "id", diagnostics));
     let why = table.require("why", "\"guessing passwords\"", diagnostics);
     let why = why.and_then(|value| text(value, "why", diagnostics));
+    table.require("signal", "\"login.failed\"", diagnostics);
     let signals = read_signals(table, diagnostics);
     let matches = read_matches(table, diagnostics);
     let bytes_min = table.number_of("min-bytes", 1..=LIMIT_MAX, diagnostics).unwrap_or(0);
+    let sums_bytes = table.word_of("sum", &["bytes"], |word| word, diagnostics).is_some();
+    let (after, against) = (read_after(table, diagnostics), read_against(table, diagnostics));
     let subjects: Vec<By> = By::ALL.into_iter().filter(|by| !matches!(by, By::Target)).collect();
     let by = table.word_of("by", &subjects, By::as_str, diagnostics);
     let distinct = table.word_of("distinct", &By::ALL, By::as_str, diagnostics);
-    let limit = read_limit(table, distinct, diagnostics);
+    let limit = read_limit(table, distinct, sums_bytes, diagnostics);
     let within = table.span_of("within", diagnostics);
     let level = table.word_of("level", &Level::ALL, Level::as_str, diagnostics).unwrap_or_default();
     table.require("action", "\"note\"", diagnostics);
@@ -266,6 +275,9 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
         signals,
         matches,
         bytes_min,
+        sums_bytes,
+        after,
+        against,
         by: by.unwrap_or(By::Address),
         distinct,
         limit: u32::try_from(limit.unwrap_or(1)).unwrap_or(u32::MAX),
@@ -280,8 +292,25 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
     })
 }
 
+/// `after = { signal = "login.elsewhere", within = "10m" }`.
+fn read_after(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<After> {
+    let after = table.table_of("after", "after", &["signal", "within"], diagnostics)?;
+    after.require("signal", "\"login.elsewhere\"", diagnostics);
+    after.require("within", "\"10m\"", diagnostics);
+    Some(After { signals: read_signals(&after, diagnostics), within: after.span_of("within", diagnostics)? })
+}
+
+/// `against = { signal = "login.succeeded", ratio = 4 }`.
+fn read_against(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<Against> {
+    let against = table.table_of("against", "against", &["signal", "ratio"], diagnostics)?;
+    against.require("signal", "\"login.succeeded\"", diagnostics);
+    against.require("ratio", "4", diagnostics);
+    let ratio = against.number_of("ratio", 1..=1_000, diagnostics)?;
+    let ratio = u32::try_from(ratio).unwrap_or(u32::MAX);
+    Some(Against { signals: read_signals(&against, diagnostics), ratio })
+}
+
 fn read_signals(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<SignalKind> {
-    table.require("signal", "\"login.failed\"", diagnostics);
     let mut signals = Vec::new();
     for value in table.list_of("signal") {
         let Some(name) = text(value, "signal", diagnostics) else {
@@ -294,8 +323,17 @@ fn read_signals(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec
     signals
 }
 
-fn read_limit(table: &Table<'_, '_>, distinct: Option<By>, diagnostics: &mut Diagnostics<'_>) -> Option<u64> {
-    let most = if distinct.is_some() { DISTINCT_LIMIT_MAX } else { LIMIT_MAX };
+fn read_limit(
+    table: &Table<'_, '_>,
+    distinct: Option<By>,
+    sums_bytes: bool,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<u64> {
+    let most = match (distinct, sums_bytes) {
+        (Some(_), _) => DISTINCT_LIMIT_MAX,
+        (None, true) => BYTES_LIMIT_MAX,
+        (None, false) => LIMIT_MAX,
+    };
     table.number_of("limit", 1..=most, diagnostics)
 }
 
@@ -431,8 +469,18 @@ fn check_counting(table: &Table<'_, '_>, by: Option<By>, diagnostics: &mut Diagn
             Some(remedy.to_owned()),
         );
     }
-    if let (Some(distinct), None) = (table.get("distinct"), by) {
-        diagnostics.report(distinct.span().start, "\"distinct\" needs \"by\"", Some(remedy.to_owned()));
+    for key in ["distinct", "sum", "after", "against"] {
+        if let (Some(value), None) = (table.get(key), by) {
+            diagnostics.report(
+                value.span().start,
+                format!("\"{key}\" needs \"by\""),
+                Some(remedy.to_owned()),
+            );
+        }
+    }
+    if let (Some(sum), Some(_)) = (table.get("sum"), table.get("distinct")) {
+        let remedy = Some("leave one of them out".to_owned());
+        diagnostics.report(sum.span().start, "\"sum\" adds bytes, \"distinct\" counts values", remedy);
     }
 }
 
