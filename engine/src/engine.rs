@@ -116,7 +116,7 @@ impl Engine {
             Body::Segment { ref tcp, payload, .. } => {
                 self.streams.handle_segment(packet, tcp, payload, &mut self.conversations);
             }
-            Body::Datagram(payload) => self.conversations.on_datagram(packet, payload),
+            Body::Datagram { payload, bytes } => self.conversations.on_datagram(packet, payload, bytes),
             Body::Other => {}
         }
         self.handle_output();
@@ -189,6 +189,7 @@ impl Engine {
         }
         self.housekeeping_at = now + HOUSEKEEPING;
         self.streams.handle_timeout(now, &mut self.conversations);
+        self.conversations.handle_timeout(now);
         self.handle_output();
         let mut shown = Vec::new();
         self.identities.handle_timeout(now, &mut shown);
@@ -420,7 +421,7 @@ impl Conversations {
                         let links = irc::link::Links::new(service.links.clone());
                         Server::Irc(Box::new(irc::Server::configured(links, service.gateways.clone())))
                     }
-                    Protocol::TeamSpeak => Server::TeamSpeak(Box::default()),
+                    Protocol::TeamSpeak => Server::TeamSpeak(Box::new(teamspeak::Server::new(seed))),
                     Protocol::TeamTalk => Server::TeamTalk(Box::new(teamtalk::Server::new(seed))),
                 };
                 (server, service.query_ports.clone())
@@ -429,26 +430,41 @@ impl Conversations {
         Self { servers, output: Output::default(), seed }
     }
 
-    fn on_datagram(&mut self, packet: &Packet<'_>, payload: &[u8]) {
+    /// What happens at voice ports without a packet.
+    fn handle_timeout(&mut self, now: Timestamp) {
+        for (service, (server, _)) in (0..).zip(&mut self.servers) {
+            if let Server::TeamSpeak(server) = server {
+                server.voice.handle_timeout(service, now, &mut self.output.signals);
+            }
+        }
+    }
+
+    fn on_datagram(&mut self, packet: &Packet<'_>, payload: &[u8], bytes: u32) {
         let signals = &mut self.output.signals;
-        let server = match self.servers.get_mut(usize::from(packet.service)) {
-            Some((Server::TeamTalk(server), _)) => Some(server),
-            _ => None,
-        };
+        let Some((server, _)) = self.servers.get_mut(usize::from(packet.service)) else { return };
         if packet.from == Side::Server {
-            if let Some(server) = server {
-                server.on_answer(packet, payload, signals);
+            match server {
+                Server::TeamTalk(server) => server.on_answer(packet, payload, signals),
+                Server::TeamSpeak(server) => server.voice.on_answer(packet, payload, signals),
+                Server::Irc(_) => {}
             }
             return;
         }
         let before = signals.len();
-        let is_older = server.as_ref().is_some_and(|server| server.is_older_hello(payload));
+        let is_older = matches!(server, Server::TeamTalk(server) if server.is_older_hello(payload));
         if packet.reason.is_shape() && !is_older {
             let reason = Some(packet.reason.as_str());
             let detail = Detail { reason, ..Detail::default() };
             signals.push(Signal::of_packet(SignalKind::DatagramMalformed, packet, detail));
-        } else if let Some(server) = server {
-            server.on_datagram(packet, payload, signals);
+        } else {
+            match server {
+                Server::TeamTalk(server) => server.on_datagram(packet, payload, signals),
+                // What the gate drops never reaches the server, which would have answered.
+                Server::TeamSpeak(server) if !packet.is_dropped() => {
+                    server.voice.on_datagram(packet, payload, bytes, signals);
+                }
+                Server::TeamSpeak(_) | Server::Irc(_) => {}
+            }
         }
         if signals.len() == before && packet.reason == floodwall_wire::Reason::StandingStranger {
             signals.push(Signal::of_packet(SignalKind::DatagramStranger, packet, Detail::default()));

@@ -45,8 +45,13 @@ pub enum Body<'a> {
         /// Header and payload for the checksum; empty where they are not all there.
         whole: &'a [u8],
     },
-    /// A datagram's payload, possibly cut short.
-    Datagram(&'a [u8]),
+    /// A datagram.
+    Datagram {
+        /// Its payload, which a snapped capture or the mirror may have cut short of `bytes`.
+        payload: &'a [u8],
+        /// Length of the payload, as its header states it.
+        bytes: u32,
+    },
     /// A fragment or cut header; only its existence counts.
     Other,
 }
@@ -134,9 +139,10 @@ impl<'a> Body<'a> {
                 },
                 None => Self::Other,
             },
-            Transport::Udp => {
-                Self::Datagram(bounded(frame, headers.datagram_offset(), headers.datagram_bytes))
-            }
+            Transport::Udp => Self::Datagram {
+                payload: bounded(frame, headers.datagram_offset(), headers.datagram_bytes),
+                bytes: headers.datagram_bytes,
+            },
         }
     }
 }

@@ -112,6 +112,16 @@ vocabulary! {
     DatagramScan = "datagram.scan", Spoofable;
     /// Somebody else keeps a session alive.
     DatagramKeptAlive = "datagram.kept-alive", Spoofable;
+    /// A TeamSpeak handshake was begun.
+    HandshakeBegun = "handshake.begun", Spoofable;
+    /// A cookie or puzzle came back that this server never gave this address: a recorded handshake, or a made-up one.
+    HandshakeForged = "handshake.forged", Spoofable;
+    /// The same first command came from another address before.
+    HandshakeReplayed = "handshake.replayed", Spoofable;
+    /// A puzzle came back as it was given, with a solution.
+    HandshakeSolved = "handshake.solved", Acknowledged;
+    /// The server did not take a solution.
+    HandshakeFailed = "handshake.failed", Acknowledged;
     /// Several sessions fell silent together right after one login. Whoever falls silent can choose when, so it
     /// proves nothing against the one who logged in.
     ClientStalled = "client.stalled", Spoofable;
@@ -237,6 +247,8 @@ methods! {
     PrivilegeKey = "privilege-key";
     /// A server link.
     Link = "link";
+    /// A TeamSpeak identity, which is a key of the client's own making.
+    Identity = "identity";
 }
 
 /// Number of one followed connection, unique within a run.

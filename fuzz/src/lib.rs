@@ -63,6 +63,11 @@ pub fn teamtalk(bytes: &[u8]) {
     converse(new_engine(Protocol::TeamTalk), bytes);
 }
 
+/// TeamSpeak: the voice port's datagrams and ServerQuery's lines.
+pub fn teamspeak(bytes: &[u8]) {
+    converse(new_engine(Protocol::TeamSpeak), bytes);
+}
+
 /// An IRC conversation of clients.
 pub fn irc(bytes: &[u8]) {
     converse(new_engine(Protocol::Irc), bytes);
@@ -135,7 +140,12 @@ fn converse(mut engine: Engine, bytes: &[u8]) {
         let connection = usize::from(control >> 6);
         let port = u16::from(control >> 6);
         if control & 2 != 0 {
-            engine.handle_packet(&packet(now, from, port, Body::Datagram(payload)));
+            engine.handle_packet(&packet(
+                now,
+                from,
+                port,
+                Body::Datagram { payload, bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX) },
+            ));
         } else {
             let [client, server] = sent[connection];
             let (sequence, acknowledgement) =

@@ -67,8 +67,13 @@ impl Wire {
 
     /// A handshake.
     pub(crate) fn connect(&mut self, client: &str) -> Connection {
+        self.connect_to(client, self.server)
+    }
+
+    /// A handshake with another port of the server.
+    pub(crate) fn connect_to(&mut self, client: &str, server_port: u16) -> Connection {
         let client = SocketAddr::new(client.parse().unwrap(), self.port());
-        let server = self.server_of(client.ip());
+        let server = SocketAddr::new(self.server_of(client.ip()).ip(), server_port);
         let start = [u32::from(client.port()) << 12, u32::from(client.port()) << 8];
         self.segment(client, server, start[0], 0, SYN, &[]);
         self.segment(server, client, start[1], start[0].wrapping_add(1), SYN | ACK, &[]);
@@ -115,13 +120,22 @@ impl Wire {
     /// A datagram of a client, from one port of its own.
     pub(crate) fn datagram(&mut self, client: &str, bytes: &[u8]) {
         let client = SocketAddr::new(client.parse().unwrap(), 40_000);
+        self.datagram_between(client, self.server_of(client.ip()), bytes);
+    }
+
+    /// A datagram of the server to what [`Self::datagram`] sends from.
+    pub(crate) fn answer_datagram(&mut self, client: &str, bytes: &[u8]) {
+        let client = SocketAddr::new(client.parse().unwrap(), 40_000);
+        self.datagram_between(self.server_of(client.ip()), client, bytes);
+    }
+
+    fn datagram_between(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let mut udp = Vec::new();
-        for field in [client.port(), self.server, (bytes.len() + 8) as u16, 0] {
+        for field in [from.port(), to.port(), (bytes.len() + 8) as u16, 0] {
             udp.extend(field.to_be_bytes());
         }
         udp.extend(bytes);
-        let server = self.server_of(client.ip());
-        self.frame(client.ip(), server.ip(), UDP, udp, 6);
+        self.frame(from.ip(), to.ip(), UDP, udp, 6);
     }
 
     fn segment(&mut self, from: SocketAddr, to: SocketAddr, own: u32, other: u32, flags: u8, text: &[u8]) {
@@ -174,11 +188,16 @@ impl Wire {
         self.now += ROUND_TRIP / 2;
     }
 
-    /// What `floodwall replay` makes of it: outcome and reasons by address.
-    pub(crate) fn outcomes(&self) -> BTreeMap<String, String> {
+    /// What `floodwall replay` makes of it.
+    pub(crate) fn report(&self) -> serde_json::Value {
         let mut records = self.records.clone();
         records.sort_by_key(|(at, ..)| *at);
-        let report = report_of(&records);
+        report_of(&records)
+    }
+
+    /// Outcome and notes of that, by address and rule.
+    pub(crate) fn outcomes(&self) -> BTreeMap<String, String> {
+        let report = self.report();
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
         let sources = report["sources"].as_array().unwrap().iter();
         let mut outcomes: BTreeMap<String, String> =

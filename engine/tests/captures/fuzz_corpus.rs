@@ -12,12 +12,13 @@ use floodwall_engine::Side;
 /// What a target does with its bytes.
 type Entry = fn(&[u8]);
 
-const TARGETS: [(&str, Entry); 6] = [
+const TARGETS: [(&str, Entry); 7] = [
     ("engine", entry::engine),
     ("irc", entry::irc),
     ("irc_link", entry::irc_link),
     ("log", entry::log),
     ("stream", entry::stream),
+    ("teamspeak", entry::teamspeak),
     ("teamtalk", entry::teamtalk),
 ];
 
@@ -34,6 +35,7 @@ fn every_file_of_every_corpus_is_survived() {
         make_corpora();
         make_link_corpora();
         make_log_corpora();
+        make_teamspeak_corpora();
     }
     for (target, entry) in TARGETS {
         let mut files = 0;
@@ -68,6 +70,48 @@ fn make_corpora() {
         let path = support::corpus().join(format!("irc/{name}.pcap"));
         write("engine", name, &engine_seed(0, &std::fs::read(path).unwrap(), 6_667));
     }
+}
+
+/// A handshake with its five steps, a session, and guesses over ServerQuery. No recording of our own has TeamSpeak in it.
+fn make_teamspeak_corpora() {
+    let init = |mac_and_ids: &[u8], step: u8, bytes: usize| {
+        let mut payload = [mac_and_ids, &[step]].concat();
+        payload.resize(bytes, 7);
+        payload
+    };
+    let from_client = |step, bytes| init(b"TS3INIT1\x00\x65\x00\x00\x88\x06\x3b\xec\xe9", step, bytes);
+    let from_server = |step, bytes| init(b"TS3INIT1\x00\x65\x88", step, bytes);
+    let mut solution = from_client(4, 314);
+    solution.extend(b"clientinitiv alpha=AAAA omega=MEsDAgcAAgEg ot=1 ip=");
+    let in_session = |client_id, kind| [7, 7, 7, 7, 7, 7, 7, 7, 0, 9, 0, client_id, kind, 1, 2, 3];
+    let mut seed = Vec::new();
+    let datagrams = [
+        (0, from_client(0, 34)),
+        (1, from_server(1, 32)),
+        (0, from_client(2, 38)),
+        (1, from_server(3, 244)),
+        (0, solution),
+        (1, vec![1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0x22, 5, 5]),
+        (0, in_session(0, 0x22).to_vec()),
+        (0, in_session(1, 0x84).to_vec()),
+        (0, in_session(1, 0x80).to_vec()),
+        (1, from_server(0x7f, 12)),
+    ];
+    for (from, payload) in &datagrams {
+        step(&[2 | from, 1], payload, &mut seed);
+    }
+    write("teamspeak", "handshake", &seed);
+    let mut seed = Vec::new();
+    for (from, line) in [
+        (1, &b"TS3\n\rWelcome\n\r"[..]),
+        (0, b"login client_login_name=serveradmin client_login_password=x\n"),
+        (1, b"error id=520 msg=invalid\\sloginname\\sor\\spassword\n\r"),
+        (0, b"use sid=1\nclientkick reasonid=5 clid=1|clid=2\n"),
+        (1, b"error id=0 msg=ok\n\rerror id=2568 msg=insufficient\\sclient\\spermissions\n\r"),
+    ] {
+        step(&[from, 1], line, &mut seed);
+    }
+    write("teamspeak", "query", &seed);
 }
 
 /// One link of each make, and the rogue: the greeting chosen by the target, then what followed.

@@ -37,7 +37,7 @@ impl Recorded {
     pub(crate) fn packet(&self) -> Packet<'_> {
         let body = match &self.body {
             RecordedBody::Segment { tcp, payload } => Body::Segment { tcp: *tcp, payload, whole: &[] },
-            RecordedBody::Datagram(payload) => Body::Datagram(payload),
+            RecordedBody::Datagram(payload) => Body::Datagram { payload, bytes: payload.len() as u32 },
         };
         Packet {
             at: self.at,

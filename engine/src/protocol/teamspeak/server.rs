@@ -1,4 +1,6 @@
-//! What all connections of one ServerQuery service share: which server it is.
+//! What all connections of one service share: which server it is, and who is at its voice port.
+
+use super::voice::Voice;
 
 /// Which program answers.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -27,15 +29,16 @@ impl Flavour {
 }
 
 /// One service's server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Server {
     flavour: Flavour,
+    pub(crate) voice: Voice,
 }
 
 impl Server {
-    /// Nothing known yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nothing known yet; `seed` keys the tables.
+    pub fn new(seed: u64) -> Self {
+        Self { flavour: Flavour::Unknown, voice: Voice::new(seed) }
     }
 
     /// Which program it is.

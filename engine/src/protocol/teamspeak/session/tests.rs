@@ -48,7 +48,7 @@ impl Play {
         Self {
             session: Session::new(&connection),
             connection,
-            server: Server::new(),
+            server: Server::new(7),
             output: Output::default(),
             progress: Progress::Following,
         }

@@ -1,0 +1,295 @@
+//! The voice port: who asks for a session, who has one, and who only claims to (`teamspeak.md` 3).
+//!
+//! What counts is what the server said to an address and port: a cookie, a puzzle, and after a good solution its own
+//! commands. A client's datagrams are held against that; alone they move nothing, because anybody can write them in
+//! somebody's name. An echoed cookie proves the address. The identity that a solution names is believed from then on.
+//!
+//! Judged is only what the server can be heard to answer: in a capture of one side nobody is a forger.
+//!
+//! Bounds: [`ASSOCIATIONS_MAX`] addresses with port, sessions the last to go; [`COMMANDS_MAX`] first commands
+//! remembered; what is beyond says nothing about anybody.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, Hasher},
+};
+
+use floodwall_wire::{Address, Reason};
+use foldhash::quality::FixedState;
+
+use super::datagram::{FirstCommand, FromClient, FromServer, Header, identity, read_first_command};
+use crate::{
+    bounded::BoundedMap,
+    packet::Packet,
+    signal::{Detail, Method, Signal, SignalKind},
+    text::Text,
+    time::{Span, Timestamp},
+};
+
+/// Addresses with port of which something is remembered.
+const ASSOCIATIONS_MAX: usize = 8_192;
+/// First commands remembered, by their tag.
+const COMMANDS_MAX: usize = 4_096;
+/// Cookies and puzzles remembered of each address with port: a client asks again before the answer is there.
+const GIVEN_MAX: usize = 4;
+/// Silence after which a session is over, on both sides.
+const SILENCE_MAX: Span = Span::from_secs(30);
+/// How long the server is heard before somebody whom it never spoke to has no session. It pings every second.
+const WATCH_MIN: Span = Span::from_secs(10);
+/// A server takes or refuses a solution within this time.
+const SOLUTION_PATIENCE: Span = Span::from_secs(5);
+/// Associations looked at each time, to find one that is over.
+const EXPIRY_LOOKS: usize = 16;
+
+/// The voice port of one service.
+#[derive(Debug)]
+pub(crate) struct Voice {
+    associations: BoundedMap<Place, Association>,
+    /// By the tag of a first command, who sent it first.
+    commands: BoundedMap<u64, Address>,
+    /// Solutions that the server may still take, by deadline.
+    awaited: VecDeque<(Timestamp, Place, u64)>,
+    hasher: FixedState,
+    /// Since when the server's side is heard.
+    heard_since: Option<Timestamp>,
+}
+
+/// Address and port.
+type Place = (Address, u16);
+
+/// What the server has said to one address and port.
+#[derive(Debug, Default)]
+struct Association {
+    /// Keyed hashes of cookies and puzzles, the newest last.
+    given: VecDeque<u64>,
+    /// Keyed hash of the solution that has no answer yet.
+    solution: Option<u64>,
+    identity: Option<Text>,
+    /// The server speaks to it: there is a session, or one is being made.
+    is_up: bool,
+    /// The client has used the id that only the server's last step gives.
+    is_in: bool,
+    /// What all unencrypted packets of the client carry as long as the session lasts; the first one told it.
+    mac: Option<u64>,
+}
+
+impl Association {
+    /// The session is over; says so if there was one.
+    fn end(&mut self, at: Timestamp, service: u8, place: Place) -> Option<Signal> {
+        let was_in = std::mem::take(&mut self.is_in);
+        let identity = self.identity.take();
+        self.is_up = false;
+        self.mac = None;
+        let detail = Detail { method: Some(Method::Identity), identity, ..Detail::default() };
+        was_in.then(|| of_place(SignalKind::LoginEnded, at, service, place, detail))
+    }
+}
+
+impl Voice {
+    /// Nothing seen yet; `seed` keys the tables.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            associations: BoundedMap::new(ASSOCIATIONS_MAX, seed),
+            commands: BoundedMap::new(COMMANDS_MAX, seed),
+            awaited: VecDeque::new(),
+            hasher: FixedState::with_seed(seed),
+            heard_since: None,
+        }
+    }
+
+    /// Takes a client's datagram that the gate has passed; `bytes` is its length, of which `payload` may be less.
+    pub(crate) fn on_datagram(
+        &mut self,
+        packet: &Packet<'_>,
+        payload: &[u8],
+        bytes: u32,
+        out: &mut Vec<Signal>,
+    ) {
+        let Some(datagram) = FromClient::parse(payload) else { return };
+        let is_heard = self.heard_since.is_some();
+        let told = match datagram {
+            FromClient::GetCookie => Some((SignalKind::HandshakeBegun, Detail::default())),
+            FromClient::GetPuzzle { cookie } => {
+                (is_heard && !self.was_given(packet, cookie)).then(|| forged("cookie", None))
+            }
+            FromClient::Solution { puzzle, solution, command } => {
+                let identity = identity(command);
+                if self.was_given(packet, puzzle) {
+                    let solution = self.hash(solution);
+                    let is_new = self.await_answer(packet, solution, identity.clone());
+                    is_new.then(|| (SignalKind::HandshakeSolved, Detail { identity, ..Detail::default() }))
+                } else {
+                    is_heard.then(|| forged("puzzle", identity))
+                }
+            }
+            FromClient::Session(header) if header.is_first_command() => {
+                match read_first_command(&header, payload, payload.len() >= bytes as usize) {
+                    FirstCommand::Authentic(identity) => self
+                        .is_replayed(header.mac, packet)
+                        .then(|| (SignalKind::HandshakeReplayed, Detail { identity, ..Detail::default() })),
+                    FirstCommand::Broken => Some(forged("tag", None)),
+                    FirstCommand::Unreadable => None,
+                }
+            }
+            FromClient::Session(header) => self.on_session(&header, packet),
+        };
+        if let Some((kind, detail)) = told {
+            let detail = Detail { command: Some(name_of(&datagram)), weight: u64::from(bytes), ..detail };
+            out.push(Signal::of_packet(kind, packet, detail));
+        }
+    }
+
+    /// Takes a datagram of the server.
+    pub(crate) fn on_answer(&mut self, packet: &Packet<'_>, payload: &[u8], out: &mut Vec<Signal>) {
+        let Some(datagram) = FromServer::parse(payload) else { return };
+        self.heard_since.get_or_insert(packet.at);
+        let given = match datagram {
+            FromServer::SetCookie { cookie } => Some(self.hash(cookie)),
+            FromServer::SetPuzzle { puzzle } => Some(self.hash(puzzle)),
+            FromServer::Reset | FromServer::Session(_) => None,
+        };
+        let place = (packet.client, packet.client_port);
+        let association = self.associations.touch_or_insert(
+            &place,
+            packet.at,
+            Association::default,
+            |association| !association.is_up,
+            |_, _| {},
+        );
+        let Some(association) = association else { return };
+        match datagram {
+            FromServer::SetCookie { .. } => association.given.extend(given),
+            FromServer::SetPuzzle { .. } => {
+                // Somebody at that address brought a cookie back: whatever was before is over.
+                out.extend(association.end(packet.at, packet.service, place));
+                association.given.extend(given);
+            }
+            FromServer::Reset => {
+                if association.solution.take().is_some() {
+                    out.push(failed(packet.at, packet.service, place, association, "reset"));
+                }
+            }
+            FromServer::Session(_) => {
+                association.solution = None;
+                association.is_up = true;
+            }
+        }
+        if association.given.len() > GIVEN_MAX {
+            association.given.pop_front();
+        }
+    }
+
+    /// Solutions that stay without an answer, and sessions that have fallen silent.
+    pub(crate) fn handle_timeout(&mut self, service: u8, now: Timestamp, out: &mut Vec<Signal>) {
+        while let Some((deadline, place, solution)) = self.awaited.front().copied()
+            && deadline <= now
+        {
+            self.awaited.pop_front();
+            if let Some(association) = self.associations.touch(&place, now)
+                && association.solution == Some(solution)
+            {
+                association.solution = None;
+                out.push(failed(now, service, place, association, "unanswered"));
+            }
+        }
+        let is_silent = |_: &Association, touched| now.since(touched) > SILENCE_MAX;
+        while let Some((place, mut association)) = self.associations.expire_one(EXPIRY_LOOKS, is_silent) {
+            out.extend(association.end(now, service, place));
+        }
+    }
+
+    /// Anything but a handshake.
+    fn on_session(&mut self, header: &Header, packet: &Packet<'_>) -> Option<(SignalKind, Detail)> {
+        let place = (packet.client, packet.client_port);
+        let Some(association) = self.associations.touch(&place, packet.at).filter(|known| known.is_up) else {
+            // A session older than the watch is one that the server speaks to, every second.
+            let is_watched = self.heard_since.is_some_and(|since| packet.at.since(since) > WATCH_MIN);
+            let claims = header.client_id != 0 && packet.reason != Reason::StandingStranger;
+            return (is_watched && claims).then(|| (SignalKind::DatagramStranger, Detail::default()));
+        };
+        if header.is_unencrypted() && *association.mac.get_or_insert(header.mac) != header.mac {
+            let detail = Detail { reason: Some("mac"), ..Detail::default() };
+            return Some((SignalKind::DatagramForeign, detail));
+        }
+        if header.client_id == 0 || std::mem::replace(&mut association.is_in, true) {
+            return None;
+        }
+        // Whose handshake nobody saw is in since before the watch.
+        let identity = association.identity.clone()?;
+        let detail = Detail { method: Some(Method::Identity), identity: Some(identity), ..Detail::default() };
+        Some((SignalKind::LoginSucceeded, detail))
+    }
+
+    /// Whether the server gave that to this address and port.
+    fn was_given(&self, packet: &Packet<'_>, given: &[u8]) -> bool {
+        let given = self.hash(given);
+        let association = self.associations.get(&(packet.client, packet.client_port));
+        association.is_some_and(|association| association.given.contains(&given))
+    }
+
+    /// Whether it is a new solution, whose answer is waited for from now on.
+    fn await_answer(&mut self, packet: &Packet<'_>, solution: u64, identity: Option<Text>) -> bool {
+        let place = (packet.client, packet.client_port);
+        let Some(association) = self.associations.touch(&place, packet.at) else { return false };
+        if association.solution == Some(solution) || association.is_up {
+            return false;
+        }
+        association.solution = Some(solution);
+        association.identity = identity;
+        if self.awaited.len() >= ASSOCIATIONS_MAX {
+            self.awaited.pop_front();
+        }
+        self.awaited.push_back((packet.at + SOLUTION_PATIENCE, place, solution));
+        true
+    }
+
+    /// Whether another address has sent the very same command: a client makes a new one each time.
+    fn is_replayed(&mut self, tag: u64, packet: &Packet<'_>) -> bool {
+        let first = self.commands.touch_or_insert(&tag, packet.at, || packet.client, |_| true, |_, _| {});
+        first.is_some_and(|first| *first != packet.client)
+    }
+
+    fn hash(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(bytes);
+        hasher.finish()
+    }
+}
+
+fn forged(reason: &'static str, identity: Option<Text>) -> (SignalKind, Detail) {
+    (SignalKind::HandshakeForged, Detail { reason: Some(reason), identity, ..Detail::default() })
+}
+
+fn failed(
+    at: Timestamp,
+    service: u8,
+    place: Place,
+    association: &Association,
+    reason: &'static str,
+) -> Signal {
+    let identity = association.identity.clone();
+    let detail = Detail { reason: Some(reason), identity, ..Detail::default() };
+    of_place(SignalKind::HandshakeFailed, at, service, place, detail)
+}
+
+const fn of_place(kind: SignalKind, at: Timestamp, service: u8, place: Place, detail: Detail) -> Signal {
+    Signal { kind, at, service, address: place.0, flow: None, detail }
+}
+
+/// What a datagram is, in signals.
+const fn name_of(datagram: &FromClient<'_>) -> &'static str {
+    match datagram {
+        FromClient::GetCookie => "get-cookie",
+        FromClient::GetPuzzle { .. } => "get-puzzle",
+        FromClient::Solution { .. } => "solution",
+        FromClient::Session(header) => match header.kind & 0x0f {
+            0 => "voice",
+            1 => "whisper",
+            2 | 3 => "command",
+            4 => "ping",
+            5 => "pong",
+            6 | 7 => "acknowledgement",
+            _ => "unknown",
+        },
+    }
+}
