@@ -6,11 +6,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use floodwall_engine::{Protocol, Span, protocol::log::Format as LogFormat};
 
 use crate::{
-    analyze, check, client, demo, detach, doctor,
+    analyze, check, client, demo, detach, doctor, incident,
     live::{self, control::Request},
     output::Exit,
     replay,
 };
+
+/// Folder of ledger, people and incidents unless told otherwise.
+pub(crate) const DEFAULT_STATE: &str = "/var/lib/floodwall";
 
 /// Inline firewall and adaptive traffic controller for TeamTalk, IRC and TeamSpeak servers.
 ///
@@ -46,8 +49,12 @@ enum Command {
     Allow(AllowArguments),
     /// Say in full sentences what holds for an address or person and why.
     Explain(SubjectArguments),
-    /// Who is logged in, from where, in which channel; or what is known about IRC server links.
+    /// Who is logged in, from where, in which channel; what belongs to one person; or what is known about IRC server links.
     Who(WhoArguments),
+    /// Delete a nickname, account, identity or address from what is kept about people.
+    Forget(ForgetArguments),
+    /// What was recorded of attacks and takeovers.
+    Incident(IncidentArguments),
     /// Show decisions and samples of what is dropped as they happen.
     Watch(WatchArguments),
     /// Read rules and configuration again: all of it, or nothing if there is a mistake.
@@ -358,6 +365,48 @@ pub(crate) struct WhoArguments {
     /// Servers, nicknames and channels shown of each link at most.
     #[arg(long, value_name = "N", default_value_t = 100, requires = "links")]
     rows: usize,
+    /// One line a server.
+    #[arg(long, conflicts_with_all = ["links", "person"])]
+    short: bool,
+    /// Which nicknames, accounts, identities and addresses were seen together with this one, and when. Takes [people] in the
+    /// configuration.
+    #[arg(long, value_name = "NAME", conflicts_with = "links")]
+    person: Option<String>,
+}
+
+/// `floodwall forget`
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForgetArguments {
+    #[command(flatten)]
+    connect: ConnectArguments,
+    /// Nickname, account, identity or address.
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// `floodwall incident`
+#[derive(Debug, clap::Args)]
+pub(crate) struct IncidentArguments {
+    #[command(subcommand)]
+    pub(crate) command: IncidentCommand,
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub(crate) format: Format,
+    /// Folder of the ledger; /var/lib/floodwall otherwise.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IncidentCommand {
+    /// One line an incident, oldest first.
+    List,
+    /// Write one record to standard output as JSON lines.
+    Export {
+        /// As listed.
+        #[arg(value_name = "INCIDENT")]
+        name: String,
+    },
 }
 
 /// `floodwall demo`
@@ -417,6 +466,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Incident(arguments) => incident::run(&arguments),
         live @ (Command::Status(_)
         | Command::Bans(_)
         | Command::Ban(_)
@@ -425,6 +475,7 @@ pub(crate) fn run() -> ExitCode {
         | Command::Allow(_)
         | Command::Explain(_)
         | Command::Who(_)
+        | Command::Forget(_)
         | Command::Watch(_)
         | Command::Reload(_)
         | Command::Confirm(_)) => run_live(live),
@@ -454,10 +505,19 @@ fn run_live(command: Command) -> Exit {
         Command::Explain(SubjectArguments { connect, subject }) => {
             client::ask(&connect, Request::Explain { subject, people: true }, client::explanation)
         }
-        Command::Who(WhoArguments { connect, links: true, rows }) => {
+        Command::Who(WhoArguments { connect, links: true, rows, .. }) => {
             client::ask(&connect, Request::Links { rows }, client::links)
         }
+        Command::Who(WhoArguments { connect, person: Some(name), .. }) => {
+            client::ask(&connect, Request::Person { name }, client::person)
+        }
+        Command::Who(WhoArguments { connect, short: true, .. }) => {
+            client::ask(&connect, Request::Who, client::who_shortly)
+        }
         Command::Who(WhoArguments { connect, .. }) => client::ask(&connect, Request::Who, client::who),
+        Command::Forget(ForgetArguments { connect, name }) => {
+            client::ask(&connect, Request::Forget { name }, client::done)
+        }
         Command::Watch(arguments) => client::watch(&arguments.connect, arguments.bell),
         Command::Reload(connect) => client::ask(&connect, Request::Reload, client::done),
         Command::Confirm(connect) => client::ask(&connect, Request::Confirm, client::done),
@@ -467,13 +527,14 @@ fn run_live(command: Command) -> Exit {
         | Command::Run(_)
         | Command::Demo(_)
         | Command::Detach(_)
-        | Command::Doctor(_) => Exit::BadInput,
+        | Command::Doctor(_)
+        | Command::Incident(_) => Exit::BadInput,
     }
 }
 
 fn run_bans(arguments: &BansArguments) -> Exit {
     if arguments.export {
-        let usual = || PathBuf::from("/var/lib/floodwall");
+        let usual = || PathBuf::from(DEFAULT_STATE);
         return client::export(&arguments.state.clone().unwrap_or_else(usual));
     }
     match &arguments.import {

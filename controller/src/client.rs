@@ -1,6 +1,7 @@
 //! Commands for a running wall: asks over the control socket and prints the answer, for people or programs.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -13,9 +14,10 @@ use serde::de::DeserializeOwned;
 use crate::{
     cli::{ConnectArguments, Format},
     live::{
-        answers::{Bans, Done, Explanation, Link, Links, Status, Who},
+        answers::{Bans, Done, Explanation, Link, Links, Present, Status, Who},
         control::{DEFAULT_SOCKET, Envelope, Outcome, Refusal, RefusalKind, Reply, Request, VERSION},
         ledger::BanRow,
+        people::Person,
         watching::Watched,
     },
     output::{Exit, complain, print},
@@ -295,30 +297,95 @@ pub(crate) fn explanation(explanation: &Explanation) -> String {
     explanation.sentences.iter().map(|sentence| format!("{sentence}\n")).collect()
 }
 
+const NOBODY: &str = "Nobody is logged in, as far as the control channels can be read.\n";
+
+/// By server and channel, as people would read it out.
 pub(crate) fn who(who: &Who) -> String {
     if who.present.is_empty() {
-        return "Nobody is logged in, as far as the control channels can be read.\n".into();
+        return NOBODY.into();
     }
-    let mut lines: Vec<String> = who
-        .present
-        .iter()
-        .map(|present| {
-            let or = |text: &Option<String>, without: &str| {
-                text.as_deref().map_or_else(|| without.to_owned(), quoted)
-            };
-            format!(
-                "{}: {} in {}, account {}, from {}, since {}.",
-                present.service,
-                or(&present.nickname, "somebody"),
-                or(&present.channel, "no channel"),
-                or(&present.account, "unknown"),
-                present.address,
-                present.since
-            )
-        })
-        .collect();
+    let mut lines = Vec::new();
+    for (service, channels) in by_place(who) {
+        let count = channels.values().map(Vec::len).sum::<usize>();
+        lines.push(format!("{service}: {count} logged in."));
+        for (channel, present) in channels {
+            lines.push(match channel {
+                Some(channel) => format!("Channel {}, {}:", quoted(channel), present.len()),
+                None => format!("In no channel, {}:", present.len()),
+            });
+            for present in present {
+                let nickname = present.nickname.as_deref().map_or_else(|| "somebody".to_owned(), quoted);
+                let account = present.account.as_deref().filter(|account| !account.is_empty());
+                let account = account.map_or_else(
+                    || "no account".to_owned(),
+                    |account| format!("account {}", quoted(account)),
+                );
+                lines.push(format!(
+                    "{nickname}, {account}, from {}, since {}.",
+                    present.address, present.since
+                ));
+            }
+        }
+    }
     if who.unlisted > 0 {
         lines.push(format!("{} more are not listed for lack of room.", who.unlisted));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// One line a server.
+pub(crate) fn who_shortly(who: &Who) -> String {
+    if who.present.is_empty() {
+        return NOBODY.into();
+    }
+    let line = |(service, channels): (&str, Channels<'_>)| {
+        let count = channels.values().map(Vec::len).sum::<usize>();
+        let named = channels.iter().filter_map(|(channel, present)| {
+            channel.map(|channel| format!("{} {}", quoted(channel), present.len()))
+        });
+        let named: Vec<String> = named.collect();
+        let elsewhere = channels.get(&None).map_or(0, Vec::len);
+        let places = if named.is_empty() { "no channel".to_owned() } else { named.join(", ") };
+        format!("{service}: {count} logged in; {places}; {elsewhere} in no channel.\n")
+    };
+    by_place(who).into_iter().map(line).collect()
+}
+
+type Channels<'a> = BTreeMap<Option<&'a str>, Vec<&'a Present>>;
+
+fn by_place(who: &Who) -> BTreeMap<&str, Channels<'_>> {
+    let mut services: BTreeMap<&str, Channels<'_>> = BTreeMap::new();
+    for present in &who.present {
+        let channels = services.entry(&present.service).or_default();
+        channels.entry(present.channel.as_deref()).or_default().push(present);
+    }
+    services
+}
+
+/// What belongs to one person, one link a line; what is certain comes first.
+pub(crate) fn person(person: &Person) -> String {
+    let asked = quoted(&person.asked);
+    if person.names.is_empty() {
+        return format!("Nothing is kept about {asked}.\n");
+    }
+    let mut lines = vec![format!("{} names are linked to {asked}.", person.names.len())];
+    for known in &person.names {
+        let (sort, name) = (known.sort.as_str(), quoted(&known.name));
+        let when =
+            format!("{} times on {}, first {}, last {}", known.times, known.service, known.first, known.last);
+        lines.push(match &known.through {
+            None => format!("{sort} {name}: seen together {when}."),
+            Some((through, by)) => {
+                format!(
+                    "{sort} {name}: through {} {}, with which it was seen {when}.",
+                    through.as_str(),
+                    quoted(by)
+                )
+            }
+        });
+    }
+    if person.more {
+        lines.push("There are more than are told.".to_owned());
     }
     lines.join("\n") + "\n"
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use floodwall_engine::{
-    Protocol,
+    Protocol, Span,
     protocol::irc::link::Peer,
     rule::{
         DefaultPorts,
@@ -38,10 +38,15 @@ pub(crate) struct Configuration {
     pub(crate) metrics: Option<SocketAddr>,
     /// Who may read from the control socket.
     pub(crate) group: Option<String>,
+    /// How long it is kept who belongs together; not at all without.
+    pub(crate) people: Option<Span>,
 }
 
 /// Where the configuration is unless told otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/floodwall/floodwall.toml";
+
+/// How long it is kept who belongs together, unless the file says otherwise.
+const PEOPLE_KEPT: Span = Span::from_secs(30 * 24 * 3_600);
 
 /// One `[[service]]`.
 #[derive(Clone, Debug)]
@@ -87,6 +92,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
         "pins",
         "metrics",
         "group",
+        "people",
     ];
     let top = Table::new(document.get_ref(), document.span(), "the configuration", &valid, &mut diagnostics);
     let services = read_services(&top, &mut diagnostics);
@@ -129,8 +135,17 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
         pins: path("pins", &mut diagnostics),
         metrics: read_metrics(&top, &mut diagnostics),
         group: word("group", &mut diagnostics),
+        people: read_people(&top, &mut diagnostics),
     };
     if diagnostics.is_empty() { Ok(configuration) } else { Err(diagnostics.into_sorted()) }
+}
+
+/// `[people]`: its being there turns it on, unless it says otherwise.
+fn read_people(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<Span> {
+    let table = top.table_of("people", "[people]", &["enabled", "keep"], diagnostics)?;
+    let is_enabled = table.flag("enabled", true, diagnostics);
+    let keep = table.span_of("keep", diagnostics).unwrap_or(PEOPLE_KEPT);
+    is_enabled.then_some(keep)
 }
 
 fn read_metrics(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<SocketAddr> {
@@ -264,6 +279,20 @@ mod tests {
         assert_eq!(configuration.allow.iter().map(|(_, bits)| *bits).collect::<Vec<_>>(), [120, 128]);
         let service = configuration.services.first().unwrap();
         assert_eq!((service.ports.main.as_slice(), service.addresses.len()), (&[10_335][..], 1));
+    }
+
+    #[test]
+    fn people_are_forgotten_unless_the_file_says_otherwise() {
+        let people = |source: &str| parse("f.toml", source).unwrap().people;
+        assert_eq!(people(""), None);
+        assert_eq!(people("[people]\n"), Some(Span::from_secs(30 * 86_400)));
+        assert_eq!(people("[people]\nkeep = \"1w\"\n"), Some(Span::from_secs(7 * 86_400)));
+        assert_eq!(people("[people]\nenabled = false\n"), None);
+        let mistakes = parse("f.toml", "[people]\nkeap = \"1w\"\n").unwrap_err();
+        assert_eq!(
+            mistakes[0].to_string(),
+            "f.toml:2:1: unknown key \"keap\" in [people]; did you mean \"keep\"?"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use floodwall_wire::{
 use serde_json::json;
 
 use crate::{
-    cli::{DoctorArguments, Format},
+    cli::{DEFAULT_STATE, DoctorArguments, Format},
     configuration::{self, Configuration},
     guard::Guard,
     live::{addresses, ledger},
@@ -215,7 +215,7 @@ fn files(arguments: &DoctorArguments) -> Vec<Finding> {
         }
         Err(text) => Finding { what: "Rules", state: State::Bad, text },
     });
-    let state = arguments.state.clone().unwrap_or_else(|| PathBuf::from("/var/lib/floodwall"));
+    let state = arguments.state.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE));
     findings.push(if ledger::path_in(&state).exists() {
         match ledger::history(&state, None, 1) {
             Ok(_) => Finding { what: "Ledger", state: State::Good, text: state.display().to_string() },

@@ -20,6 +20,7 @@ mod detach;
 mod doctor;
 mod enforce;
 mod guard;
+mod incident;
 mod input;
 mod live;
 mod namespace;

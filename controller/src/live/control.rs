@@ -75,6 +75,12 @@ pub(crate) enum Request {
         people: bool,
     },
     Who,
+    Person {
+        name: String,
+    },
+    Forget {
+        name: String,
+    },
     Links {
         /// Servers, users and channels of each link at most.
         rows: usize,

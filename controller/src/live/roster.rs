@@ -73,6 +73,11 @@ impl Roster {
         }
     }
 
+    /// Who is logged in on a connection.
+    pub(crate) fn present(&self, flow: FlowId) -> Option<&Present> {
+        self.present.get(&flow)
+    }
+
     /// Everybody, by service, then nickname, then address.
     pub(crate) fn everybody(&self) -> Vec<(FlowId, &Present)> {
         let mut everybody: Vec<_> = self.present.iter().map(|(flow, present)| (*flow, present)).collect();

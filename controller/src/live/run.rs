@@ -35,16 +35,18 @@ use super::{
     control::{self, Asked, Refusal, Request},
     copies::{Copies, Frame},
     cut::Cutter,
+    incident::Incidents,
     ledger::{LedgerWriter, Remembered},
     metrics::{self, Page},
     mirror::Assembler,
     observed::Observed,
+    people::People,
     sockets,
     wall::{Parts, Seen, Settings, Wall, operate::to_value},
     watching::Watchers,
 };
 use crate::{
-    cli::{RunArguments, WantedMode},
+    cli::{DEFAULT_STATE, RunArguments, WantedMode},
     clock::{boot_id, utc_now},
     configuration::{self, Configuration, ConfigurationError},
     enforce::{kernel::KernelStore, tables::Store},
@@ -76,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) socket: PathBuf,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) group: String,
+    /// How long it is kept who belongs together; not at all unless the configuration says so.
+    pub(crate) people: Option<Span>,
 }
 
 /// Runs the command.
@@ -148,12 +152,18 @@ impl Plan {
             mode,
             observe: arguments.observe || configuration.observe || mode == WantedMode::Observe,
             pins: or(&arguments.pins, &configuration.pins, gate::DEFAULT_PINS),
-            state_folder: or(&arguments.state, &configuration.state, "/var/lib/floodwall"),
+            state_folder: or(&arguments.state, &configuration.state, DEFAULT_STATE),
             socket: or(&arguments.socket, &configuration.socket, control::DEFAULT_SOCKET),
             metrics: arguments.metrics.or(configuration.metrics),
             group: configuration.group.clone().unwrap_or_else(|| "floodwall".to_owned()),
+            people: configuration.people,
             arguments: arguments.clone(),
         })
+    }
+
+    /// Who belongs together, if that is to be kept.
+    pub(crate) fn open_people(&self) -> Result<Option<People>> {
+        self.people.map(|keep| People::open(&self.state_folder, keep)).transpose()
     }
 }
 
@@ -363,6 +373,8 @@ impl Live {
             store,
             clock: Arc::clone(&clock),
             ledger,
+            people: plan.open_people()?,
+            incidents: Incidents::open(&plan.state_folder)?,
             cutter,
             watchers,
             settings,

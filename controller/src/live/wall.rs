@@ -25,8 +25,10 @@ use super::{
     addresses,
     clock::WallClock,
     cut::{Cutter, Victims},
+    incident::{Decision, Incidents},
     ledger::{BanRow, Entry, LedgerWriter, Remembered, parse_subject},
     log_budget::LogBudget,
+    people::People,
     roster::Roster,
     watching::{Watched, Watchers},
 };
@@ -62,6 +64,8 @@ pub(crate) struct Parts<S> {
     pub(crate) store: S,
     pub(crate) clock: Arc<WallClock>,
     pub(crate) ledger: LedgerWriter,
+    pub(crate) people: Option<People>,
+    pub(crate) incidents: Incidents,
     /// Absent where nothing may be cut: observing.
     pub(crate) cutter: Option<Cutter>,
     pub(crate) watchers: Arc<Watchers>,
@@ -94,6 +98,9 @@ pub(crate) struct Wall<S> {
     cutter: Option<Cutter>,
     watchers: Arc<Watchers>,
     roster: Roster,
+    /// Absent until the configuration turns it on.
+    people: Option<People>,
+    incidents: Incidents,
     local: Vec<Address>,
     gateways: Vec<Address>,
     /// Where operators sit, and until when that is believed.
@@ -127,7 +134,8 @@ pub(crate) struct Counts {
 impl<S: Store> Wall<S> {
     /// Sets the wall up with what an earlier run remembers; the tables still hold what they held.
     pub(crate) fn new(parts: Parts<S>, remembered: &Remembered) -> Result<Self> {
-        let Parts { guard, store, clock, ledger, cutter, watchers, settings, enforcing } = parts;
+        let Parts { guard, store, clock, ledger, people, incidents, cutter, watchers, settings, enforcing } =
+            parts;
         let now = clock.now();
         let mut engine = Engine::new(guard.engine(settings.seed));
         engine.watch_signals();
@@ -140,6 +148,8 @@ impl<S: Store> Wall<S> {
             cutter,
             watchers,
             roster: Roster::default(),
+            people,
+            incidents,
             local: addresses::local_addresses(),
             gateways: addresses::gateways(),
             operators: Vec::new(),
@@ -275,6 +285,11 @@ impl<S: Store> Wall<S> {
     fn carry_out(&mut self) {
         for signal in self.engine.take_signals() {
             self.roster.handle_signal(&signal);
+            let (at, service) = (self.clock.to_utc(signal.at), self.service_name(signal.service));
+            self.incidents.handle_signal(at, service, &signal);
+            if let Some(people) = &mut self.people {
+                people.handle_signal(&signal, at, service, &self.roster);
+            }
         }
         while let Some(command) = self.engine.next_command() {
             self.carry_out_one(&command);
@@ -306,6 +321,7 @@ impl<S: Store> Wall<S> {
                     tracing::info!(%subject, rule = %explanation.rule, until = until_utc, "Banned");
                 }
                 self.tell_why("ban", &format!("{subject} until {until_utc}"), explanation);
+                self.note_decision("ban", &subject.to_string(), explanation);
             }
             Command::Unban { subject } => {
                 self.enforce(command);
@@ -328,6 +344,7 @@ impl<S: Store> Wall<S> {
                     self.enforce(command);
                     tracing::debug!(%address, rule = %explanation.rule, "Limited");
                     self.tell_why("limit", &address.to_string(), explanation);
+                    self.note_decision("limit", &address.to_string(), explanation);
                 }
             }
             Command::Reset { address, flow, explanation } => {
@@ -336,18 +353,23 @@ impl<S: Store> Wall<S> {
                     self.cut_one(ends);
                 }
                 self.tell_why("reset", &address.to_string(), explanation);
+                self.note_decision("reset", &address.to_string(), explanation);
             }
             Command::Note { explanation, .. } => {
                 if self.log_budget.take() {
                     tracing::info!(rule = %explanation.rule, count = explanation.count, "Noted");
                 }
                 self.tell_why("note", &explanation.subject.to_string(), explanation);
+                self.note_decision("note", &explanation.subject.to_string(), explanation);
             }
-            Command::SetLevel { service, level, at, .. } => {
+            Command::SetLevel { service, level, at, explanation, .. } => {
                 self.enforce(command);
                 let name = self.service_name(*service);
                 tracing::info!(service = name, level = level.as_str(), "Level changed");
                 self.tell("level", *at, format!("{name} is now at level {}", level.as_str()));
+                if let Some(explanation) = explanation {
+                    self.note_decision("raise-level", name, explanation);
+                }
             }
             Command::BindUser { .. }
             | Command::FreeUser { .. }
@@ -444,6 +466,16 @@ impl<S: Store> Wall<S> {
         self.tell(kind, explanation.at, format!("{whom}, {}: {}", explanation.rule, explanation.why));
     }
 
+    /// For the record of incidents: whatever a rule did. What operators do is theirs to know.
+    fn note_decision(&mut self, action: &'static str, subject: &str, explanation: &Explanation) {
+        if is_operators(explanation) {
+            return;
+        }
+        let is_grave = !matches!(action, "limit" | "reset");
+        let decision = Decision { action, subject, explanation, is_grave };
+        self.incidents.handle_decision(self.clock.to_utc(explanation.at), &decision);
+    }
+
     pub(crate) fn service_name(&self, service: u8) -> &'static str {
         self.guard.services.get(usize::from(service)).map_or("unguarded", |service| service.name)
     }
@@ -461,6 +493,7 @@ impl<S: Store> Wall<S> {
         }
         self.engine.handle_timeout(now);
         self.carry_out();
+        self.incidents.handle_tick(self.clock.to_utc(now));
         if let Some(left_out) = self.log_budget.handle_tick(now) {
             tracing::warn!(
                 left_out,
@@ -480,12 +513,19 @@ impl<S: Store> Wall<S> {
         if now >= self.purge_at {
             self.purge_at = now + PURGE_EVERY;
             self.ledger.write(Entry::Purge { now: self.clock.to_utc(now) });
+            self.incidents.purge(self.clock.to_utc(now));
+            if let Some(people) = &self.people {
+                people.purge(self.clock.to_utc(now));
+            }
         }
     }
 
     fn handle_slowly(&mut self) {
         self.gateways = addresses::gateways();
         self.local = addresses::local_addresses();
+        if let Some(people) = &mut self.people {
+            people.flush();
+        }
         match self.enforcer.expire() {
             Ok(count) => self.counts.expired += count as u64,
             Err(error) => {
@@ -525,6 +565,13 @@ impl<S: Store> Wall<S> {
             status.flags &= !status_flags::OBSERVE;
             status.flags |= if observe { status_flags::OBSERVE } else { 0 };
         })
+    }
+}
+
+/// What is being recorded ends with the wall.
+impl<S> Drop for Wall<S> {
+    fn drop(&mut self) {
+        self.incidents.finish(self.clock.to_utc(self.clock.now()));
     }
 }
 

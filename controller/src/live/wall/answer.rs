@@ -17,6 +17,7 @@ use crate::{
         control::Refusal,
         ledger::{self, BanRow, parse_subject},
         metrics::Snapshot,
+        people::People,
     },
     replay::rfc3339,
 };
@@ -82,6 +83,8 @@ impl<S: Store> Wall<S> {
         add("ledger entries lost", self.ledger.health().lost.load(Relaxed));
         add("decisions not put into force", self.counts.not_enforced);
         add("people not listed for lack of room", self.roster.unlisted());
+        add("lines of incidents not recorded", self.incidents.lost());
+        add("sightings of people not kept", self.people.as_ref().map_or(0, People::lost));
         if let Some(cutter) = &self.cutter {
             add("connections that could not be cut", cutter.counts().failed.load(Relaxed));
         }

@@ -6,6 +6,7 @@ use floodwall_engine::{
     Order, Span, Timestamp,
     command::{Explanation, Prefix},
     rule::{RuleId, evaluate::Subject},
+    text::Text,
 };
 use floodwall_wire::Address;
 
@@ -16,6 +17,7 @@ use crate::{
         answers::Done,
         control::{Refusal, Request},
         ledger::{BanRow, Entry, parse_subject},
+        people::People,
     },
     replay::rfc3339,
 };
@@ -40,6 +42,8 @@ impl<S: Store> Wall<S> {
             Request::Allow { prefix, remove, force } => self.allow(prefix.as_deref(), remove, force),
             Request::Explain { subject, people } => self.explain(&subject, people),
             Request::Who => to_value(&self.who()),
+            Request::Person { name } => self.person(&name),
+            Request::Forget { name } => self.forget(&name),
             Request::Links { rows } => to_value(&self.links(rows)),
             Request::Confirm => self.confirm(),
             Request::Import { bans } => self.import(bans),
@@ -48,6 +52,26 @@ impl<S: Store> Wall<S> {
                 Err(Refusal::failed("not asked of the wall itself"))
             }
         }
+    }
+
+    fn people(&mut self) -> Result<&mut People, Refusal> {
+        let message = "nothing is kept about people; turn it on with [people] in the configuration";
+        self.people.as_mut().ok_or_else(|| Refusal::bad_input(message))
+    }
+
+    fn person(&mut self, name: &str) -> Answer {
+        let person = self.people()?.person(name).map_err(|error| Refusal::failed(format!("{error:#}")))?;
+        to_value(&person)
+    }
+
+    fn forget(&mut self, name: &str) -> Answer {
+        let shown = Text::from(name);
+        let deleted = self.people()?.forget(name).map_err(|error| Refusal::failed(format!("{error:#}")))?;
+        to_value(&Done::new([match deleted {
+            Some(0) => format!("Nothing was kept about {shown}."),
+            Some(links) => format!("{shown} is deleted, with {links} links to others."),
+            None => format!("{shown} is being deleted; the disk is slow."),
+        }]))
     }
 
     /// Whoever gives orders from a terminal on another host is never banned there.
