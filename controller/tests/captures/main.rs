@@ -7,3 +7,4 @@ mod conversation;
 mod fragments;
 mod mangled;
 mod records;
+mod servers;
