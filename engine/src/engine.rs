@@ -384,6 +384,17 @@ pub enum Session {
     TeamTalk(Box<teamtalk::Session>),
 }
 
+impl Session {
+    /// Whether it was seen from its beginning and nobody has made anything of it.
+    const fn is_unused(&self) -> bool {
+        match self {
+            Self::Irc(session) => session.is_unused(),
+            Self::TeamTalk(session) => session.is_unused(),
+            Self::Opaque | Self::TeamSpeak(_) => false,
+        }
+    }
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -495,6 +506,9 @@ fn with_dissector(
     }
     match (session, server.map(|(server, _)| server)) {
         (Session::TeamTalk(session), Some(Server::TeamTalk(server))) => {
+            if let Event::Closed(ending) = event {
+                session.note_ending(ending.is_of_the_connection());
+            }
             call(&mut **session, server, context, event)
         }
         (Session::Irc(session), Some(Server::Irc(server))) => {
@@ -549,7 +563,11 @@ impl Readers<Session> for Conversations {
         }
         let progress = with_dissector(session, server, &mut context, &event);
         if let Event::Closed(ending) = event {
-            context.signal(SignalKind::ConnectionClosed, closing_detail(connection, at, ending));
+            let detail = closing_detail(connection, at, ending);
+            if ending.is_of_the_connection() && !connection.midway && session.is_unused() {
+                context.signal(SignalKind::ConnectionUnused, detail.clone());
+            }
+            context.signal(SignalKind::ConnectionClosed, detail);
         }
         progress
     }

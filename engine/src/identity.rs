@@ -19,6 +19,8 @@ use crate::{
 
 /// The reason of a `login.succeeded` whose account may do everything.
 pub const ADMINISTRATOR: &str = "administrator";
+/// Nobody has proven that a nickname is theirs, and two use it.
+const TWO_AT_ONCE: &str = "two-at-once";
 /// On IRC a nickname comes first and the proof of its owner later.
 const IDENTIFICATION_PATIENCE: Span = Span::from_secs(60);
 
@@ -60,6 +62,8 @@ struct Networks(Vec<Address>);
 struct Session {
     nickname: Option<Key>,
     account: Option<Text>,
+    /// The server lets nobody else have its nickname: IRC.
+    is_unique: bool,
 }
 
 impl Networks {
@@ -139,7 +143,7 @@ impl Identities {
         let session = self.sessions.touch_or_insert(
             &flow,
             signal.at,
-            || Session { nickname: None, account: None },
+            || Session { nickname: None, account: None, is_unique: false },
             |_| true,
             |_, _| {},
         );
@@ -147,6 +151,7 @@ impl Identities {
         if account.is_some() {
             session.account = account;
         }
+        session.is_unique |= detail.method == Some(Method::Registration);
         let account = session.account.clone();
         if let Some(nickname) = detail.nickname.clone() {
             self.take_nickname(signal, flow, &nickname, account, shown);
@@ -177,7 +182,9 @@ impl Identities {
         shown: &mut Vec<Signal>,
     ) {
         let key = (signal.service, fold(nickname));
+        let mut is_unique = false;
         let before = self.sessions.touch(&flow, signal.at).and_then(|session| {
+            is_unique = session.is_unique;
             let changed = session.nickname.as_ref() != Some(&key);
             if changed { session.nickname.replace(key.clone()) } else { None }
         });
@@ -196,7 +203,10 @@ impl Identities {
             |_, _| {},
         );
         let Some(entry) = entry else { return };
-        let reason = entry.spoofed_by(flow, here, account.as_ref());
+        // On IRC two have one nickname for as long as a netsplit or a dead connection lasts: the network's doing.
+        let reason = entry
+            .spoofed_by(flow, here, account.as_ref())
+            .filter(|reason| !(is_unique && *reason == TWO_AT_ONCE));
         let is_present = entry.present.iter().any(|(other, _)| *other == flow);
         if !is_present && entry.present.len() < IDENTITY_SESSIONS_PER_NICKNAME_MAX {
             entry.present.push((flow, here));
@@ -245,7 +255,7 @@ impl Nickname {
         }
         // Nobody has proven that it is theirs: two at the same time cannot both be right.
         let is_taken = self.present.iter().any(|(other, network)| *other != flow && *network != here);
-        is_taken.then_some("two-at-once")
+        is_taken.then_some(TWO_AT_ONCE)
     }
 }
 
@@ -398,6 +408,22 @@ mod tests {
         assert!(told[0].ends_with("reason two-at-once"), "{told:?}");
         assert!(people.log_in(4, 4, "", "").is_empty());
         assert!(people.log_in(5, 5, "", "").is_empty());
+    }
+
+    #[test]
+    fn on_irc_a_netsplit_gives_one_nickname_to_two() {
+        let mut people = People::new();
+        for (flow, network) in [(1, 1), (2, 2)] {
+            let detail = Detail {
+                method: Some(Method::Registration),
+                nickname: Some(Text::from("anna")),
+                ..Detail::default()
+            };
+            assert!(people.tell(SignalKind::LoginSucceeded, flow, network, detail).is_empty());
+        }
+        let mut later = Vec::new();
+        people.identities.handle_timeout(people.now + Span::from_secs(3_600), &mut later);
+        assert!(later.is_empty(), "{later:?}");
     }
 
     #[test]

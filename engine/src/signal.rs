@@ -46,6 +46,8 @@ vocabulary! {
     ConnectionRefused = "connection.refused", Acknowledged;
     /// A connection stayed open without registering or logging in.
     ConnectionHeld = "connection.held", Acknowledged;
+    /// A connection ended before anybody had tried to log in or registered.
+    ConnectionUnused = "connection.unused", Acknowledged;
     /// A login was tried.
     LoginAttempted = "login.attempted", Acknowledged;
     /// A login succeeded.

@@ -149,6 +149,7 @@ def main():
         people = {"anna": anna, "bert": bert, "alex": alex, "bea": bea, "opera": opera, "operb": operb}
         truth = {
             "make": kind,
+            "actors": {},
             "steps": steps,
             "sent": {name: person.sent for name, person in people.items()},
             "links_opened": 2,

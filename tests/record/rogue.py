@@ -212,7 +212,8 @@ def main():
     folder = tempfile.mkdtemp(prefix="floodwall-record-")
     os.chmod(folder, 0o755)
     lab = Lab({"alpha": [ALPHA], "rogue": [ROGUE], "people": ["10.79.0.20", "10.79.0.21"]}, folder)
-    truth = {"make": "hybrid", "link_address": ROGUE, "acts": []}
+    usurper = {"role": "usurper", "desc": "links with the right password and breaks one invariant per connection"}
+    truth = {"make": "hybrid", "actors": {ROGUE: usurper}, "link_address": ROGUE, "acts": []}
     try:
         servers.start(lab, "hybrid", "alpha", ALPHA)
         os.makedirs(output, exist_ok=True)

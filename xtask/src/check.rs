@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{ebpf, process, root, say};
+use crate::{ebpf, judge, process, root, say};
 
 /// Runs every check and stops at the first that fails.
 ///
@@ -19,6 +19,7 @@ pub fn run() -> Result<()> {
         say("cargo-nextest is not installed: tests run by `cargo test`.");
         cargo("test", &[])?;
     }
+    judge::run(false)?;
     process::run(doc().env("RUSTDOCFLAGS", "-D warnings"))?;
     optional("cargo-deny", "deny", &["check", "bans", "licenses", "sources"])?;
     optional("cargo-shear", "shear", &[])?;

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod check;
 pub mod ebpf;
+pub mod judge;
 pub mod kernels;
 pub mod sources;
 

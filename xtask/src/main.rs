@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use floodwall_xtask::{bench, check, ebpf, kernels};
+use floodwall_xtask::{bench, check, ebpf, judge, kernels};
 
 /// The developer's one entry.
 #[derive(Parser)]
@@ -33,6 +33,12 @@ enum Command {
         #[arg(long)]
         require: bool,
     },
+    /// Judge every capture whose truth is known, and the attacks made by hand; fail if anybody is misjudged.
+    Judge {
+        /// Write the tables into docs/judgement.md.
+        #[arg(long)]
+        write: bool,
+    },
     /// Measure: `gate` ns per packet in the kernel, `replay` packets per second from captures; beside their peers.
     Bench {
         /// What to measure, and its options.
@@ -57,6 +63,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ebpf { check: false } => ebpf::build(),
         Command::Ebpf { check: true } => ebpf::check(),
         Command::Kernels { image, require } => kernels::run(&image, require),
+        Command::Judge { write } => judge::run(write),
         Command::Bench { arguments } => bench::run(&arguments),
     }
 }

@@ -7,4 +7,5 @@ mod conversation;
 mod fragments;
 mod mangled;
 mod records;
+mod servers;
 mod teamspeak;

@@ -158,6 +158,14 @@ impl Session {
         }
     }
 
+    /// Whether nobody has registered on it, and the server has not said why.
+    pub const fn is_unused(&self) -> bool {
+        matches!(self.state.phase, Phase::Registering)
+            && matches!(self.server_head, ServerHead::Text)
+            && !self.state.is_refused
+            && self.state.foreign.is_none()
+    }
+
     fn take_lines(&mut self) -> (Lines, Lines) {
         let take = |lines: &mut Lines| std::mem::replace(lines, Lines::new(0));
         (take(&mut self.client_lines), take(&mut self.server_lines))

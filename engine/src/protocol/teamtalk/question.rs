@@ -58,8 +58,8 @@ pub(super) enum Asked {
     Channel { kind: SignalKind, name: Option<Text>, channel: Option<Place> },
     /// `newaccount`, `delaccount`.
     Account(&'static str, Text),
-    /// `updateserver`.
-    ServerSettings(&'static str),
+    /// `updateserver`, and the time-out it sets, in seconds.
+    ServerSettings { command: &'static str, user_timeout: Option<u32> },
     /// `sendfile`, `recvfile`.
     Transfer(&'static str),
     /// Whatever else, by its own name.
@@ -168,7 +168,11 @@ impl Asked {
             b"removechannel" => channel(SignalKind::ChannelRemoved, None),
             b"newaccount" => Self::Account("newaccount", text("username")),
             b"delaccount" => Self::Account("delaccount", text("username")),
-            b"updateserver" => Self::ServerSettings("updateserver"),
+            b"updateserver" => {
+                let user_timeout = message.number("usertimeout");
+                let user_timeout = user_timeout.and_then(|seconds| u32::try_from(seconds).ok());
+                Self::ServerSettings { command: "updateserver", user_timeout }
+            }
             b"sendfile" => Self::Transfer("sendfile"),
             b"recvfile" => Self::Transfer("recvfile"),
             other => Self::Other(known_keyword(other)),
@@ -210,7 +214,7 @@ impl Asked {
             Self::Channel { kind: SignalKind::ChannelRemoved, .. } => "removechannel",
             Self::Channel { .. } => "updatechannel",
             Self::Account(command, _)
-            | Self::ServerSettings(command)
+            | Self::ServerSettings { command, .. }
             | Self::Transfer(command)
             | Self::Other(command) => command,
         }

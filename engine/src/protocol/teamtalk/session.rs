@@ -40,10 +40,14 @@ const ASKED_MAX: usize = 512;
 const QUESTION_TEXT_BYTES: usize = 2 * (TEXT_BYTES_MAX + 16);
 /// `usertype` of accounts that may do everything (`teamtalk.md` a.6; 1 is everybody else's).
 const USERTYPE_ADMINISTRATOR: i64 = 2;
+/// Seconds of a user time-out below which clients that keep themselves alive by the rules are dropped: theirs come every
+/// 10 s, and the next one a second later only if that was lost (`teamtalk.md` a.8).
+const USER_TIMEOUT_SHORT: u32 = 15;
 /// Room for questions that is kept when all are answered.
 const ASKED_KEPT: usize = 16;
-/// Clients log in as soon as their UDP is answered, and give up after 10 s (`teamtalk.md` a.8).
-const LOGIN_PATIENCE: Span = Span::from_secs(30);
+/// Clients log in as soon as their UDP is answered, and give up after 10 s (`teamtalk.md` a.8); servers may drop who is
+/// silent after 15 s.
+const LOGIN_PATIENCE: Span = Span::from_secs(14);
 
 /// Follows one connection. No `Debug`: half a line with a password may be in it.
 pub struct Session {
@@ -78,6 +82,10 @@ struct Conversation {
     heard_server: bool,
     /// Somebody logged in on it, ever.
     had_login: bool,
+    /// Somebody tried to, or may have: not everything was seen.
+    had_attempt: bool,
+    /// The connection goes on, but nobody looks any more.
+    is_let_go: bool,
     told_held: bool,
     kicked: Option<Kicked>,
     /// The channel it is in.
@@ -112,6 +120,8 @@ impl Session {
                 tls: Tracker::new(),
                 heard_server: false,
                 had_login: false,
+                had_attempt: false,
+                is_let_go: false,
                 told_held: false,
                 kicked: None,
                 channel: None,
@@ -119,6 +129,17 @@ impl Session {
                 is_listing: false,
             },
         }
+    }
+
+    /// How the connection ended; said before it is closed.
+    pub const fn note_ending(&mut self, is_of_the_connection: bool) {
+        self.conversation.is_let_go = !is_of_the_connection;
+    }
+
+    /// Whether the server welcomed somebody who then tried nothing.
+    pub const fn is_unused(&self) -> bool {
+        let conversation = &self.conversation;
+        matches!(conversation.state, State::ExpectLogin) && !conversation.had_login && !conversation.had_attempt
     }
 
     /// The user id that the welcome line gave it.
@@ -171,6 +192,7 @@ impl Dissector for Session {
     fn on_gap(&mut self, side: Side, missed: u64, server: &mut Server, context: &mut Context<'_>) {
         server.note_gap(context.at);
         self.conversation.is_listing = false;
+        self.conversation.had_attempt = true;
         match side {
             Side::Client => self.client_lines.skip_to_next(),
             Side::Server => self.server_lines.skip_to_next(),
@@ -327,6 +349,7 @@ impl Conversation {
             return;
         }
         if let Asked::Login { account, has_password, .. } = &question.asked {
+            self.had_attempt = true;
             let method = Some(login_method(account, *has_password));
             let detail = Detail { method, account: Some(account.clone()), ..Detail::default() };
             context.signal(SignalKind::LoginAttempted, detail);
@@ -475,7 +498,8 @@ impl Conversation {
 
     /// The server logs out whoever disconnects, and says so to the others.
     fn leave_with_connection(&mut self, server: &mut Server, context: &mut Context<'_>) {
-        self.end_login("disconnected", server, context);
+        let reason = if self.is_let_go { "unwatched" } else { "disconnected" };
+        self.end_login(reason, server, context);
     }
 
     fn end_login(&mut self, reason: &'static str, server: &mut Server, context: &mut Context<'_>) {
@@ -633,8 +657,10 @@ impl Conversation {
                 let detail = Detail { command: Some(command), target: Some(account), ..own };
                 (SignalKind::AccountChanged, detail)
             }
-            Asked::ServerSettings(command) => {
-                (SignalKind::ServerChanged, Detail { command: Some(command), ..own })
+            Asked::ServerSettings { command, user_timeout } => {
+                let is_short = user_timeout.is_some_and(|seconds| seconds < USER_TIMEOUT_SHORT);
+                let (number, reason) = (user_timeout, is_short.then_some("short-timeout"));
+                (SignalKind::ServerChanged, Detail { command: Some(command), number, reason, ..own })
             }
             // Their success is told by an event of its own, or is no event at all.
             Asked::Login { .. }
@@ -650,6 +676,7 @@ impl Conversation {
     /// `teamtalk.md` a.7. The number says what failed even where the question is not known.
     fn on_error(&mut self, message: &Message<'_>, server: &Server, context: &mut Context<'_>) {
         let question = self.answered();
+        self.had_attempt |= question.is_none();
         let number = message.number("number").and_then(|number| u32::try_from(number).ok());
         let asked = question.as_ref().map(|question| &question.asked);
         // A failed login needs no reason but its name.

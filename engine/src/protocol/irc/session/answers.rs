@@ -355,6 +355,14 @@ fn on_own_mode(detail: &Detail, message: &Message<'_>, context: &mut Context<'_>
                 let detail = Detail { target, command: Some("MODE"), ..detail.clone() };
                 context.signal(SignalKind::UserBanned, detail);
             }
+            // Taken from somebody else: one's own rank is one's own affair.
+            b'o' | b'a' | b'h' if !is_adding => {
+                let target = arguments.next().map(|name| Text::new(name));
+                if target.is_some() && target != detail.nickname {
+                    let detail = Detail { target, command: Some("DEOP"), ..detail.clone() };
+                    context.signal(SignalKind::ChannelChanged, detail);
+                }
+            }
             // Lists and ranks always have an argument, limits only when they are set.
             b'b' | b'e' | b'I' | b'q' | b'o' | b'h' | b'v' | b'a' | b'k' => {
                 arguments.next();
