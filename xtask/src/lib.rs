@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check;
 pub mod ebpf;
 pub mod kernels;
+pub mod logs;
 pub mod sources;
 
 mod process;
