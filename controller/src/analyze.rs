@@ -1,69 +1,189 @@
 //! `floodwall analyze`: what a server's log tells, judged by the same rules as packets.
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
+
+use anyhow::{Context, Result, bail};
+use floodwall_engine::{Timestamp, protocol::log::Format as LogFormat};
+use indicatif::ProgressBar;
 
 use crate::{
     cli::{AnalyzeArguments, Format},
-    configuration::Configuration,
-    guard::Guard,
     output::{Exit, complain, print, print_json, progress_over, shown},
     rules::{self, RulesError},
 };
-use anyhow::{Result, bail};
-use floodwall_engine::{
-    Engine, Protocol, Timestamp,
-    protocol::log::{Format as LogFormat, LogReader, Reading},
-};
-use lines::{Lines, Piece};
-use report::Tally;
+use judgement::{Judgement, Window};
+use lines::{Block, Lines};
+use report::Report;
 
+mod hitters;
+mod html;
+mod judgement;
 mod lines;
+mod people;
+mod redact;
 mod report;
+mod series;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod workers;
 
-/// Fixed, so that the same log gives the same report.
-const SEED: u64 = 1;
 /// Lines looked at to find out whose they are.
 const LINES_TRIED: usize = 1_000;
+/// Rows of a text where the caller does not say.
+const ROWS_SHOWN: usize = 20;
+/// Rows of JSON where the caller does not say.
+const ROWS_LISTED: usize = 1_000;
+/// Beyond that a core has nothing to do: somebody has to put the blocks in order.
+const WORKERS_MAX: usize = 16;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &AnalyzeArguments) -> Exit {
-    let mut analysis = match Analysis::new(arguments) {
-        Ok(analysis) => analysis,
+    let rules = match rules::load(arguments.rules.as_deref()) {
+        Ok(rules) => rules,
+        Err(RulesError::Unreadable(reason)) => {
+            complain(reason);
+            return Exit::BadInput;
+        }
+        Err(RulesError::Mistakes(found)) => {
+            for mistake in found {
+                complain(mistake);
+            }
+            return Exit::BadInput;
+        }
+    };
+    let window = Window { since: arguments.since, until: arguments.until };
+    let mut judgement = match Judgement::new(rules, window) {
+        Ok(judgement) => judgement,
         Err(mistakes) => {
             complain(mistakes);
             return Exit::BadInput;
         }
     };
+    let failures = read_all(arguments, &mut judgement);
+    let rows = arguments.top.unwrap_or(match arguments.format {
+        Format::Text => ROWS_SHOWN,
+        Format::Json => ROWS_LISTED,
+    });
+    let mut report = Report::of(&judgement.finish(), rows, &failures);
+    if arguments.redact {
+        report.redact();
+    }
+    let mut exit = match arguments.format {
+        Format::Text => print(report.text(rows)),
+        Format::Json => print_json(&report),
+    };
+    if let Some(path) = &arguments.html
+        && let Err(error) = write_html(path, &report)
+    {
+        complain(format_args!("cannot write {}: {error}", shown(path)));
+        exit = Exit::Failed;
+    }
+    for failure in &failures {
+        complain(failure);
+    }
+    if failures.is_empty() { exit } else { Exit::Failed }
+}
+
+/// Whole or not at all: a page cut off would look like one that has little to tell.
+fn write_html(path: &Path, report: &Report) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    html::write(report, &mut file)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Reads the files in the order of their times; answers what could not be read.
+fn read_all(arguments: &AnalyzeArguments, judgement: &mut Judgement) -> Vec<String> {
     let stop = stop_on_interrupt();
     let mut failures = Vec::new();
     for path in in_order(&arguments.files) {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        if let Err(error) = analysis.read(&path, arguments, &stop) {
+        if let Err(error) = read_file(&path, arguments, judgement, &stop) {
             failures.push(format!("{error:#}"));
         }
     }
     if stop.load(Ordering::Relaxed) {
         failures.push("interrupted: this is what was read so far".to_owned());
     }
-    analysis.finish();
-    let report = analysis.tally.report(arguments.sources, &failures);
-    let printed = match arguments.format {
-        Format::Text => print(&report),
-        Format::Json => print_json(&report),
-    };
-    for failure in &failures {
-        complain(failure);
+    failures
+}
+
+fn read_file(
+    path: &Path,
+    arguments: &AnalyzeArguments,
+    judgement: &mut Judgement,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let consumed = Arc::new(AtomicU64::new(0));
+    let mut lines = Lines::open(path, &consumed)?;
+    let mut first = Block::default();
+    if !lines.next(&mut first)? {
+        return Ok(());
     }
-    if failures.is_empty() { printed } else { Exit::Failed }
+    let Some(format) = arguments.flavour.or_else(|| recognise(first.bytes())) else {
+        let names = LogFormat::ALL.map(LogFormat::as_str).join(", ");
+        bail!("{}: no log that is known; name its server with --flavour: {names}", shown(path));
+    };
+    judgement.begin(&shown(path), format, arguments.flavour.is_some())?;
+    let workers = arguments.threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
+    let workers = workers.unwrap_or(1).clamp(1, WORKERS_MAX);
+    let progress = Progress::over(path, arguments.plain, &consumed)?;
+    let read = workers::read(lines, first, format, workers, stop, judgement);
+    progress.finish();
+    read
+}
+
+/// Whose log it is, by its first lines.
+fn recognise(bytes: &[u8]) -> Option<LogFormat> {
+    bytes.split(|byte| *byte == b'\n').take(LINES_TRIED).find_map(LogFormat::recognise)
+}
+
+/// A line on the terminal that says how far it is.
+struct Progress {
+    bar: ProgressBar,
+    is_over: Arc<AtomicBool>,
+    watcher: Option<thread::JoinHandle<()>>,
+}
+
+impl Progress {
+    fn over(path: &Path, plain: bool, consumed: &Arc<AtomicU64>) -> Result<Self> {
+        let bar = progress_over(path, plain);
+        let is_over = Arc::new(AtomicBool::new(false));
+        if bar.is_hidden() {
+            return Ok(Self { bar, is_over, watcher: None });
+        }
+        let (theirs, over, consumed) = (bar.clone(), Arc::clone(&is_over), Arc::clone(consumed));
+        let watcher = thread::Builder::new().name("progress".into()).spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                theirs.set_position(consumed.load(Ordering::Relaxed));
+                thread::park_timeout(Duration::from_millis(250));
+            }
+        })?;
+        Ok(Self { bar, is_over, watcher: Some(watcher) })
+    }
+
+    fn finish(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(watcher) = self.watcher {
+            watcher.thread().unpark();
+            // It only ever draws.
+            drop(watcher.join());
+        }
+        self.bar.finish_and_clear();
+    }
 }
 
 /// Set once somebody interrupts: then what was read so far is reported.
@@ -90,137 +210,25 @@ fn stop_on_interrupt() -> Arc<AtomicBool> {
 /// Files by the time of their first line, so that rotated logs follow each other; what tells no time, or cannot be
 /// read twice, stays where it was named.
 fn in_order(files: &[PathBuf]) -> Vec<PathBuf> {
-    let first = |path: &PathBuf| -> Option<Timestamp> {
-        if !path.is_file() {
-            return None;
-        }
-        let piece = Lines::open(path).ok()?.next_piece().ok()??;
-        piece.bytes.split(|byte| *byte == b'\n').take(LINES_TRIED).find_map(|line| {
-            let mut reader = LogReader::new(LogFormat::recognise(line)?, 0, SEED);
-            let (_, at) = reader.read_line(line, &mut Vec::new());
-            (at != Timestamp::EPOCH).then_some(at)
-        })
-    };
+    if files.len() < 2 {
+        return files.to_vec();
+    }
     let mut timed: Vec<(Option<Timestamp>, &PathBuf)> =
-        files.iter().map(|path| (if files.len() > 1 { first(path) } else { None }, path)).collect();
+        files.iter().map(|path| (begins_at(path).ok().flatten(), path)).collect();
     if timed.iter().all(|(at, _)| at.is_some()) {
         timed.sort_by_key(|(at, _)| *at);
     }
     timed.into_iter().map(|(_, path)| path.clone()).collect()
 }
 
-/// Readers, engine and counts.
-struct Analysis {
-    engine: Engine,
-    guard: Guard,
-    tally: Tally,
-    /// One of each format: a rotated log goes on where the one before ended.
-    readers: Vec<(LogFormat, LogReader)>,
-}
-
-impl Analysis {
-    fn new(arguments: &AnalyzeArguments) -> Result<Self, String> {
-        let rules = rules::load(arguments.rules.as_deref()).map_err(|error| match error {
-            RulesError::Unreadable(reason) => reason,
-            RulesError::Mistakes(found) => {
-                found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-            }
-        })?;
-        let guard = Guard::new(rules, &Configuration::default(), &[])?;
-        let engine = Engine::new(guard.engine(SEED));
-        Ok(Self { engine, guard, tally: Tally::default(), readers: Vec::new() })
+/// The time of a file's first line that has one.
+fn begins_at(path: &Path) -> Result<Option<Timestamp>> {
+    if !fs::metadata(path).context("no metadata")?.is_file() {
+        return Ok(None);
     }
-
-    fn read(&mut self, path: &Path, arguments: &AnalyzeArguments, stop: &AtomicBool) -> Result<()> {
-        let lines = Lines::open(path)?;
-        let progress = progress_over(path, arguments.plain);
-        let mut format = arguments.log_format;
-        let begun = self.tally.lines;
-        let mut before = 0;
-        while let Some(piece) = lines.next_piece()? {
-            if format.is_none() {
-                format = recognise(&piece);
-            }
-            let Some(format) = format else {
-                let names = LogFormat::ALL.map(LogFormat::as_str).join(", ");
-                bail!("{}: no log that is known; name its format with --log-format: {names}", shown(path));
-            };
-            if let Some((line, other)) = self.read_piece(format, &piece)? {
-                bail!(
-                    "{}, line {}: from here on it is a log of {}, not of {}; cut it there, or name its format with \
-                     --log-format",
-                    shown(path),
-                    before + line,
-                    other.as_str(),
-                    format.as_str()
-                );
-            }
-            before = self.tally.lines - begun;
-            progress.set_position(lines.consumed());
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-        }
-        progress.finish_and_clear();
-        Ok(())
+    let mut block = Block::default();
+    if !Lines::open(path, &Arc::default())?.next(&mut block)? {
+        return Ok(None);
     }
-
-    /// Reads whole lines; answers which line, counted from 1, is the first of another server.
-    fn read_piece(&mut self, format: LogFormat, piece: &Piece) -> Result<Option<(u64, LogFormat)>> {
-        let Self { engine, guard, tally, readers } = self;
-        let at = match readers.iter().position(|(known, _)| *known == format) {
-            Some(at) => at,
-            None => {
-                let protocol = if format == LogFormat::TeamTalk { Protocol::TeamTalk } else { Protocol::Irc };
-                let service = guard.services.iter().position(|service| service.file.protocol == protocol);
-                let Some(service) = service.and_then(|service| u8::try_from(service).ok()) else {
-                    bail!("the rules have no service {}", protocol.as_str());
-                };
-                readers.push((format, LogReader::new(format, service, SEED)));
-                readers.len() - 1
-            }
-        };
-        let Some((_, reader)) = readers.get_mut(at) else { return Ok(None) };
-        let begun = tally.lines;
-        tally.overlong += piece.overlong;
-        tally.lines += piece.overlong;
-        let mut signals = Vec::new();
-        let mut rest = piece.bytes.as_slice();
-        while !rest.is_empty() {
-            let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-            let (line, after) = rest.split_at(end);
-            rest = after.get(1..).unwrap_or_default();
-            tally.lines += 1;
-            let (reading, at) = reader.read_line(line, &mut signals);
-            if reading == Reading::Unknown {
-                if let Some(other) = LogFormat::recognise(line).filter(|other| *other != format) {
-                    return Ok(Some((tally.lines - begun, other)));
-                }
-                tally.unparsed += 1;
-            }
-            tally.note_time(at);
-            if signals.is_empty() {
-                continue;
-            }
-            for signal in &signals {
-                tally.note_signal(signal);
-            }
-            engine.handle_log(at, &mut signals);
-            while let Some(command) = engine.next_command() {
-                tally.note_command(&command);
-            }
-        }
-        Ok(None)
-    }
-
-    fn finish(&mut self) {
-        self.engine.finish();
-        while let Some(command) = self.engine.next_command() {
-            self.tally.note_command(&command);
-        }
-    }
-}
-
-fn recognise(piece: &Piece) -> Option<LogFormat> {
-    piece.bytes.split(|byte| *byte == b'\n').take(LINES_TRIED).find_map(LogFormat::recognise)
+    Ok(judgement::first_time(block.bytes().split(|byte| *byte == b'\n').take(LINES_TRIED)))
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use floodwall_engine::{Protocol, Span, protocol::log::Format as LogFormat};
+use floodwall_engine::{Protocol, Span, Timestamp, protocol::log::Format as LogFormat};
 
 use crate::{
     analyze, check, client, demo, detach, doctor, incident,
@@ -323,19 +323,35 @@ pub(crate) struct AnalyzeArguments {
     /// Print for people or for programs.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
-    /// Whose log it is: teamtalk, ircd-hybrid, inspircd or ngircd. Found out from the first lines otherwise.
-    #[arg(long, value_name = "SERVER", value_parser = parse_log_format)]
-    pub(crate) log_format: Option<LogFormat>,
+    /// Whose log it is; found out from the first lines otherwise.
+    #[arg(long, value_name = "SERVER", alias = "log-format", value_parser = parse_flavour)]
+    pub(crate) flavour: Option<LogFormat>,
     /// Folder with rule files (*.toml); the shipped rules otherwise.
     #[arg(long, value_name = "DIR")]
     pub(crate) rules: Option<PathBuf>,
-    /// Addresses listed one by one; the others are summed in one row.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub(crate) sources: usize,
+    /// Only what happened from then on: 2026-11-21, 2026-11-21T06:00 or 2026-11-21T06:00:00Z. Logs without a zone are taken
+    /// for UTC, and so is a time without one.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) since: Option<Timestamp>,
+    /// Only what happened before then.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) until: Option<Timestamp>,
+    /// Addresses listed one by one, those that matter most first; the others are summed. 20 in text, 1000 in JSON.
+    #[arg(long, value_name = "N", alias = "sources")]
+    pub(crate) top: Option<usize>,
+    /// Write a page with plots too, in one file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// For passing on: addresses, networks, names and accounts are replaced by numbers, the same ones by the same.
+    #[arg(long)]
+    pub(crate) redact: bool,
+    /// Cores used; all otherwise. The report does not depend on it.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
     /// No progress bar, even on a terminal.
     #[arg(long)]
     pub(crate) plain: bool,
-    /// Logs, also .gz and .zst, in any order; - is standard input.
+    /// Logs, also .gz, .xz and .zst, in any order; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }
@@ -546,7 +562,19 @@ fn run_bans(arguments: &BansArguments) -> Exit {
     }
 }
 
-fn parse_log_format(written: &str) -> Result<LogFormat, String> {
+/// A day, a time of a day, or an instant.
+fn parse_time(written: &str) -> Result<Timestamp, String> {
+    let instant = written.parse::<jiff::Timestamp>().or_else(|_| {
+        let local: jiff::civil::DateTime = written.parse()?;
+        Ok::<_, jiff::Error>(local.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp())
+    });
+    let instant =
+        instant.map_err(|error| format!("{error}; write 2026-11-21T06:00 or 2026-11-21T06:00:00Z"))?;
+    let nanos = u64::try_from(instant.as_nanosecond()).map_err(|_| "it is before 1970".to_owned())?;
+    Ok(Timestamp::from_nanos(nanos))
+}
+
+fn parse_flavour(written: &str) -> Result<LogFormat, String> {
     let names = LogFormat::ALL.map(LogFormat::as_str).join(", ");
     LogFormat::from_name(written).ok_or_else(|| format!("unknown server; valid: {names}"))
 }

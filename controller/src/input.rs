@@ -49,6 +49,9 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
+    /// Bytes it takes to tell.
+    pub(crate) const MAGIC_BYTES: usize = 6;
+
     pub(crate) const fn of(magic: &[u8]) -> Self {
         match magic {
             [0x1f, 0x8b, ..] => Self::Gzip,

@@ -33,6 +33,7 @@ use crate::{
 pub const KNOWN_FOR: Span = Span::from_secs(30 * 24 * 3_600);
 /// Bans made per minute at most.
 pub const BANS_PER_MINUTE_MAX: u32 = 120;
+const MINUTE: Span = Span::from_secs(60);
 /// Contributions to a finding from which on a contributor is sanctioned without patience.
 const CONTRIBUTIONS_PLAIN: u32 = 3;
 /// How long others are given to log in after all.
@@ -452,10 +453,12 @@ impl Decisions {
             let notify = rule.notify.clone();
             return commands.push(Command::Note { address: Some(address), notify, explanation });
         }
-        if self.bans_made.count(now, Span::from_secs(60)) > BANS_PER_MINUTE_MAX {
+        // Those made count, not those wanted: under an attack that goes on the brake would never come off.
+        if self.bans_made.held(now, MINUTE) >= BANS_PER_MINUTE_MAX {
             self.bans_braked = self.bans_braked.saturating_add(1);
             return self.limit(address, rule.duration, explanation, commands);
         }
+        self.bans_made.count(now, MINUTE);
         let until = now + self.escalated(address, rule, now);
         let entered = ledger.enter(subject, Ban { since: now, until, explanation: explanation.clone() });
         if entered {

@@ -137,6 +137,37 @@ impl Engine {
         self.handle_output();
     }
 
+    /// Whether a ban holds for an address, and until when.
+    pub fn banned_until(&self, address: Address, at: Timestamp) -> Option<Timestamp> {
+        self.ledger.ban_of(address, at).map(|ban| ban.until)
+    }
+
+    /// The latest time that was told.
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The clock of what is read was set back: counting begins anew from there. Bans, people and levels stay.
+    pub fn handle_clock_step(&mut self, at: Timestamp) {
+        self.replace_rules(self.rules.clone());
+        self.now = at;
+        self.housekeeping_at = at;
+    }
+
+    /// Whether time that passes until then changes something: a ban is over, an alarm calms down.
+    pub fn is_due(&self, at: Timestamp) -> bool {
+        at >= self.housekeeping_at
+    }
+
+    /// Counts what somebody has done whose ban stands and who has no session: all that [`handle_log`](Self::handle_log) would
+    /// do with it. Nothing may be [due](Self::is_due) at that time.
+    pub fn handle_banned(&mut self, kind: SignalKind, at: Timestamp) {
+        self.now = self.now.max(at);
+        if let Some(tally) = self.signals.get_mut(kind as usize) {
+            *tally = tally.saturating_add(1);
+        }
+    }
+
     /// Does what an operator says.
     pub fn handle_order(&mut self, order: Order, now: Timestamp) {
         self.handle_timeout(now);

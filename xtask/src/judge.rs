@@ -140,7 +140,8 @@ fn truth(capture: &Path) -> Result<Option<BTreeMap<String, Role>>> {
         return Ok(None);
     }
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let truth: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+    let truth: Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
     let Some(actors) = truth.get("actors").and_then(Value::as_object) else {
         return Ok(None);
     };
@@ -203,7 +204,16 @@ fn held_against(roles: &BTreeMap<String, Role>, outcomes: &Outcomes) -> Judgemen
 
 fn replay(capture: &Path) -> Result<Value> {
     let mut command = Command::new("cargo");
-    command.current_dir(root()).args(["run", "--quiet", "-p", "floodwall", "--", "replay", "--format", "json"]);
+    command.current_dir(root()).args([
+        "run",
+        "--quiet",
+        "-p",
+        "floodwall",
+        "--",
+        "replay",
+        "--format",
+        "json",
+    ]);
     let printed = process::output(command.args(["--sources", "100000"]).arg(capture))?;
     serde_json::from_str(&printed).with_context(|| format!("no report about {}", capture.display()))
 }

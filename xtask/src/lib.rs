@@ -5,6 +5,7 @@ pub mod check;
 pub mod ebpf;
 pub mod judge;
 pub mod kernels;
+pub mod logs;
 pub mod sources;
 
 mod process;

@@ -4,7 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use floodwall_xtask::{bench, check, ebpf, judge, kernels};
+use floodwall_xtask::{
+    bench, check, ebpf, judge, kernels,
+    logs::{self, Flavour, Plan},
+};
 
 /// The developer's one entry.
 #[derive(Parser)]
@@ -39,7 +42,23 @@ enum Command {
         #[arg(long)]
         write: bool,
     },
-    /// Measure: `gate` ns per packet in the kernel, `replay` packets per second from captures; beside their peers.
+    /// Write a server's log during an attack, and the truth of it beside: who is who and what each did.
+    Logs {
+        /// How many lines.
+        #[arg(long, default_value_t = 10_000_000)]
+        lines: u64,
+        /// The same log again for the same seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Whose log.
+        #[arg(long, value_enum, default_value_t = Flavour::Teamtalk)]
+        flavour: Flavour,
+        /// Where to; the truth goes to FILE.truth.json. Standard output otherwise, without the truth.
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
+    /// Measure: `gate` ns per packet in the kernel, `replay` packets per second from captures, `logs` lines per
+    /// second; beside their peers.
     Bench {
         /// What to measure, and its options.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -64,6 +83,9 @@ fn run(command: Command) -> Result<()> {
         Command::Ebpf { check: true } => ebpf::check(),
         Command::Kernels { image, require } => kernels::run(&image, require),
         Command::Judge { write } => judge::run(write),
+        Command::Logs { lines, seed, flavour, file } => {
+            logs::run(Plan { lines, seed, flavour }, file.as_deref())
+        }
         Command::Bench { arguments } => bench::run(&arguments),
     }
 }

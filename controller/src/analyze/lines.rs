@@ -1,60 +1,64 @@
-//! Lines of a log: from a file, a pipe or standard input, plain or compressed, in pieces of whole lines. Read on a thread
-//! of its own; memory is bounded whatever the input.
+//! Lines of a log: from a file, a pipe or standard input, plain or compressed, in blocks of whole lines. Memory is bounded
+//! whatever the input.
 
 use std::{
     io::{self, Read},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, sync_channel},
-    },
-    thread,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    input::{self, Compression, Counted, read_full},
+    input::{self, Compression, Counted},
     output::shown,
 };
 
-/// Lines are handed on in pieces of about this size.
-const PIECE_BYTES: usize = 1 << 20;
+/// Lines are handed on in blocks of about this size: two of them and what is told of their lines stay in a core's cache.
+pub(super) const BLOCK_BYTES: usize = 1 << 18;
 /// Longer lines are passed over and counted: no server writes such.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 16;
-/// Pieces read ahead.
-const AHEAD: usize = 4;
 
-/// Whole lines.
+/// Whole lines, in a buffer that is used again.
 #[derive(Debug, Default)]
-pub(super) struct Piece {
-    /// Each ends with a line feed, but for the last one of a file that does not.
-    pub(super) bytes: Vec<u8>,
-    /// Lines passed over as too long.
+pub(super) struct Block {
+    buffer: Vec<u8>,
+    length: usize,
+    /// Lines passed over as too long before it.
     pub(super) overlong: u64,
+}
+
+impl Block {
+    /// Each line ends with a line feed, but for the last one of a file that does not.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.length).unwrap_or_default()
+    }
 }
 
 /// A log that is being read.
 pub(super) struct Lines {
-    pieces: Receiver<io::Result<Piece>>,
-    consumed: Arc<AtomicU64>,
+    input: Box<dyn Read + Send>,
     shown: String,
+    block_bytes: usize,
+    /// The beginning of a line whose end was not read yet.
+    rest: Vec<u8>,
+    is_in_overlong: bool,
+    /// Why the input ended, told once what came before is handed on.
+    failure: Option<io::Error>,
 }
 
 impl Lines {
-    /// Opens a file; `-` is standard input.
+    /// Opens a file; `-` is standard input. `consumed` counts its bytes, packed as they are.
     ///
     /// # Errors
     /// When it cannot be read or is empty.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path, consumed: &Arc<AtomicU64>) -> Result<Self> {
         let shown = if path == Path::new("-") { "standard input".to_owned() } else { shown(path) };
         let why = || format!("cannot read {shown}");
         let (input, _) = input::open(path).with_context(why)?;
-        let consumed = Arc::new(AtomicU64::new(0));
-        let mut input = Counted::new(input, Arc::clone(&consumed));
-        let mut magic = [0; 4];
-        let (got, failure) = read_full(&mut input, &mut magic);
+        let mut input = Counted::new(input, Arc::clone(consumed));
+        let mut magic = [0; Compression::MAGIC_BYTES];
+        let (got, failure) = input::read_full(&mut input, &mut magic);
         if let Some(failure) = failure {
             return Err(failure).with_context(why);
         }
@@ -64,89 +68,57 @@ impl Lines {
         }
         let beginning = io::Cursor::new(magic.to_vec());
         let input = Compression::of(magic).unpacked(beginning.chain(input)).with_context(why)?;
-        let (sender, pieces) = sync_channel(AHEAD);
-        thread::Builder::new().name("log".into()).spawn(move || {
-            let mut cutter = Cutter { input, rest: Vec::new(), is_in_overlong: false, failure: None };
-            loop {
-                let piece = cutter.next_piece();
-                let is_last = !matches!(&piece, Ok(Some(_)));
-                // Nobody listens any more once somebody has interrupted.
-                if piece.transpose().is_some_and(|piece| sender.send(piece).is_err()) || is_last {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { pieces, consumed, shown })
+        Ok(Self::new(input, shown, BLOCK_BYTES))
     }
 
-    /// The next lines; `None` at the end.
+    /// Reads from anywhere, in blocks of about this size.
+    pub(super) fn new(input: Box<dyn Read + Send>, shown: String, block_bytes: usize) -> Self {
+        Self { input, shown, block_bytes, rest: Vec::new(), is_in_overlong: false, failure: None }
+    }
+
+    /// Reads the next lines into a block; `false` at the end.
     ///
     /// # Errors
     /// When the rest cannot be read, or a compressed file is cut off.
-    pub(super) fn next_piece(&self) -> Result<Option<Piece>> {
-        match self.pieces.recv() {
-            Ok(piece) => {
-                let why = || format!("{}: the rest cannot be read", self.shown);
-                piece.map(Some).with_context(why)
-            }
-            Err(_ended) => Ok(None),
-        }
-    }
-
-    /// Bytes of the file consumed so far.
-    pub(super) fn consumed(&self) -> u64 {
-        self.consumed.load(Ordering::Relaxed)
-    }
-}
-
-/// Cuts a stream at line feeds.
-struct Cutter {
-    input: Box<dyn Read + Send>,
-    /// The beginning of a line whose end was not read yet.
-    rest: Vec<u8>,
-    is_in_overlong: bool,
-    /// Why the stream ended, told once what came before is handed on.
-    failure: Option<io::Error>,
-}
-
-impl Cutter {
-    fn next_piece(&mut self) -> io::Result<Option<Piece>> {
+    pub(super) fn next(&mut self, block: &mut Block) -> Result<bool> {
+        let why = || format!("{}: the rest cannot be read", self.shown);
         if let Some(failure) = self.failure.take() {
-            return Err(failure);
+            return Err(failure).with_context(why);
         }
-        let mut piece = Piece { bytes: std::mem::take(&mut self.rest), overlong: 0 };
-        let start = piece.bytes.len();
-        piece.bytes.resize(start + PIECE_BYTES, 0);
-        let (got, failure) = read_full(&mut self.input, piece.bytes.get_mut(start..).unwrap_or_default());
+        block.overlong = 0;
+        let start = self.rest.len();
+        block.buffer.resize(start + self.block_bytes, 0);
+        let (room, to_fill) = block.buffer.split_at_mut(start);
+        room.copy_from_slice(&self.rest);
+        self.rest.clear();
+        let (got, failure) = input::read_full(&mut self.input, to_fill);
         self.failure = failure;
-        piece.bytes.truncate(start + got);
-        if got == 0
-            && let Some(failure) = self.failure.take()
-        {
-            return Err(failure);
-        }
-        if piece.bytes.is_empty() {
-            return Ok(None);
+        block.length = start + got;
+        if block.length == 0 {
+            return match self.failure.take() {
+                Some(failure) => Err(failure).with_context(why),
+                None => Ok(false),
+            };
         }
         if self.is_in_overlong {
-            match memchr::memchr(b'\n', &piece.bytes) {
-                Some(end) => {
-                    piece.bytes.drain(..=end);
-                    self.is_in_overlong = false;
-                }
-                None => piece.bytes.clear(),
-            }
+            let end = memchr::memchr(b'\n', block.bytes());
+            let kept = end.map_or(block.length, |end| end + 1);
+            block.buffer.copy_within(kept..block.length, 0);
+            block.length -= kept;
+            self.is_in_overlong = end.is_none();
         }
-        if got == PIECE_BYTES {
-            let end = memchr::memrchr(b'\n', &piece.bytes).map_or(0, |at| at + 1);
-            self.rest = piece.bytes.split_off(end);
-            if self.rest.len() > LINE_BYTES_MAX {
-                self.rest.clear();
+        if got == self.block_bytes {
+            let end = memchr::memrchr(b'\n', block.bytes()).map_or(0, |at| at + 1);
+            let rest = block.bytes().get(end..).unwrap_or_default();
+            if rest.len() > LINE_BYTES_MAX {
                 self.is_in_overlong = true;
-                piece.overlong += 1;
+                block.overlong += 1;
+            } else {
+                self.rest.extend_from_slice(rest);
             }
+            block.length = end;
         }
-        Ok(Some(piece))
+        Ok(true)
     }
 }
 
@@ -154,24 +126,22 @@ impl Cutter {
 mod tests {
     use super::*;
 
+    const BYTES: usize = 1 << 17;
+
     fn read(input: &[u8]) -> (Vec<u8>, u64) {
-        let mut cutter = Cutter {
-            input: Box::new(io::Cursor::new(input.to_vec())),
-            rest: Vec::new(),
-            is_in_overlong: false,
-            failure: None,
-        };
+        let mut lines = Lines::new(Box::new(io::Cursor::new(input.to_vec())), "test".into(), BYTES);
         let (mut all, mut overlong) = (Vec::new(), 0);
-        while let Some(piece) = cutter.next_piece().unwrap() {
-            assert!(piece.bytes.len() <= PIECE_BYTES + LINE_BYTES_MAX);
-            all.extend(piece.bytes);
-            overlong += piece.overlong;
+        let mut block = Block::default();
+        while lines.next(&mut block).unwrap() {
+            assert!(block.bytes().len() <= BYTES + LINE_BYTES_MAX);
+            all.extend(block.bytes());
+            overlong += block.overlong;
         }
         (all, overlong)
     }
 
     #[test]
-    fn pieces_put_together_are_the_input() {
+    fn blocks_put_together_are_the_input() {
         let input: Vec<u8> =
             (0..400_000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
         assert_eq!(read(&input), (input.clone(), 0));
@@ -181,7 +151,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_passed_over_and_the_next_is_read() {
         let mut input = b"first\n".to_vec();
-        input.extend(vec![b'x'; 5 * PIECE_BYTES + 17]);
+        input.extend(vec![b'x'; 5 * BYTES + 17]);
         input.extend(b"\nlast\n");
         assert_eq!(read(&input), (b"first\nlast\n".to_vec(), 1));
     }

@@ -1,370 +1,433 @@
 //! What a log tells: sentences first, or JSON (`floodwall.analyze/1`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fmt::{self, Write},
+    collections::BTreeMap,
+    fmt::{self, Display, Write},
 };
 
-use floodwall_engine::{
-    Command, Timestamp,
-    command::{Explanation, Prefix},
-    signal::{Signal, SignalKind},
-    text::Text,
-};
+use floodwall_engine::{Timestamp, command::Explanation, signal::SignalKind, text::Text};
 use floodwall_wire::Address;
 use serde::Serialize;
 
+use super::{
+    people::people,
+    redact::Redactor,
+    tally::{NOTES_MAX, Outcome, Source, Tally},
+};
 use crate::replay::rfc3339;
 
-/// Addresses kept apart; those beyond are summed.
-const SOURCES_MAX: usize = 100_000;
-/// Nicknames whose addresses are kept.
-const NICKNAMES_MAX: usize = 20_000;
-/// Addresses kept of one nickname.
-const ADDRESSES_MAX: usize = 64;
-const NOTES_MAX: usize = 1_000;
+/// Accounts listed.
+const ACCOUNTS_LISTED: usize = 100;
 
-/// One address.
-#[derive(Clone, Debug, Default)]
-struct Source {
-    signals: BTreeMap<SignalKind, u64>,
-    outcome: Outcome,
-    rules: BTreeSet<String>,
-}
-
-/// The strongest thing that would have been done.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-enum Outcome {
-    #[default]
-    Clean,
-    Noted,
-    Limited,
-    Banned,
-}
-
-impl Outcome {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::Noted => "noted",
-            Self::Limited => "limited",
-            Self::Banned => "banned",
-        }
-    }
-}
-
-/// Everything counted while reading.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
+/// `floodwall.analyze/1`
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) schema: &'static str,
     pub(super) lines: u64,
+    /// Lines that are not the server's, or cut off, or too long.
     pub(super) unparsed: u64,
     pub(super) overlong: u64,
-    first: Option<Timestamp>,
-    last: Option<Timestamp>,
-    signals: BTreeMap<SignalKind, u64>,
-    sources: HashMap<Address, Source, foldhash::fast::RandomState>,
-    /// What is known of the addresses beyond the bound.
-    rest: Source,
-    unlisted: u64,
-    nicknames: BTreeMap<Text, BTreeSet<Address>>,
-    bans: Vec<(Prefix, Timestamp, Explanation)>,
-    notes: Vec<Explanation>,
+    /// Lines read that are not of the time asked for.
+    pub(super) outside: u64,
+    /// How often the log's clock was set back.
+    pub(super) clock_steps: u64,
+    pub(super) first: Option<String>,
+    pub(super) last: Option<String>,
+    pub(super) signals: BTreeMap<&'static str, u64>,
+    pub(super) sources_total: u64,
+    pub(super) flagged: usize,
+    pub(super) sources: Vec<SourceRow>,
+    /// More addresses than can be kept apart: the count of any may be too low by so much at most.
+    pub(super) sources_error: u64,
+    /// Accounts that logins failed for.
+    pub(super) accounts: Vec<AccountRow>,
+    pub(super) accounts_error: u64,
+    pub(super) bans_total: u64,
+    pub(super) bans: Vec<BanRow>,
+    pub(super) notes_total: u64,
+    pub(super) notes: Vec<NoteRow>,
+    pub(super) levels: Vec<LevelRow>,
+    /// Nicknames and addresses that hang together.
+    pub(super) people: Vec<PersonRow>,
+    pub(super) over_time: OverTime,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) failures: Vec<String>,
 }
 
-impl Tally {
-    pub(super) fn note_time(&mut self, at: Timestamp) {
-        if at != Timestamp::EPOCH {
-            self.first = Some(self.first.map_or(at, |first| first.min(at)));
-            self.last = Some(self.last.map_or(at, |last| last.max(at)));
-        }
-    }
+#[derive(Debug, Serialize)]
+pub(super) struct SourceRow {
+    pub(super) address: String,
+    /// Only in the row that sums several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sources: Option<u64>,
+    pub(super) first: String,
+    pub(super) last: String,
+    pub(super) signals: BTreeMap<&'static str, u64>,
+    pub(super) outcome: &'static str,
+    pub(super) rules: Vec<String>,
+}
 
-    pub(super) fn note_signal(&mut self, signal: &Signal) {
-        *self.signals.entry(signal.kind).or_default() += 1;
-        *self.source(signal.address).signals.entry(signal.kind).or_default() += 1;
-        if signal.kind == SignalKind::LoginSucceeded
-            && let Some(nickname) = &signal.detail.nickname
-            && (self.nicknames.len() < NICKNAMES_MAX || self.nicknames.contains_key(nickname))
-        {
-            let addresses = self.nicknames.entry(nickname.clone()).or_default();
-            if addresses.len() < ADDRESSES_MAX {
-                addresses.insert(signal.address);
-            }
-        }
-    }
+#[derive(Debug, Serialize)]
+pub(super) struct AccountRow {
+    pub(super) account: String,
+    pub(super) failed: u64,
+}
 
-    fn source(&mut self, address: Address) -> &mut Source {
-        if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&address) {
-            self.unlisted += 1;
-            return &mut self.rest;
-        }
-        self.sources.entry(address).or_default()
-    }
+#[derive(Debug, Serialize)]
+pub(super) struct BanRow {
+    pub(super) subject: String,
+    pub(super) rule: String,
+    pub(super) why: String,
+    pub(super) at: String,
+    pub(super) until: String,
+    pub(super) count: u32,
+    pub(super) limit: u32,
+    pub(super) within: String,
+    pub(super) evidence: Vec<String>,
+}
 
-    pub(super) fn note_command(&mut self, command: &Command) {
-        let (address, outcome, explanation) = match command {
-            Command::Ban { subject, until, explanation } => {
-                if self.bans.len() < NOTES_MAX {
-                    self.bans.push((*subject, *until, explanation.clone()));
-                }
-                let address = if subject.is_host() { subject.address() } else { explanation.offender };
-                (Some(address), Outcome::Banned, explanation)
-            }
-            Command::Limit { address, explanation, .. } | Command::Reset { address, explanation, .. } => {
-                (Some(*address), Outcome::Limited, explanation)
-            }
-            Command::Note { address, explanation, .. } => {
-                if self.notes.len() < NOTES_MAX {
-                    self.notes.push(explanation.clone());
-                }
-                (*address, Outcome::Noted, explanation)
-            }
-            // These change nothing for anybody by name.
-            Command::Know { .. }
-            | Command::SetLevel { .. }
-            | Command::BindUser { .. }
-            | Command::FreeUser { .. }
-            | Command::Ignore { .. }
-            | Command::Follow { .. }
-            | Command::Unban { .. } => return,
-        };
-        if let Some(address) = address {
-            let source = self.source(address);
-            source.outcome = source.outcome.max(outcome);
-            source.rules.insert(explanation.rule.to_string());
-        }
-    }
+#[derive(Debug, Serialize)]
+pub(super) struct NoteRow {
+    pub(super) rule: String,
+    pub(super) subject: String,
+    pub(super) at: String,
+    pub(super) evidence: Vec<String>,
+}
 
-    /// Nicknames that share an address they alone use, and the addresses they came from.
-    fn people(&self) -> Vec<Person> {
-        let mut by_address: BTreeMap<Address, Vec<&Text>> = BTreeMap::new();
-        for (nickname, addresses) in &self.nicknames {
-            for address in addresses {
-                by_address.entry(*address).or_default().push(nickname);
-            }
-        }
-        let people = self.nicknames.iter().filter(|(_, addresses)| addresses.len() > 1).map(
-            |(nickname, addresses)| Person {
-                nicknames: vec![nickname.as_str().to_owned()],
-                addresses: addresses.iter().map(ToString::to_string).collect(),
-            },
-        );
-        let shared =
-            by_address.iter().filter(|(_, nicknames)| nicknames.len() > 1).map(|(address, nicknames)| {
-                Person {
-                    nicknames: nicknames.iter().map(|name| name.as_str().to_owned()).collect(),
-                    addresses: vec![address.to_string()],
-                }
-            });
-        people.chain(shared).take(NOTES_MAX).collect()
-    }
+#[derive(Debug, Serialize)]
+pub(super) struct LevelRow {
+    pub(super) at: String,
+    pub(super) level: &'static str,
+}
 
-    /// Sources, those with the strongest outcome first, then those with most to say.
-    fn ranked(&self) -> Vec<(Address, &Source)> {
-        let mut all: Vec<_> = self.sources.iter().map(|(address, source)| (*address, source)).collect();
-        all.sort_by_key(|(address, source)| {
-            (
-                std::cmp::Reverse(source.outcome),
-                std::cmp::Reverse(source.signals.values().sum::<u64>()),
-                *address,
-            )
-        });
-        all
-    }
+#[derive(Debug, Serialize)]
+pub(super) struct PersonRow {
+    pub(super) nicknames: Vec<String>,
+    pub(super) addresses: Vec<String>,
+}
 
-    /// The report as data.
-    pub(super) fn report(&self, sources: usize, failures: &[String]) -> Report {
-        let name_signals = |signals: &BTreeMap<SignalKind, u64>| {
-            signals.iter().map(|(kind, count)| (kind.as_str(), *count)).collect()
-        };
-        let ranked = self.ranked();
-        let mut rows: Vec<SourceRow> = ranked
-            .iter()
-            .take(sources)
-            .map(|(address, source)| SourceRow {
-                address: address.to_string(),
-                sources: None,
-                signals: name_signals(&source.signals),
-                outcome: source.outcome.as_str(),
-                rules: source.rules.iter().cloned().collect(),
-            })
-            .collect();
-        let left = ranked.len().saturating_sub(sources);
-        if left > 0 || self.unlisted > 0 {
-            let mut rest = self.rest.clone();
-            for (_, source) in ranked.iter().skip(sources) {
-                for (kind, count) in &source.signals {
-                    *rest.signals.entry(*kind).or_default() += count;
-                }
-                rest.outcome = rest.outcome.max(source.outcome);
-                rest.rules.extend(source.rules.iter().cloned());
-            }
-            rows.push(SourceRow {
-                address: "others".into(),
-                sources: Some(left),
-                signals: name_signals(&rest.signals),
-                outcome: rest.outcome.as_str(),
-                rules: rest.rules.into_iter().collect(),
-            });
-        }
+/// What happened when, in slices of equal length.
+#[derive(Debug, Serialize)]
+pub(super) struct OverTime {
+    pub(super) seconds_per_slice: u64,
+    pub(super) slices: Vec<SliceRow>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SliceRow {
+    pub(super) at: String,
+    pub(super) lines: u64,
+    pub(super) connections: u64,
+    pub(super) failed_logins: u64,
+    pub(super) logins: u64,
+    pub(super) messages: u64,
+}
+
+impl Report {
+    /// What was counted, with at most `rows` addresses one by one.
+    pub(super) fn of(tally: &Tally, rows: usize, failures: &[String]) -> Self {
         let note = |explanation: &Explanation| NoteRow {
             rule: explanation.rule.to_string(),
             subject: explanation.subject.to_string(),
             at: rfc3339(explanation.at),
             evidence: explanation.evidence.clone(),
         };
-        Report {
+        let flagged = tally.sources.iter().filter(|(_, source)| source.outcome != Outcome::Clean).count();
+        Self {
             schema: "floodwall.analyze/1",
-            lines: self.lines,
-            unparsed: self.unparsed + self.overlong,
-            overlong: self.overlong,
-            first: self.first.map(rfc3339),
-            last: self.last.map(rfc3339),
-            signals: name_signals(&self.signals),
-            sources_total: self.sources.len(),
-            flagged: self.sources.values().filter(|source| source.outcome != Outcome::Clean).count(),
-            sources: rows,
-            bans: self
-                .bans
+            lines: tally.lines,
+            unparsed: tally.unparsed + tally.overlong,
+            overlong: tally.overlong,
+            outside: tally.outside,
+            clock_steps: tally.clock_steps,
+            first: tally.first.map(rfc3339),
+            last: tally.last.map(rfc3339),
+            signals: tally.signals().map(|(kind, count)| (kind.as_str(), count)).collect(),
+            sources_total: tally.sources.len() as u64 + tally.sources.rest().0,
+            flagged,
+            sources: sources(tally, rows),
+            sources_error: tally.sources.error(),
+            accounts: accounts(tally),
+            accounts_error: tally.accounts.error(),
+            bans_total: tally.bans_made,
+            bans: bans(tally),
+            notes_total: tally.notes_made,
+            notes: tally.notes.iter().map(note).collect(),
+            levels: tally
+                .levels
                 .iter()
-                .map(|(subject, until, explanation)| BanRow {
-                    subject: subject.to_string(),
-                    rule: explanation.rule.to_string(),
-                    why: explanation.why.to_string(),
-                    at: rfc3339(explanation.at),
-                    until: rfc3339(*until),
-                    count: explanation.count,
-                    limit: explanation.limit,
-                    within: explanation.within.to_string(),
-                    evidence: explanation.evidence.clone(),
-                })
+                .map(|(at, level)| LevelRow { at: rfc3339(*at), level: level.as_str() })
                 .collect(),
-            notes: self.notes.iter().map(note).collect(),
-            people: self.people(),
+            people: persons(tally),
+            over_time: over_time(tally),
             failures: failures.to_vec(),
         }
     }
-}
 
-/// `floodwall.analyze/1`
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    schema: &'static str,
-    lines: u64,
-    /// Lines that are not the server's, or cut off, or too long.
-    unparsed: u64,
-    overlong: u64,
-    first: Option<String>,
-    last: Option<String>,
-    signals: BTreeMap<&'static str, u64>,
-    sources_total: usize,
-    flagged: usize,
-    sources: Vec<SourceRow>,
-    bans: Vec<BanRow>,
-    notes: Vec<NoteRow>,
-    /// Nicknames with several addresses, and addresses with several nicknames.
-    people: Vec<Person>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    failures: Vec<String>,
-}
+    /// Replaces what names somebody.
+    pub(super) fn redact(&mut self) {
+        let mut redactor = Redactor::default();
+        for source in &mut self.sources {
+            source.address = redactor.text(&source.address);
+        }
+        for account in &mut self.accounts {
+            account.account = redactor.name(&account.account);
+        }
+        let texts = |redactor: &mut Redactor, texts: &mut Vec<String>| {
+            for text in texts {
+                *text = redactor.text(text);
+            }
+        };
+        for ban in &mut self.bans {
+            ban.subject = redactor.text(&ban.subject);
+            texts(&mut redactor, &mut ban.evidence);
+        }
+        for note in &mut self.notes {
+            note.subject = redactor.text(&note.subject);
+            texts(&mut redactor, &mut note.evidence);
+        }
+        for person in &mut self.people {
+            for nickname in &mut person.nicknames {
+                *nickname = redactor.name(nickname);
+            }
+            texts(&mut redactor, &mut person.addresses);
+        }
+    }
 
-#[derive(Debug, Serialize)]
-struct SourceRow {
-    address: String,
-    /// Only in the row that sums several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sources: Option<usize>,
-    signals: BTreeMap<&'static str, u64>,
-    outcome: &'static str,
-    rules: Vec<String>,
-}
+    /// For people, with at most `rows` of each list.
+    pub(super) const fn text(&self, rows: usize) -> TextReport<'_> {
+        TextReport { report: self, rows }
+    }
 
-#[derive(Debug, Serialize)]
-struct BanRow {
-    subject: String,
-    rule: String,
-    why: String,
-    at: String,
-    until: String,
-    count: u32,
-    limit: u32,
-    within: String,
-    evidence: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct NoteRow {
-    rule: String,
-    subject: String,
-    at: String,
-    evidence: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Person {
-    nicknames: Vec<String>,
-    addresses: Vec<String>,
-}
-
-/// Rows of the text; JSON has as many as asked for.
-const ROWS_SHOWN: usize = 20;
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The answer, in one sentence.
+    pub(super) fn answer(&self) -> String {
         if self.lines == 0 {
-            writeln!(f, "Nothing was read.")?;
-        } else if self.flagged == 0 {
-            writeln!(f, "Nothing to object to: {} addresses, all clean.", self.sources_total)?;
-        } else {
-            writeln!(f, "{} of {} addresses flagged.", self.flagged, self.sources_total)?;
+            return "Nothing was read.".into();
         }
-        write!(f, "Read: {} lines", self.lines)?;
+        if self.flagged == 0 {
+            return format!("Nothing to object to: {} addresses, all clean.", self.sources_total);
+        }
+        format!("{} of {} addresses flagged, {} bans.", self.flagged, self.sources_total, self.bans_total)
+    }
+
+    /// From when to when, and how much of it.
+    pub(super) fn extent(&self) -> String {
+        let mut text = format!("Read: {} lines", self.lines);
+        // Writing to a string does not fail.
         if let (Some(first), Some(last)) = (&self.first, &self.last) {
-            write!(f, ", {first} to {last}")?;
+            write!(text, ", {first} to {last}").ok();
         }
-        writeln!(f, "; {} not understood, {} of them too long.", self.unparsed, self.overlong)?;
+        write!(text, "; {} not understood, {} of them too long.", self.unparsed, self.overlong).ok();
+        if self.outside > 0 {
+            write!(text, " {} more lines are not of the time asked for.", self.outside).ok();
+        }
+        if self.clock_steps > 0 {
+            write!(
+                text,
+                " The log's clock was set back {} times; counting began anew each time.",
+                self.clock_steps
+            )
+            .ok();
+        }
+        if self.sources_error > 0 {
+            write!(
+                text,
+                " There are more addresses than can be kept apart: the count of any may be too low by {} at most.",
+                self.sources_error
+            )
+            .ok();
+        }
+        text
+    }
+
+    /// When who would first have been stopped, and when last.
+    pub(super) fn attack(&self) -> Option<String> {
+        let flagged = || self.sources.iter().filter(|source| source.outcome != "clean");
+        let first = flagged().min_by_key(|source| &source.first)?;
+        let last = flagged().max_by_key(|source| &source.last)?;
+        Some(format!(
+            "Those flagged were first seen at {} ({}) and last at {} ({}).",
+            first.first, first.address, last.last, last.address
+        ))
+    }
+}
+
+fn named(signals: &BTreeMap<SignalKind, u64>) -> BTreeMap<&'static str, u64> {
+    signals.iter().map(|(kind, count)| (kind.as_str(), *count)).collect()
+}
+
+/// Those with the strongest outcome first, then those with most to say.
+fn sources(tally: &Tally, rows: usize) -> Vec<SourceRow> {
+    let mut ranked: Vec<(&Address, &Source)> = tally.sources.iter().collect();
+    ranked.sort_by_key(|(address, source)| {
+        (std::cmp::Reverse((source.outcome, super::hitters::Weighed::weight(*source))), **address)
+    });
+    let row = |address: String, sources: Option<u64>, source: &Source| SourceRow {
+        address,
+        sources,
+        first: rfc3339(source.first),
+        last: rfc3339(source.last),
+        signals: named(&source.signals()),
+        outcome: source.outcome.as_str(),
+        rules: source.rules.iter().map(ToString::to_string).collect(),
+    };
+    let mut listed: Vec<SourceRow> =
+        ranked.iter().take(rows).map(|(address, source)| row(address.to_string(), None, source)).collect();
+    let (let_go, rest) = tally.sources.rest();
+    let left = ranked.len().saturating_sub(rows) as u64 + let_go;
+    if left > 0 {
+        let mut rest = rest.clone();
+        for (_, source) in ranked.iter().skip(rows) {
+            super::hitters::Weighed::absorb(&mut rest, (*source).clone());
+        }
+        listed.push(row("others".into(), Some(left), &rest));
+    }
+    listed
+}
+
+fn accounts(tally: &Tally) -> Vec<AccountRow> {
+    let mut ranked: Vec<(&Box<str>, &u64)> = tally.accounts.iter().collect();
+    ranked.sort_by_key(|(account, failed)| (std::cmp::Reverse(**failed), *account));
+    ranked
+        .into_iter()
+        .take(ACCOUNTS_LISTED)
+        .map(|(account, failed)| AccountRow { account: account.to_string(), failed: *failed })
+        .collect()
+}
+
+fn bans(tally: &Tally) -> Vec<BanRow> {
+    let row = |ban: &super::tally::Ban| BanRow {
+        subject: ban.subject.to_string(),
+        rule: ban.explanation.rule.to_string(),
+        why: ban.explanation.why.to_string(),
+        at: rfc3339(ban.explanation.at),
+        until: rfc3339(ban.until),
+        count: ban.explanation.count,
+        limit: ban.explanation.limit,
+        within: ban.explanation.within.to_string(),
+        evidence: ban.explanation.evidence.clone(),
+    };
+    tally.bans.iter().map(row).collect()
+}
+
+fn persons(tally: &Tally) -> Vec<PersonRow> {
+    people(&tally.nicknames)
+        .into_iter()
+        .take(NOTES_MAX)
+        .map(|person| PersonRow {
+            nicknames: person.nicknames.iter().map(|name| name.as_str().to_owned()).collect(),
+            addresses: person.addresses.iter().map(ToString::to_string).collect(),
+        })
+        .collect()
+}
+
+fn over_time(tally: &Tally) -> OverTime {
+    let slices = tally.series.slices().map(|(at, slice): (Timestamp, _)| SliceRow {
+        at: rfc3339(at),
+        lines: slice.lines,
+        connections: slice.connections,
+        failed_logins: slice.failures,
+        logins: slice.logins,
+        messages: slice.messages,
+    });
+    OverTime { seconds_per_slice: tally.series.seconds(), slices: slices.collect() }
+}
+
+/// A report in sentences, one fact a line.
+pub(super) struct TextReport<'a> {
+    report: &'a Report,
+    rows: usize,
+}
+
+impl Display for TextReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.report;
+        writeln!(f, "{}", report.answer())?;
+        writeln!(f, "{}", report.extent())?;
+        if let Some(attack) = report.attack() {
+            writeln!(f, "{attack}")?;
+        }
         writeln!(f, "\nAddresses:")?;
-        for source in self.sources.iter().take(ROWS_SHOWN) {
+        for source in &report.sources {
             let rules = source.rules.join(", ");
             let by = if rules.is_empty() { String::new() } else { format!(", by {rules}") };
-            writeln!(f, "{}: {}, {}{by}.", source.address, source.outcome, listed(&source.signals))?;
+            let who = match source.sources {
+                Some(count) => format!("{count} others"),
+                None => source.address.clone(),
+            };
+            let said = listed(&source.signals);
+            writeln!(f, "{who}: {}, {} to {}, {said}{by}.", source.outcome, source.first, source.last)?;
         }
-        if self.sources.len() > ROWS_SHOWN {
-            writeln!(f, "{} more: --format json has them.", self.sources.len() - ROWS_SHOWN)?;
-        }
-        if !self.bans.is_empty() {
-            writeln!(f, "\nBans:")?;
-        }
-        for ban in self.bans.iter().take(ROWS_SHOWN) {
-            writeln!(
-                f,
-                "{} would be banned from {} to {}, because of {} ({}): {} within {}, the limit is {}.",
-                ban.subject, ban.at, ban.until, ban.rule, ban.why, ban.count, ban.within, ban.limit
-            )?;
-        }
-        if !self.notes.is_empty() {
-            writeln!(f, "\nNotes:")?;
-        }
-        for note in self.notes.iter().take(ROWS_SHOWN) {
-            writeln!(f, "{}: {} at {}.", note.rule, note.subject, note.at)?;
-            for line in &note.evidence {
-                writeln!(f, "  {line}")?;
+        if !report.accounts.is_empty() {
+            writeln!(f, "\nAccounts that logins failed for:")?;
+            for row in report.accounts.iter().take(self.rows) {
+                writeln!(f, "{}: {}.", Text::from(row.account.as_str()), row.failed)?;
+            }
+            more(f, report.accounts.len(), self.rows)?;
+            if report.accounts_error > 0 {
+                writeln!(f, "Each may be too low by {} at most.", report.accounts_error)?;
             }
         }
-        writeln!(f, "\nSignals: {}.", listed(&self.signals))?;
-        for person in self.people.iter().take(ROWS_SHOWN) {
+        self.decisions(f)?;
+        writeln!(f, "\nSignals: {}.", listed(&report.signals))?;
+        if !report.people.is_empty() {
+            writeln!(f, "\nBelong together:")?;
+        }
+        for person in report.people.iter().take(self.rows) {
             let names: Vec<String> =
                 person.nicknames.iter().map(|name| Text::from(name.as_str()).to_string()).collect();
-            writeln!(f, "Belong together: {}; {}.", names.join(", "), person.addresses.join(", "))?;
+            writeln!(f, "{}; {}.", names.join(", "), person.addresses.join(", "))?;
         }
-        for failure in &self.failures {
+        more(f, report.people.len(), self.rows)?;
+        for failure in &report.failures {
             writeln!(f, "Not read to the end: {failure}")?;
         }
         Ok(())
     }
 }
 
-fn listed(signals: &BTreeMap<&'static str, u64>) -> String {
+impl TextReport<'_> {
+    fn decisions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.report;
+        if !report.levels.is_empty() {
+            let attacks = report.levels.iter().filter(|row| row.level == "attack");
+            let times: Vec<&str> = attacks.map(|row| row.at.as_str()).take(self.rows).collect();
+            writeln!(f, "\nThe level would have been raised to attack at: {}.", times.join(", "))?;
+        }
+        if !report.bans.is_empty() {
+            writeln!(f, "\nBans:")?;
+        }
+        for ban in report.bans.iter().take(self.rows) {
+            writeln!(
+                f,
+                "{} would be banned from {} to {}, because of {} ({}): {} within {}, the limit is {}.",
+                ban.subject, ban.at, ban.until, ban.rule, ban.why, ban.count, ban.within, ban.limit
+            )?;
+        }
+        more(f, usize::try_from(report.bans_total).unwrap_or(usize::MAX), self.rows)?;
+        if !report.notes.is_empty() {
+            writeln!(f, "\nNotes:")?;
+        }
+        for note in report.notes.iter().take(self.rows) {
+            writeln!(f, "{}: {} at {}.", note.rule, note.subject, note.at)?;
+            for line in &note.evidence {
+                writeln!(f, "  {line}")?;
+            }
+        }
+        more(f, usize::try_from(report.notes_total).unwrap_or(usize::MAX), self.rows)
+    }
+}
+
+/// Says that there are more than are shown.
+fn more(f: &mut fmt::Formatter<'_>, all: usize, shown: usize) -> fmt::Result {
+    if all > shown {
+        writeln!(f, "{} more: --top shows as many as you like.", all - shown)?;
+    }
+    Ok(())
+}
+
+/// Signals by name, with their counts.
+pub(super) fn listed(signals: &BTreeMap<&'static str, u64>) -> String {
     let mut text = String::new();
     for (name, count) in signals {
         let comma = if text.is_empty() { "" } else { ", " };

@@ -68,7 +68,11 @@ pub(super) fn judge() -> Result<Vec<Row>> {
     let mut command = Command::new("cargo");
     command.current_dir(root()).stdout(Stdio::null()).env("FLOODWALL_JUDGEMENT", &path);
     command.args(["test", "--quiet", "-p", "floodwall", "--test", "captures"]);
-    process::run(command.args(["--", "intensity::every_attack_is_judged_right_at_every_intensity", "--exact"]))?;
+    process::run(command.args([
+        "--",
+        "intensity::every_attack_is_judged_right_at_every_intensity",
+        "--exact",
+    ]))?;
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let rows = text.lines().map(|line| Ok(Row::read(&serde_json::from_str(line)?)));
     rows.collect::<Result<Vec<Row>>>().context("the tests wrote something else than JSON lines")

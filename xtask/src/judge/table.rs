@@ -12,7 +12,10 @@ pub(super) fn corpus<'a>(rows: impl Iterator<Item = &'a (String, Judgement)>) ->
     let mut sum = Judgement::default();
     for (name, one) in rows {
         let Judgement { attackers, flagged, stopped, others, hurt, noted, .. } = one;
-        line(&mut text, &format!("{name} | {attackers} | {flagged} | {stopped} | {others} | {noted} | {hurt}"));
+        line(
+            &mut text,
+            &format!("{name} | {attackers} | {flagged} | {stopped} | {others} | {noted} | {hurt}"),
+        );
         sum.attackers += attackers;
         sum.flagged += flagged;
         sum.stopped += stopped;

@@ -4,11 +4,11 @@
 
 use floodwall_wire::Address;
 
-use super::super::log::{Cursor, Reading, instant};
+use super::super::log::{Actor, Cursor, Glance, Reading, instant};
 use crate::{
     signal::{Detail, FlowId, Method, Signal, SignalKind},
     text::Text,
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
 /// Ids run from 1 to 0xffe (a.4).
@@ -33,6 +33,101 @@ pub(in crate::protocol) fn time(line: &[u8]) -> Option<Timestamp> {
     instant(date, (number(11, 2)?, number(14, 2)?, number(17, 2)?), number(20, 6)?)
 }
 
+/// Bytes of a time stamp before the fraction of the second.
+const SECOND_BYTES: usize = 19;
+
+/// Reads times; most lines begin with the second of the line before.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Clock {
+    second: [u8; SECOND_BYTES],
+    at: Option<Timestamp>,
+}
+
+impl Clock {
+    fn time(&mut self, line: &[u8]) -> Option<Timestamp> {
+        let second = line.first_chunk::<SECOND_BYTES>()?;
+        match self.at {
+            Some(at) if *second == self.second => {
+                let [b'.', digits @ .., b' '] = line.get(SECOND_BYTES..STAMP_BYTES)? else { return None };
+                let mut micros = 0;
+                for digit in digits {
+                    let digit = digit.wrapping_sub(b'0');
+                    if digit > 9 {
+                        return None;
+                    }
+                    micros = micros * 10 + u64::from(digit);
+                }
+                Some(at + Span::from_nanos(micros * 1_000))
+            }
+            _ => {
+                let at = time(line)?;
+                self.second = *second;
+                self.at = Some(Timestamp::from_nanos(at.as_nanos() - at.as_nanos() % 1_000_000_000));
+                Some(at)
+            }
+        }
+    }
+}
+
+/// Connections, failed and refused logins, messages, channels entered and left, connections closed.
+pub(in crate::protocol) fn glance<'a>(clock: &mut Clock, line: &'a [u8]) -> Option<Glance<'a>> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let at = clock.time(line)?;
+    let mut text = Cursor(line.get(STAMP_BYTES..)?);
+    let glance =
+        |kind, id, address| Some(Glance { at, kind, number: u16::try_from(id).ok()?, address, account: &[] });
+    if text.eat(b"User #") {
+        let id = id(&mut text)?;
+        text.expect(b" ")?;
+        if text.eat(b"TCP address: ") {
+            let address = text.address()?;
+            return if text.0 == b" connected." {
+                glance(SignalKind::ConnectionOpened, id, Some(address))
+            } else {
+                None
+            };
+        }
+        if text.eat(b"failed to authenticate for account ") {
+            let account = text.quoted()?;
+            let address = read_addresses(&mut text)?;
+            let glance = glance(SignalKind::LoginFailed, id, Some(address)).filter(|_| text.0 == b".")?;
+            return Some(Glance { account, ..glance });
+        }
+        read_names(&mut text)?;
+        if text.0 == b"disconnected." {
+            return glance(SignalKind::ConnectionClosed, id, None);
+        }
+        if text.eat(b"IP address: ") {
+            let address = read_addresses(&mut text)?;
+            let is_refused = text.0 == b" denied login due to banned IP-address.";
+            return if is_refused { glance(SignalKind::LoginRefused, id, Some(address)) } else { None };
+        }
+        let kind = if text.eat(b"joined channel: ") {
+            SignalKind::ChannelJoined
+        } else {
+            text.expect(b"left channel: ")?;
+            SignalKind::ChannelLeft
+        };
+        text.quoted()?;
+        return if text.0 == b"." { glance(kind, id, None) } else { None };
+    }
+    if text.eat(b"Channel message from #") {
+        let id = read_who(&mut text)?;
+        text.expect(b"to channel: ")?;
+        text.quoted()?;
+        content(text)?;
+        return glance(SignalKind::MessageChannel, id, None);
+    }
+    text.expect(b"User message from #")?;
+    let id = read_who(&mut text)?;
+    text.expect(b"to #")?;
+    text.number()?;
+    text.expect(b" ")?;
+    read_names(&mut text)?;
+    content(text)?;
+    glance(SignalKind::MessagePrivate, id, None)
+}
+
 /// Somebody connected.
 #[derive(Clone, Debug)]
 struct User {
@@ -41,6 +136,14 @@ struct User {
     nickname: Option<Text>,
     account: Option<Text>,
     is_logged_in: bool,
+    /// Now or before.
+    has_logged_in: bool,
+}
+
+impl User {
+    const fn new(address: Address, flow: FlowId) -> Self {
+        Self { address, flow, nickname: None, account: None, is_logged_in: false, has_logged_in: false }
+    }
 }
 
 /// Reads a log from its beginning, or from anywhere: who was connected before is not known, and their lines name
@@ -84,7 +187,7 @@ impl LogReader {
             return self.read_user(text, at, signals);
         }
         if text.eat(b"Channel message from #") {
-            let id = self.read_who(&mut text)?;
+            let id = read_who(&mut text)?;
             text.expect(b"to channel: ")?;
             let channel = text.quoted()?;
             let content = content(text)?;
@@ -92,7 +195,7 @@ impl LogReader {
             return self.signal(id, SignalKind::MessageChannel, at, detail, signals);
         }
         if text.eat(b"User message from #") {
-            let id = self.read_who(&mut text)?;
+            let id = read_who(&mut text)?;
             text.expect(b"to #")?;
             text.number()?;
             text.expect(b" ")?;
@@ -128,12 +231,38 @@ impl LogReader {
         own.iter().any(|start| text.0.starts_with(start)).then_some(())
     }
 
-    /// `#N nickname: "…" username: "…" `
-    fn read_who(&self, text: &mut Cursor<'_>) -> Option<usize> {
-        let id = id(text)?;
-        text.expect(b" ")?;
-        read_names(text)?;
-        Some(id)
+    pub(in crate::protocol) fn actor(&self, glance: &Glance<'_>) -> Option<Actor> {
+        let user = self.users.get(usize::from(glance.number)).and_then(Option::as_ref);
+        match glance.address {
+            // What the line itself says holds; who was there before under this number has gone unseen.
+            Some(address) => Some(Actor { address, is_plain: true }),
+            None => user.map(|user| Actor {
+                address: user.address,
+                is_plain: glance.kind != SignalKind::ConnectionClosed || !user.has_logged_in,
+            }),
+        }
+    }
+
+    pub(in crate::protocol) fn pass(&mut self, glance: &Glance<'_>) {
+        self.last = glance.at;
+        let id = usize::from(glance.number);
+        match (glance.kind, glance.address) {
+            (SignalKind::ConnectionOpened, Some(address)) => self.open(id, address),
+            (SignalKind::ConnectionClosed, _) => {
+                if let Some(slot) = self.users.get_mut(id) {
+                    *slot = None;
+                }
+            }
+            (_, Some(address)) => self.note_address(id, address),
+            (_, None) => {}
+        }
+    }
+
+    fn open(&mut self, id: usize, address: Address) {
+        self.connections += 1;
+        if let Some(slot) = self.users.get_mut(id) {
+            *slot = Some(User::new(address, FlowId(self.connections)));
+        }
     }
 
     fn read_user(&mut self, mut text: Cursor<'_>, at: Timestamp, signals: &mut Vec<Signal>) -> Option<()> {
@@ -145,10 +274,7 @@ impl LogReader {
             if !text.is_at_end() {
                 return None;
             }
-            self.connections += 1;
-            let flow = FlowId(self.connections);
-            let user = User { address, flow, nickname: None, account: None, is_logged_in: false };
-            *self.users.get_mut(id)? = Some(user);
+            self.open(id, address);
             return self.signal(id, SignalKind::ConnectionOpened, at, Detail::default(), signals);
         }
         if text.eat(b"failed to authenticate for account ") {
@@ -197,6 +323,7 @@ impl LogReader {
                     user.nickname.clone_from(&names.nickname);
                     user.account.clone_from(&names.account);
                     user.is_logged_in = true;
+                    user.has_logged_in = true;
                     let detail = Detail { method: Some(Method::Account), ..names };
                     self.signal(id, SignalKind::LoginSucceeded, at, detail, signals)
                 }
@@ -406,7 +533,7 @@ impl LogReader {
         if slot.as_ref().is_none_or(|user| user.address != address) {
             self.connections += 1;
             let flow = FlowId(self.connections);
-            *slot = Some(User { address, flow, nickname: None, account: None, is_logged_in: false });
+            *slot = Some(User::new(address, flow));
         }
     }
 
@@ -446,6 +573,14 @@ impl LogReader {
 
 fn id(text: &mut Cursor<'_>) -> Option<usize> {
     text.number().and_then(|id| usize::try_from(id).ok()).filter(|id| (1..IDS).contains(id))
+}
+
+/// `#N nickname: "…" username: "…" `
+fn read_who(text: &mut Cursor<'_>) -> Option<usize> {
+    let id = id(text)?;
+    text.expect(b" ")?;
+    read_names(text)?;
+    Some(id)
 }
 
 /// `nickname: "…" username: "…" `; the second part is left out where it would be empty.
@@ -499,7 +634,7 @@ fn content(mut text: Cursor<'_>) -> Option<&[u8]> {
 }
 
 /// The text behind `\\`, `\"`, `\r` and `\n`.
-fn unescaped(text: &[u8]) -> Text {
+pub(in crate::protocol) fn unescaped(text: &[u8]) -> Text {
     if memchr::memchr(b'\\', text).is_none() {
         return Text::new(text);
     }
