@@ -9,8 +9,9 @@ pub const FLOWS_MAX: usize = 16_384;
 /// Bytes buffered for one connection: out of order, or sent and not yet acknowledged.
 pub const FLOW_BYTES_MAX: usize = 256 * 1024;
 /// Bytes buffered for all connections together, with what their sessions remember: unfinished lines, questions without
-/// an answer. A segment's own lines may exceed it, by what one session holds at most.
-pub const FLOWS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// an answer. Connections that hold less than an equal share of it may go on to that, so that twice as much is the most. A
+/// segment's own lines may exceed it, by what one session holds at most.
+pub const FLOWS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Segments held out of order for one direction.
 pub const SEGMENTS_MAX: usize = 256;
 /// How long missing bytes are waited for, in packet time, before they count as missed.

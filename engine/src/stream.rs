@@ -9,7 +9,9 @@
 //!
 //! Bounds: [`FLOWS_MAX`] connections and
 //! [`FLOWS_BYTES_MAX`] bytes of segments and of what sessions remember of them. Beyond the first, the connection longest
-//! silent goes, logged-in ones last; beyond the second, further segments are not kept and become gaps.
+//! silent goes, logged-in ones last. Beyond the second, further segments are not kept and become gaps, but only on
+//! connections that hold more than their share: nobody is blinded because others fill the memory. With all those shares it is
+//! twice as much at most.
 
 use floodwall_wire::{
     Address,
@@ -208,7 +210,7 @@ impl<S> Streams<S> {
         };
         let now = packet.at;
         let room = FLOWS_BYTES_MAX.saturating_sub(self.buffered);
-        let segment = Segment { packet, tcp, payload, room, from: packet.from, now };
+        let share = FLOWS_BYTES_MAX.checked_div(self.flows.len()).unwrap_or(FLOWS_BYTES_MAX);
         let flow = match self.flows.touch(&key, now) {
             Some(flow) => flow,
             None => {
@@ -222,6 +224,8 @@ impl<S> Streams<S> {
             }
         };
         let was_opaque = flow.is_opaque();
+        let room = room.max(share.saturating_sub(flow.charged));
+        let segment = Segment { packet, tcp, payload, room, from: packet.from, now };
         match flow.take(&segment, readers) {
             Stored::NoRoom => self.refused_segments = self.refused_segments.saturating_add(1),
             Stored::Broken => self.broken_segments = self.broken_segments.saturating_add(1),
@@ -232,9 +236,16 @@ impl<S> Streams<S> {
             (true, false) => self.turns.push(Turn::Over(key)),
             (false, false) | (true, true) => {}
         }
-        let after = flow.buffered().saturating_add(readers.held_bytes(&flow.session));
-        let before = std::mem::replace(&mut flow.charged, after);
-        self.buffered = self.buffered.saturating_sub(before).saturating_add(after);
+        let mut after = flow.held_bytes(readers);
+        let others = self.buffered.saturating_sub(flow.charged);
+        if after > share && others.saturating_add(after) > FLOWS_BYTES_MAX {
+            // A few bytes can be many questions: who has let them grow beyond the share loses them.
+            self.refused_segments = self.refused_segments.saturating_add(1);
+            flow.forget(now, readers);
+            after = flow.held_bytes(readers);
+        }
+        flow.charged = after;
+        self.buffered = others.saturating_add(after);
     }
 
     /// Starts following, if the segment is one that a connection can be picked up from.
@@ -385,7 +396,7 @@ struct Segment<'a> {
     tcp: &'a TcpHeader,
     payload: &'a [u8],
     now: Timestamp,
-    /// Bytes that may still be buffered for all connections together.
+    /// Bytes that may still be buffered: for all connections together, or of this one's share.
     room: usize,
 }
 
@@ -398,6 +409,18 @@ impl Segment<'_> {
 impl<S> Flow<S> {
     fn buffered(&self) -> usize {
         self.client.buffered().saturating_add(self.server.buffered())
+    }
+
+    fn held_bytes(&self, readers: &impl Readers<S>) -> usize {
+        self.buffered().saturating_add(readers.held_bytes(&self.session))
+    }
+
+    /// Lets go of what is held: both sides go on behind a gap.
+    fn forget(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
+        for side in [Side::Client, Side::Server] {
+            self.half_mut(side).clear();
+            self.tell(now, Event::Gap(side, 0), readers);
+        }
     }
 
     /// Whether it is open and its bytes are no longer read.

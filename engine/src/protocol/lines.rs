@@ -10,6 +10,10 @@ pub struct Lines {
     limit: usize,
     state: State,
     ends_at_cr: bool,
+    /// Makes a line that exceeds the limit shorter without changing what it says, if it can.
+    shorten: Option<fn(&mut Vec<u8>)>,
+    /// It was made shorter before its end was there: the end must be treated alike, however the line was cut.
+    is_shortened: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,12 +38,28 @@ pub enum Line<'a> {
 impl Lines {
     /// Lines of at most `limit` bytes.
     pub const fn new(limit: usize) -> Self {
-        Self { partial: Vec::new(), limit, state: State::Collecting, ends_at_cr: false }
+        Self {
+            partial: Vec::new(),
+            limit,
+            state: State::Collecting,
+            ends_at_cr: false,
+            shorten: None,
+            is_shortened: false,
+        }
+    }
+
+    /// Lines that may be longer as long as `shorten` brings their beginning below `limit` again and again.
+    pub const fn shortened(limit: usize, shorten: fn(&mut Vec<u8>)) -> Self {
+        let mut lines = Self::new(limit);
+        lines.shorten = Some(shorten);
+        lines
     }
 
     /// Lines that every CR ends, not only that before LF; the LF after it ends an empty one.
     pub const fn ending_at_cr(limit: usize) -> Self {
-        Self { partial: Vec::new(), limit, state: State::Collecting, ends_at_cr: true }
+        let mut lines = Self::new(limit);
+        lines.ends_at_cr = true;
+        lines
     }
 
     fn end_of_line(&self, input: &[u8]) -> Option<usize> {
@@ -53,6 +73,7 @@ impl Lines {
         }
         if self.state == State::HandedOut {
             self.state = State::Collecting;
+            self.is_shortened = false;
         }
         if self.state == State::Skipping {
             let end = self.end_of_line(input);
@@ -74,7 +95,13 @@ impl Lines {
     }
 
     fn finish<'a>(&'a mut self, line: &'a [u8]) -> Line<'a> {
-        let whole = if self.partial.is_empty() {
+        let is_longer = self.is_shortened || self.partial.len().saturating_add(line.len()) > self.limit;
+        let whole = if let Some(shorten) = self.shorten.filter(|_| is_longer) {
+            self.partial.extend_from_slice(line);
+            shorten(&mut self.partial);
+            self.state = State::HandedOut;
+            &self.partial
+        } else if self.partial.is_empty() {
             line
         } else {
             let room = self.limit.saturating_add(1).saturating_sub(self.partial.len());
@@ -89,7 +116,21 @@ impl Lines {
     }
 
     fn extend(&mut self, bytes: &[u8]) -> Option<Line<'_>> {
+        let is_longer = self.partial.len().saturating_add(bytes.len()) > self.limit;
+        let mut bytes = bytes;
+        if let Some(shorten) = self.shorten.filter(|_| is_longer) {
+            self.partial.extend_from_slice(bytes);
+            shorten(&mut self.partial);
+            self.is_shortened = true;
+            bytes = &[];
+        }
         let room = self.limit.saturating_sub(self.partial.len());
+        if self.partial.len() > self.limit {
+            self.partial.truncate(self.limit);
+            self.state = State::Skipping;
+            self.is_shortened = false;
+            return Some(Line::TooLong(&self.partial));
+        }
         match bytes.get(..room) {
             Some(fitting) if bytes.len() > room => {
                 self.partial.extend_from_slice(fitting);
@@ -105,7 +146,8 @@ impl Lines {
 
     /// Forgets the unfinished line; the next whole one is the next handed out.
     pub fn skip_to_next(&mut self) {
-        self.partial.clear();
+        self.partial = Vec::new();
+        self.is_shortened = false;
         self.state = State::Skipping;
     }
 
@@ -149,6 +191,21 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
         assert_eq!(collect(&mut Lines::new(10), &bytes), whole);
+    }
+
+    #[test]
+    fn a_line_made_shorter_is_the_same_however_it_was_cut() {
+        fn without_filler(line: &mut Vec<u8>) {
+            line.retain(|byte| *byte != b'.');
+        }
+        let stream =
+            b"a..........b....\nshort\n................................c\r\n0123456789.0123456789\nend\n";
+        let whole = collect(&mut Lines::shortened(10, without_filler), &[stream]);
+        assert_eq!(whole, ["ab", "short", "c", "too long: 0123456789", "end"]);
+        for size in 1..stream.len() {
+            let chunks: Vec<&[u8]> = stream.chunks(size).collect();
+            assert_eq!(collect(&mut Lines::shortened(10, without_filler), &chunks), whole, "by {size}");
+        }
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl<T: Clone + PartialEq> Pending<T> {
 
     /// Forgets all: after a gap nobody knows what belongs to what.
     pub fn clear(&mut self) {
-        self.runs.clear();
+        self.runs = VecDeque::new();
         self.unnamed = 0;
     }
 

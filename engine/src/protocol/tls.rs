@@ -29,7 +29,7 @@ pub enum Handshake {
     Concluded,
     /// From `Concluded`: the server talks under its protection.
     Completed,
-    /// From any but `Completed`: one side sent an alert.
+    /// From `Offered` by the server's alert, later by one of either side.
     Failed,
     /// From `Undecided` or `Offered`: somebody does not speak TLS.
     NotTls,
@@ -101,6 +101,9 @@ impl Tracker {
 
     const fn advance(&self, side: Side, kind: u8, length: u16) -> Handshake {
         match (self.handshake, side, kind) {
+            // To a server that has said nothing anybody can say anything.
+            (Handshake::Undecided, _, ALERT) => Handshake::NotTls,
+            (Handshake::Offered, Side::Client, ALERT) => Handshake::Offered,
             (_, _, ALERT) => Handshake::Failed,
             (Handshake::Undecided, Side::Client, HANDSHAKE) => Handshake::Offered,
             (Handshake::Offered, Side::Server, HANDSHAKE) => Handshake::Answered,

@@ -220,8 +220,28 @@ impl Half {
             self.buffered = self.buffered.saturating_add(bytes.len());
             let place = self.segments.partition_point(|held| held.start < from);
             self.segments.insert(place, Held { start: from, bytes, needs });
+            self.join(place);
         }
         if conflict { Stored::Conflict } else { Stored::Kept }
+    }
+
+    /// Makes one of what now follows without a hole: many small segments in any order take few places.
+    fn join(&mut self, place: usize) {
+        for first in [place, place.saturating_sub(1)] {
+            let Some(second) = first.checked_add(1) else { continue };
+            let (Some(one), Some(next)) = (self.segments.get(first), self.segments.get(second)) else {
+                continue;
+            };
+            let bytes = one.bytes.len().saturating_add(next.bytes.len());
+            if one.end() != next.start || one.needs != next.needs || bytes > JOINED_BYTES_MAX {
+                continue;
+            }
+            if let Some(next) = self.segments.remove(second)
+                && let Some(one) = self.segments.get_mut(first)
+            {
+                one.bytes.extend_from_slice(&next.bytes);
+            }
+        }
     }
 
     /// Keeps what follows everything held.

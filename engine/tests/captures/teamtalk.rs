@@ -129,7 +129,8 @@ fn short(signal: &Signal) -> String {
 fn sessions_end_and_begin_again_on_one_connection() {
     let mut world = World::new();
     let mut bob = world.login(3);
-    world.answer(&mut bob, "joined chanid=1");
+    world.ask(&mut bob, "join chanid=1");
+    world.answer(&mut bob, "joined chanid=1\r\nok");
     assert_eq!(world.told(), ["login.succeeded", "channel.joined"]);
     // Kicked from the channel by a person, then from the server, by the server itself, then by logging out.
     world.answer(&mut bob, "kicked kickerid=4 chanid=1\r\nleft chanid=1");
@@ -291,6 +292,7 @@ fn versions_that_do_not_fit_are_told_and_text_clients_have_none() {
     );
     assert!(!world.told().iter().any(|told| told.starts_with("version")));
     let mut odd = world.login(4);
+    world.ask(&mut odd, "join chanid=1");
     world.answer(
         &mut odd,
         "joined chanid=1\r\nadduser userid=4 nickname=\"N4\" version=\"5.3\" packetprotocol=2 chanid=1",
@@ -386,12 +388,89 @@ fn sessions_that_fall_silent_together_after_a_login_are_told() {
 }
 
 #[test]
+fn who_is_moved_by_others_has_not_joined_by_themselves() {
+    let mut world = World::new();
+    let mut bob = world.login(3);
+    world.told();
+    world.answer(&mut bob, "left chanid=1\r\njoined chanid=2");
+    assert_eq!(world.told(), ["channel.left moved", "channel.joined moved"]);
+    world.ask(&mut bob, "join chanid=3");
+    world.answer(&mut bob, "left chanid=2\r\njoined chanid=3\r\nok");
+    assert_eq!(world.told(), ["channel.left", "channel.joined"]);
+}
+
+#[test]
+fn what_follows_a_false_tls_hello_is_read() {
+    let mut world = World::new();
+    // A record header that promises more than comes, and an alert, before the server has said a word.
+    for hello in [&b"\x16\x03\x01\x3f\xff\n"[..], b"\x15\x03\x01\x00\x02\n"] {
+        let mut other = world.connect(if hello[0] == 0x16 { 10 } else { 11 });
+        world.say(&mut other, Side::Client, hello);
+        world.say(&mut other, Side::Client, b"login username=\"bob\" password=\"x\" id=1\n");
+        world.answer(&mut other, "teamtalk userid=5 protocol=\"5.14\"");
+        world.answer(&mut other, "error number=1001 message=\"\"\r\nerror number=2002 message=\"\"");
+        let signals = world.engine.take_signals();
+        let failed: Vec<_> = signals.iter().filter(|signal| signal.kind.as_str() == "login.failed").collect();
+        let accounts: Vec<_> =
+            failed.iter().map(|signal| signal.detail.account.as_ref().unwrap().as_str()).collect();
+        assert_eq!(accounts, ["bob"], "{signals:?}");
+    }
+}
+
+#[test]
+fn messages_longer_than_a_line_is_kept_are_counted() {
+    let mut world = World::new();
+    let mut mallory = world.login(9);
+    world.told();
+    for number in 0..20 {
+        let long = "y".repeat(17_000);
+        world.ask(&mut mallory, &format!("message content=\"{long}\" type=2 chanid=1 id={number}"));
+        world.answer(&mut mallory, "ok");
+    }
+    let told = world.told();
+    assert_eq!(told.iter().filter(|told| *told == "message.channel").count(), 20, "{told:?}");
+}
+
+#[test]
+fn a_thousand_questions_at_once_are_each_answered() {
+    let mut world = World::new();
+    let mut mallory = world.login(9);
+    world.told();
+    for number in 0..1_000 {
+        world.ask(&mut mallory, &format!("message content=\"{number}\" type=2 chanid=1 id={number}"));
+    }
+    world.answer(&mut mallory, &"ok\r\n".repeat(1_000));
+    assert_eq!(world.told().iter().filter(|told| *told == "message.channel").count(), 1_000);
+}
+
+#[test]
+fn nobody_is_blinded_because_others_fill_the_memory() {
+    let mut world = World::new();
+    for number in 1..=600 {
+        let mut idle = world.welcome(number);
+        for part in 0..8 {
+            let lines: String =
+                (0..150).map(|line| format!("leave id={}\n", 1 + part * 150 + line)).collect();
+            world.say(&mut idle, Side::Client, lines.as_bytes());
+        }
+    }
+    world.told();
+    let mut guesser = world.welcome(700);
+    for _ in 0..20 {
+        world.ask(&mut guesser, "login username=\"bob\" password=\"x\" id=1");
+        world.answer(&mut guesser, "error number=2002 message=\"\"");
+    }
+    assert_eq!(world.told().iter().filter(|told| *told == "login.failed").count(), 20);
+    assert!(world.engine.streams().buffered_bytes() <= 2 * FLOWS_BYTES_MAX);
+}
+
+#[test]
 fn questions_without_an_answer_are_among_the_bytes_that_are_bounded() {
     let mut world = World::new();
     let mut client = world.welcome(1);
     let quiet = world.engine.streams().buffered_bytes();
-    for _ in 0..600 {
-        world.ask(&mut client, "message type=2 chanid=1 content=\"x\" id=1");
+    for number in 0..600 {
+        world.ask(&mut client, &format!("message type=2 chanid=1 content=\"x\" id={number}"));
     }
     let asking = world.engine.streams().buffered_bytes();
     assert!(asking > quiet + 512 * 64, "{asking} bytes for what 512 questions take");
@@ -410,12 +489,14 @@ fn nobody_who_asks_over_many_connections_exceeds_the_bytes_of_all() {
     for number in 1..=1_000 {
         let mut client = world.welcome(number);
         for _ in 0..2 {
-            world.say(&mut client, Side::Client, "join channel=\"/somewhere/\"\n".repeat(300).as_bytes());
+            let lines: String =
+                (0..300).map(|line| format!("join channel=\"/somewhere/{line}/\"\n")).collect();
+            world.say(&mut client, Side::Client, lines.as_bytes());
         }
         most = most.max(world.engine.streams().buffered_bytes());
     }
     assert!(most > FLOWS_BYTES_MAX / 2, "only {most} bytes: nothing is tested");
-    assert!(most <= FLOWS_BYTES_MAX + ONE_SESSION_MOST, "{most}");
+    assert!(most <= 2 * FLOWS_BYTES_MAX + ONE_SESSION_MOST, "{most}");
 }
 
 #[test]

@@ -14,6 +14,51 @@ pub struct Message<'a> {
     parameters: &'a [u8],
 }
 
+/// Bytes of a quoted value that are kept of a line too long to be kept whole. Servers pass on 511 of a message.
+const VALUE_BYTES_KEPT: usize = 1_024;
+
+/// Cuts long quoted values, so that what follows them can still be read; one that is still open stays open.
+pub fn shorten(line: &mut Vec<u8>) {
+    let mut kept = Vec::with_capacity(line.len().min(4 * VALUE_BYTES_KEPT));
+    let mut rest = line.as_slice();
+    while let Some(open) = memchr(b'"', rest) {
+        let (before, quoted) = rest.split_at_checked(open.saturating_add(1)).unwrap_or((rest, &[]));
+        kept.extend_from_slice(before);
+        // Whatever is escaped does not end the value, and is not cut in two.
+        let (mut at, mut cut) = (0_usize, None);
+        while let Some(byte) = quoted.get(at) {
+            if *byte == b'"' {
+                break;
+            }
+            if at >= VALUE_BYTES_KEPT {
+                cut.get_or_insert(at);
+            }
+            at = at.saturating_add(if *byte == b'\\' { 2 } else { 1 });
+        }
+        let end = at.min(quoted.len());
+        let (value, after) = quoted.split_at_checked(end).unwrap_or((quoted, &[]));
+        match cut {
+            // An escape that is not whole yet must stay so.
+            Some(cut) => {
+                kept.extend_from_slice(value.get(..cut).unwrap_or(value));
+                if at > quoted.len() {
+                    kept.push(b'\\');
+                }
+            }
+            None => kept.extend_from_slice(value),
+        }
+        rest = match after.split_first() {
+            Some((quote, after)) => {
+                kept.push(*quote);
+                after
+            }
+            None => &[],
+        };
+    }
+    kept.extend_from_slice(rest);
+    *line = kept;
+}
+
 /// The value of one parameter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Value<'a> {
@@ -261,6 +306,29 @@ mod tests {
 
     fn message(line: &str) -> Message<'_> {
         Message::parse(line.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn long_values_are_cut_and_what_follows_them_is_read() {
+        for filler in ["x", "\\\"", "\\\\"] {
+            let long = filler.repeat(9_000);
+            let whole = format!("message content=\"{long}\" type=2 chanid=1 to=\"b\"");
+            let mut line = whole.clone().into_bytes();
+            shorten(&mut line);
+            assert!(line.len() < 1_100, "{}", line.len());
+            let message = Message::parse(&line).unwrap();
+            assert_eq!((message.number("type"), message.number("chanid")), (Some(2), Some(1)));
+            assert!(message.is_well_formed());
+            // In any two parts, whatever the cut falls into.
+            for at in [500, 1_023, 1_024, 1_025, 1_040, 1_041, 5_000, 5_001] {
+                let (one, other) = whole.as_bytes().split_at(at);
+                let mut parts = one.to_vec();
+                shorten(&mut parts);
+                parts.extend_from_slice(other);
+                shorten(&mut parts);
+                assert_eq!(parts, line, "{filler} at {at}");
+            }
+        }
     }
 
     #[test]

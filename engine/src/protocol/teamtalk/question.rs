@@ -2,6 +2,8 @@
 //!
 //! Values of `password`, `oppassword`, `serverpassword`, `filetxkey` and `content` are not kept.
 
+use std::collections::VecDeque;
+
 use crate::{
     protocol::Context,
     signal::{Method, SignalKind},
@@ -13,8 +15,99 @@ use super::{
     message::{Message, Value},
 };
 
+/// Different questions in a row kept until answered.
+const QUESTIONS_MAX: usize = 4_096;
+/// The counts in front of a shared text, and what an allocation costs besides.
+const TEXT_OVERHEAD_BYTES: usize = 32;
+/// Room for questions that is kept when all are answered.
+const QUESTIONS_KEPT: usize = 16;
+
+/// What was asked and is not answered yet, in order. Equal questions in a row take one place; beyond [`QUESTIONS_MAX`]
+/// places they are only counted, so that the answers after them still find theirs.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    runs: VecDeque<(Question, u32)>,
+    /// Questions after the last run that had no place.
+    unnamed: u32,
+    text_bytes: usize,
+}
+
+impl Questions {
+    pub(super) const fn new() -> Self {
+        Self { runs: VecDeque::new(), unnamed: 0, text_bytes: 0 }
+    }
+
+    /// One more was asked.
+    pub(super) fn push(&mut self, question: Question) {
+        if self.unnamed > 0 {
+            self.unnamed = self.unnamed.saturating_add(1);
+            return;
+        }
+        let has_place = self.runs.len() < QUESTIONS_MAX;
+        match self.runs.back_mut() {
+            Some((last, count)) if *last == question => *count = count.saturating_add(1),
+            _ if has_place => {
+                self.text_bytes = self.text_bytes.saturating_add(question.asked.text_bytes());
+                self.runs.push_back((question, 1));
+            }
+            _ => self.unnamed = 1,
+        }
+    }
+
+    /// The oldest one was answered; `None` if nobody knows what it was.
+    pub(super) fn pop(&mut self) -> Option<Question> {
+        if let Some((question, count)) = self.runs.front_mut()
+            && *count > 1
+        {
+            *count = count.saturating_sub(1);
+            return Some(question.clone());
+        }
+        let popped = self.runs.pop_front();
+        match &popped {
+            Some((question, _)) => {
+                self.text_bytes = self.text_bytes.saturating_sub(question.asked.text_bytes());
+            }
+            None => self.unnamed = self.unnamed.saturating_sub(1),
+        }
+        if self.runs.is_empty() && self.runs.capacity() > QUESTIONS_KEPT {
+            self.runs.shrink_to(QUESTIONS_KEPT);
+        }
+        popped.map(|(question, _)| question)
+    }
+
+    /// The answer to this id comes next: whatever was asked before it was answered or missed.
+    pub(super) fn synchronise(&mut self, id: i64) {
+        let Some(at) = self.runs.iter().position(|(question, _)| question.id == Some(id)) else { return };
+        for _ in 0..at {
+            if let Some((question, _)) = self.runs.pop_front() {
+                self.text_bytes = self.text_bytes.saturating_sub(question.asked.text_bytes());
+            }
+        }
+    }
+
+    /// The oldest one.
+    pub(super) fn front(&self) -> Option<&Asked> {
+        self.runs.front().map(|(question, _)| &question.asked)
+    }
+
+    /// The oldest one for which `is` holds.
+    pub(super) fn find(&self, is: impl Fn(&Asked) -> bool) -> Option<&Asked> {
+        self.runs.iter().map(|(question, _)| &question.asked).find(|asked| is(asked))
+    }
+
+    /// Forgets all: after a gap nobody knows what belongs to what.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Bytes of heap held.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.runs.capacity().saturating_mul(size_of::<(Question, u32)>()).saturating_add(self.text_bytes)
+    }
+}
+
 /// A question and the number that its answer will repeat.
-#[derive(Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Question {
     /// The client's `id=`.
     pub(super) id: Option<i64>,
@@ -32,7 +125,7 @@ pub(super) enum Place {
 }
 
 /// A client's command.
-#[derive(Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Asked {
     /// `login`.
     Login { account: Text, has_password: bool, protocol: Option<u32> },
@@ -196,6 +289,37 @@ impl Asked {
             "address"
         };
         Self::Ban { user_id: message.user_id("userid"), target, scope }
+    }
+
+    /// Whether its success moves the one who asks: logging in leads to the account's own channel.
+    pub(super) fn changes_channel(&self) -> bool {
+        matches!(self, Self::Login { .. } | Self::Logout | Self::Join { .. } | Self::Other("leave"))
+    }
+
+    /// What its names take of the heap, with their counts.
+    fn text_bytes(&self) -> usize {
+        let text =
+            |text: Option<&Text>| text.map_or(0, |text| text.len().saturating_add(TEXT_OVERHEAD_BYTES));
+        let place = |place: &Option<Place>| match place {
+            Some(Place::Path(path)) => text(Some(path)),
+            Some(Place::Number(_)) | None => 0,
+        };
+        match self {
+            Self::Login { account, .. } => text(Some(account)),
+            Self::Message { channel, .. } | Self::Kick { channel, .. } | Self::Move { channel, .. } => {
+                place(channel)
+            }
+            Self::Nick(name) | Self::Account(_, name) | Self::Ban { target: name, .. } => text(Some(name)),
+            Self::Join { creates: name, channel } | Self::Channel { name, channel, .. } => {
+                text(name.as_ref()).saturating_add(place(channel))
+            }
+            Self::Logout
+            | Self::TypedMessage
+            | Self::Status
+            | Self::ServerSettings { .. }
+            | Self::Transfer(_)
+            | Self::Other(_) => 0,
+        }
     }
 
     /// The command's name.

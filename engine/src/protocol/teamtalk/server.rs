@@ -346,7 +346,7 @@ impl Server {
             }
             let kind = if has_session { SignalKind::DatagramAbsent } else { SignalKind::DatagramStranger };
             tell(kind, None, id);
-            if !has_session && let Some(ids) = self.count_scan(from, &header, packet.at) {
+            if let Some(ids) = self.count_scan(from, &header, packet.at) {
                 tell(SignalKind::DatagramScan, None, ids);
             }
             return;

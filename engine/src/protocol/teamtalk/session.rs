@@ -1,12 +1,10 @@
 //! One TCP connection to a TeamTalk server.
 //!
 //! Every client line but `ping` and `quit` is answered by exactly one `ok` or `error`, in order, so answers are
-//! paired with a queue of what was asked; a `begin id=` re-synchronises it. The queue holds `ASKED_MAX`
-//! entries; beyond that the oldest is forgotten and its answer counts by its error number alone.
+//! paired with a queue of what was asked ([`Questions`]); a `begin id=` re-synchronises it. What had no place in it counts
+//! by its error number alone.
 //!
 //! An encrypted server is read as far as it can be: whether the handshake was completed, and how long it took.
-
-use std::collections::VecDeque;
 
 use floodwall_wire::Address;
 
@@ -19,32 +17,30 @@ use crate::{
         tls::{Handshake, Tracker},
     },
     signal::{Detail, Method, Signal, SignalKind},
-    text::{TEXT_BYTES_MAX, Text},
+    text::Text,
     time::Span,
 };
 
 use super::{
     Server,
     datagram::{Binding, parse_udp_address},
-    message::{Message, Value},
-    question::{Asked, Place, Question, login_method, major, reason},
+    message::{Message, Value, shorten},
+    question::{Asked, Place, Question, Questions, login_method, major, reason},
     stall::Login,
 };
 
-/// The server cuts a connection that sends more than this without a line end (`teamtalk.md` a.1); far longer
-/// lines than any client writes are skipped here.
+/// The server takes lines of up to 1 MiB (`teamtalk.md` a.1). Of a client's that are longer than this, long values are cut; what
+/// is still longer is skipped.
 const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Questions kept until answered. A flood pipelines hundreds.
-const ASKED_MAX: usize = 512;
-/// What the names in a question take of the heap, at most: a channel's and one more, with their counts.
-const QUESTION_TEXT_BYTES: usize = 2 * (TEXT_BYTES_MAX + 16);
+/// No hello is longer; whoever sends more before the server's is no TLS client.
+const OFFERED_BYTES_MAX: usize = 18 * 1024;
+/// A server without a free place closes at once; whoever closes later is somebody else.
+const FULL_WITHIN: Span = Span::from_secs(2);
 /// `usertype` of accounts that may do everything (`teamtalk.md` a.6; 1 is everybody else's).
 const USERTYPE_ADMINISTRATOR: i64 = 2;
 /// Seconds of a user time-out below which clients that keep themselves alive by the rules are dropped: theirs come every
 /// 10 s, and the next one a second later only if that was lost (`teamtalk.md` a.8).
 const USER_TIMEOUT_SHORT: u32 = 15;
-/// Room for questions that is kept when all are answered.
-const ASKED_KEPT: usize = 16;
 /// Clients log in as soon as their UDP is answered, and give up after 10 s (`teamtalk.md` a.8); servers may drop who is
 /// silent after 15 s.
 const LOGIN_PATIENCE: Span = Span::from_secs(14);
@@ -76,9 +72,11 @@ struct Conversation {
     user_id: Option<u16>,
     /// Whether the address was counted without a user id.
     is_met: bool,
-    asked: VecDeque<Question>,
+    asked: Questions,
     head: Head,
     tls: Tracker,
+    /// What the client has sent since it began what may be a TLS handshake, until the server shows what it is.
+    offered: Vec<u8>,
     heard_server: bool,
     /// Somebody logged in on it, ever.
     had_login: bool,
@@ -109,15 +107,16 @@ impl Session {
     #[expect(clippy::new_without_default, reason = "a connection is begun, not defaulted")]
     pub const fn new() -> Self {
         Self {
-            client_lines: Lines::new(LINE_BYTES_MAX),
+            client_lines: Lines::shortened(LINE_BYTES_MAX, shorten),
             server_lines: Lines::new(LINE_BYTES_MAX),
             conversation: Conversation {
                 state: State::ExpectWelcome,
                 user_id: None,
                 is_met: false,
-                asked: VecDeque::new(),
+                asked: Questions::new(),
                 head: Head::new(),
                 tls: Tracker::new(),
+                offered: Vec::new(),
                 heard_server: false,
                 had_login: false,
                 had_attempt: false,
@@ -165,6 +164,12 @@ impl Dissector for Session {
         if conversation.follow_tls(side, bytes, context) {
             return conversation.progress();
         }
+        // What began like TLS and was none has been said before this.
+        let offered = std::mem::take(&mut conversation.offered);
+        let mut input = offered.as_slice();
+        while let Some(line) = client_lines.next(&mut input) {
+            conversation.on_client_line(line, context);
+        }
         server.settle_unseen(context.at, &mut context.output.signals);
         let mut input = bytes;
         match side {
@@ -196,7 +201,10 @@ impl Dissector for Session {
         self.conversation.is_listing = false;
         self.conversation.had_attempt = true;
         match side {
-            Side::Client => self.client_lines.skip_to_next(),
+            Side::Client => {
+                self.client_lines.skip_to_next();
+                self.conversation.offered = Vec::new();
+            }
             Side::Server => self.server_lines.skip_to_next(),
         }
         // Which answers belong to which questions is no longer certain; error numbers still speak.
@@ -227,7 +235,8 @@ impl Dissector for Session {
         }
         // A server that has run out of handles accepts and closes without a word (`teamtalk.md` a.1).
         let is_tls = !matches!(conversation.tls.handshake(), Handshake::Undecided | Handshake::NotTls);
-        if !conversation.heard_server && !is_tls && !context.connection.midway {
+        let at_once = context.at.since(context.connection.opened) <= FULL_WITHIN;
+        if !conversation.heard_server && !is_tls && at_once && !context.connection.midway {
             let detail = Detail { reason: Some("full"), ..Detail::default() };
             context.signal(SignalKind::ConnectionRefused, detail);
         }
@@ -238,13 +247,11 @@ impl Dissector for Session {
     }
 
     fn held_bytes(&self) -> usize {
-        let asked = &self.conversation.asked;
-        let questions = asked.capacity().saturating_mul(size_of::<Question>());
-        let questions = questions.saturating_add(asked.len().saturating_mul(QUESTION_TEXT_BYTES));
         self.client_lines
             .held_bytes()
             .saturating_add(self.server_lines.held_bytes())
-            .saturating_add(questions)
+            .saturating_add(self.conversation.offered.capacity())
+            .saturating_add(self.conversation.asked.held_bytes())
     }
 }
 
@@ -281,7 +288,12 @@ impl Conversation {
                 false
             }
             Handshake::NotTls => false,
-            Handshake::Offered | Handshake::Answered | Handshake::Concluded => true,
+            Handshake::Offered if side == Side::Client => self.keep_offered(bytes, context),
+            Handshake::Offered => true,
+            Handshake::Answered | Handshake::Concluded => {
+                self.offered = Vec::new();
+                true
+            }
             Handshake::Completed => {
                 self.state = State::Unreadable;
                 self.tell_tls(SignalKind::TlsHandshake, None, context);
@@ -293,6 +305,18 @@ impl Conversation {
                 true
             }
         }
+    }
+
+    /// Until the server answers, what the client sends may be lines behind something that looks like a hello. Whether it is
+    /// still taken for one.
+    fn keep_offered(&mut self, bytes: &[u8], context: &mut Context<'_>) -> bool {
+        if self.offered.len().saturating_add(bytes.len()) <= OFFERED_BYTES_MAX {
+            self.offered.extend_from_slice(bytes);
+            return true;
+        }
+        self.tls = Tracker::ruled_out();
+        self.tell_garbage(Foreign::Tls, context);
+        false
     }
 
     /// With the milliseconds since the connection was opened.
@@ -359,10 +383,7 @@ impl Conversation {
             let detail = Detail { command: Some(question.asked.keyword()), ..Detail::default() };
             context.signal(SignalKind::CommandSent, detail);
         }
-        if self.asked.len() >= ASKED_MAX {
-            self.asked.pop_front();
-        }
-        self.asked.push_back(question);
+        self.asked.push(question);
     }
 }
 
@@ -376,7 +397,9 @@ impl Conversation {
             b"teamtalk" | b"welcome" => self.on_welcome(&message, server, context),
             b"begin" => {
                 self.is_listing = true;
-                self.synchronise(message.number("id"));
+                if let Some(id) = message.number("id") {
+                    self.asked.synchronise(id);
+                }
             }
             b"end" => self.is_listing = false,
             b"ok" => self.on_ok(server, context),
@@ -424,17 +447,6 @@ impl Conversation {
         context.fact(Fact::UserBound { user_id });
     }
 
-    /// The answer to this id comes next: whatever was asked before it was answered or missed.
-    fn synchronise(&mut self, id: Option<i64>) {
-        if self.asked.front().is_some_and(|question| question.id == id) {
-            return;
-        }
-        let Some(at) = self.asked.iter().position(|question| question.id == id && id.is_some()) else {
-            return;
-        };
-        self.asked.drain(..at);
-    }
-
     fn on_accepted(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
         let account = Text::new(&message.text("username").unwrap_or_default());
         let nickname = Text::new(&message.text("nickname").unwrap_or_default());
@@ -464,8 +476,7 @@ impl Conversation {
             ..Detail::default()
         };
         context.signal(SignalKind::LoginSucceeded, detail);
-        let asked = self.asked.front().map(|question| &question.asked);
-        if let Some(Asked::Login { protocol: Some(protocol), .. }) = asked {
+        if let Some(Asked::Login { protocol: Some(protocol), .. }) = self.asked.front() {
             let protocol = *protocol;
             if !server.speaks(protocol) {
                 self.tell_mismatch("protocol", protocol, server, context);
@@ -524,7 +535,10 @@ impl Conversation {
         self.state = State::LoggedIn;
         self.had_login = true;
         let joined = message.keyword == b"joined";
-        let detail = Detail { channel: Some(place.name(server)), ..self.own_detail(server) };
+        // Who asked for nothing of the kind was moved by somebody else.
+        let is_own = self.asked.front().is_some_and(Asked::changes_channel);
+        let reason = (!is_own).then_some("moved");
+        let detail = Detail { channel: Some(place.name(server)), reason, ..self.own_detail(server) };
         if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
             user.channel = if joined { place.number() } else { None };
         }
@@ -537,7 +551,7 @@ impl Conversation {
             if was_kicked {
                 self.kicked = None;
             }
-            let reason = was_kicked.then_some("kicked");
+            let reason = if was_kicked { Some("kicked") } else { reason };
             context.signal(SignalKind::ChannelLeft, Detail { reason, ..detail });
         }
     }
@@ -604,27 +618,18 @@ impl Conversation {
         if self.state != State::ExpectLogin {
             return;
         }
-        let is_transfer = |question: &&Question| matches!(question.asked, Asked::Transfer(_));
-        let Some(question) = self.asked.iter().find(is_transfer) else {
+        let Some(asked) = self.asked.find(|asked| matches!(asked, Asked::Transfer(_))) else {
             return;
         };
-        let command = Some(question.asked.keyword());
+        let command = Some(asked.keyword());
         self.state = State::Transferring;
         self.asked.clear();
         context.signal(SignalKind::FileTransferred, Detail { command, ..Detail::default() });
     }
 
     /// The question that is answered now. Once a flood is answered it leaves no room behind.
-    fn answered(&mut self) -> Option<Question> {
-        let question = self.asked.pop_front();
-        if self.asked.is_empty() && self.asked.capacity() > ASKED_KEPT {
-            self.asked.shrink_to(ASKED_KEPT);
-        }
-        question
-    }
-
     fn on_ok(&mut self, server: &Server, context: &mut Context<'_>) {
-        let Some(Question { asked, .. }) = self.answered() else {
+        let Some(Question { asked, .. }) = self.asked.pop() else {
             return;
         };
         let own = self.own_detail(server);
@@ -677,7 +682,7 @@ impl Conversation {
 
     /// `teamtalk.md` a.7. The number says what failed even where the question is not known.
     fn on_error(&mut self, message: &Message<'_>, server: &Server, context: &mut Context<'_>) {
-        let question = self.answered();
+        let question = self.asked.pop();
         self.had_attempt |= question.is_none();
         let number = message.number("number").and_then(|number| u32::try_from(number).ok());
         let asked = question.as_ref().map(|question| &question.asked);
