@@ -138,7 +138,8 @@ fn sessions_end_and_begin_again_on_one_connection() {
     world.answer(&mut bob, "kicked kickerid=4\r\nloggedout");
     assert_eq!(world.told(), ["login.ended kicked"]);
     world.login_again(&mut bob, "");
-    world.answer(&mut bob, "joined chanid=1\r\nkicked kickerid=0\r\nleft chanid=1\r\nloggedout");
+    world.ask(&mut bob, "join chanid=1");
+    world.answer(&mut bob, "joined chanid=1\r\nok\r\nkicked kickerid=0\r\nleft chanid=1\r\nloggedout");
     let told = world.told();
     assert_eq!(told, ["login.succeeded", "channel.joined", "channel.left", "login.ended kicked-by-server"]);
     world.login_again(&mut bob, "");

@@ -536,7 +536,7 @@ impl Conversation {
         self.had_login = true;
         let joined = message.keyword == b"joined";
         // Who asked for nothing of the kind was moved by somebody else.
-        let is_own = self.asked.front().is_some_and(Asked::changes_channel);
+        let is_own = self.kicked.is_some() || self.asked.front().is_some_and(Asked::changes_channel);
         let reason = (!is_own).then_some("moved");
         let detail = Detail { channel: Some(place.name(server)), reason, ..self.own_detail(server) };
         if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
