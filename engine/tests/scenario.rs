@@ -161,6 +161,7 @@ impl World {
                 Command::Note { explanation, .. } => Some(format!("note {}", explanation.rule)),
                 Command::SetLevel { level, .. } => Some(format!("level {}", level.as_str())),
                 Command::Unban { subject } => Some(format!("unban {subject}")),
+                Command::Release { address } => Some(format!("release {}", address.to_ip())),
                 Command::Know { .. }
                 | Command::BindUser { .. }
                 | Command::FreeUser { .. }

@@ -79,11 +79,13 @@ pub fn run(write: bool) -> Result<()> {
         rows.push((name, judge(&capture)?));
     }
     let made = made::judge()?;
-    let corpus = table::corpus(rows.iter().filter(|(name, _)| !name.starts_with("pcaps/")));
-    let page = table::page(&corpus, &made);
+    let (committed, others): (Vec<_>, Vec<_>) =
+        rows.iter().partition(|(name, _)| root().join("tests/corpus").join(format!("{name}.pcap")).exists());
+    let page = table::page(&table::corpus(&committed), &made);
     say(&page);
-    let third_party = rows.iter().filter(|(name, _)| name.starts_with("pcaps/"));
-    say(&format!("Of {} third-party captures nothing may be dropped or banned.", third_party.count()));
+    if !others.is_empty() {
+        say(&format!("## Captures that are not committed\n\n{}", table::corpus(&others)));
+    }
     let misjudged: Vec<String> = rows
         .iter()
         .flat_map(|(name, judgement)| judgement.misjudged.iter().map(move |what| format!("{name}: {what}")))
@@ -140,7 +142,8 @@ fn truth(capture: &Path) -> Result<Option<BTreeMap<String, Role>>> {
         return Ok(None);
     }
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let truth: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+    let truth: Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
     let Some(actors) = truth.get("actors").and_then(Value::as_object) else {
         return Ok(None);
     };
@@ -203,7 +206,16 @@ fn held_against(roles: &BTreeMap<String, Role>, outcomes: &Outcomes) -> Judgemen
 
 fn replay(capture: &Path) -> Result<Value> {
     let mut command = Command::new("cargo");
-    command.current_dir(root()).args(["run", "--quiet", "-p", "floodwall", "--", "replay", "--format", "json"]);
+    command.current_dir(root()).args([
+        "run",
+        "--quiet",
+        "-p",
+        "floodwall",
+        "--",
+        "replay",
+        "--format",
+        "json",
+    ]);
     let printed = process::output(command.args(["--sources", "100000"]).arg(capture))?;
     serde_json::from_str(&printed).with_context(|| format!("no report about {}", capture.display()))
 }

@@ -121,6 +121,7 @@ impl Tally {
             }
             // These change nothing for anybody by name.
             Command::Know { .. }
+            | Command::Release { .. }
             | Command::SetLevel { .. }
             | Command::BindUser { .. }
             | Command::FreeUser { .. }

@@ -5,14 +5,17 @@ use std::fmt::Write;
 use super::{Judgement, made::Row};
 
 /// One row per capture, and the sum.
-pub(super) fn corpus<'a>(rows: impl Iterator<Item = &'a (String, Judgement)>) -> String {
+pub(super) fn corpus(rows: &[&(String, Judgement)]) -> String {
     let mut text = String::from(
         "| capture | attackers | flagged | stopped | others | noted | hurt |\n|---|---|---|---|---|---|---|\n",
     );
     let mut sum = Judgement::default();
     for (name, one) in rows {
         let Judgement { attackers, flagged, stopped, others, hurt, noted, .. } = one;
-        line(&mut text, &format!("{name} | {attackers} | {flagged} | {stopped} | {others} | {noted} | {hurt}"));
+        line(
+            &mut text,
+            &format!("{name} | {attackers} | {flagged} | {stopped} | {others} | {noted} | {hurt}"),
+        );
         sum.attackers += attackers;
         sum.flagged += flagged;
         sum.stopped += stopped;
@@ -59,7 +62,7 @@ fn made(rows: &[Row]) -> String {
     }
     let attacks = || rows.iter().filter(|row| row.expected == "stopped");
     let stopped = attacks().filter(|row| row.is_stopped()).count();
-    let spared = rows.iter().filter(|row| row.expected == "spared" && row.is_stopped()).count();
+    let spared = rows.iter().filter(|row| row.expected != "stopped" && row.is_stopped()).count();
     let neighbours: u64 = rows.iter().map(|row| row.hurt).sum();
     text.push_str(&figures(stopped, attacks().count(), spared + usize::try_from(neighbours).unwrap_or(0)));
     text

@@ -139,7 +139,9 @@ impl Session {
     /// Whether the server welcomed somebody who then tried nothing.
     pub const fn is_unused(&self) -> bool {
         let conversation = &self.conversation;
-        matches!(conversation.state, State::ExpectLogin) && !conversation.had_login && !conversation.had_attempt
+        matches!(conversation.state, State::ExpectLogin)
+            && !conversation.had_login
+            && !conversation.had_attempt
     }
 
     /// The user id that the welcome line gave it.
