@@ -117,6 +117,11 @@ pub enum Command {
         /// Why.
         explanation: Explanation,
     },
+    /// Limit an address no longer.
+    Release {
+        /// Which.
+        address: Address,
+    },
     /// Cut one connection.
     Reset {
         /// Whose.
@@ -139,7 +144,7 @@ pub enum Command {
     Know {
         /// Which.
         address: Address,
-        /// Until when.
+        /// Until when; [`Timestamp::EPOCH`]: it is nobody's that is known after all.
         until: Timestamp,
     },
     /// Show no more payload of a connection: it cannot be read.

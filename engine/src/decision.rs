@@ -8,7 +8,8 @@
 //!   they have meanwhile logged in with a password. A mistyped password is followed by the right one;
 //! - a whole IPv6 /64 is banned only when many of its addresses contributed and nobody in it behaves well;
 //! - behind an address with several other good sessions, the offending connection is cut, not the house;
-//! - no more than [`BANS_PER_MINUTE_MAX`] bans a minute; beyond that the address is limited.
+//! - no more than [`BANS_PER_MINUTE_MAX`] bans a minute, and of those who are known no more than one in
+//!   [`KNOWN_PER_BAN`] within [`KNOWN_BANS_WITHIN`]; beyond that the address is limited.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +35,12 @@ pub const KNOWN_FOR: Span = Span::from_secs(30 * 24 * 3_600);
 /// Bans made per minute at most.
 pub const BANS_PER_MINUTE_MAX: u32 = 120;
 const MINUTE: Span = Span::from_secs(60);
+/// Of so many who are known, one may be banned...
+pub const KNOWN_PER_BAN: usize = 20;
+/// ...within this time. If more of them seem to have turned bad at once, a rule is wrong and not they.
+pub const KNOWN_BANS_WITHIN: Span = Span::from_secs(3_600);
+/// So many of them may be banned however few there are.
+const KNOWN_BANS_MIN: usize = 3;
 /// Contributions to a finding from which on a contributor is sanctioned without patience.
 const CONTRIBUTIONS_PLAIN: u32 = 3;
 /// How long others are given to log in after all.
@@ -46,6 +53,12 @@ const SHARED_SESSIONS: usize = 2;
 const LASTING: Span = Span::from_secs(120);
 /// Networks from which one account may log in before it is everybody's account and proves nothing.
 const ACCOUNT_NETWORKS_MAX: usize = 4;
+/// Networks in which somebody is logged in with one account at the same time from which on it is everybody's.
+const ACCOUNT_NETWORKS_AT_ONCE: usize = 3;
+/// Resets of a shared address within [`RESETS_WITHIN`] from which on it is limited as well.
+const RESETS_MAX: u32 = 10;
+/// See [`RESETS_MAX`].
+const RESETS_WITHIN: Span = Span::from_secs(600);
 /// An offence counts as a repeat for this long.
 const REPEAT_WITHIN: Span = Span::from_secs(7 * 24 * 3_600);
 
@@ -57,12 +70,20 @@ pub struct Decisions {
     good_networks: BoundedMap<Address, Timestamp>,
     /// The same, by IPv6 /48.
     good_sites: BoundedMap<Address, Timestamp>,
-    /// From which networks an account logged in.
-    accounts: BoundedMap<(u8, Text), BTreeSet<Address>>,
+    accounts: BoundedMap<(u8, Text), Account>,
     suspects: BTreeMap<Address, Suspect>,
     levels: BTreeMap<(u8, Front), Alarm>,
     bans_made: SlidingCount,
+    known_bans_made: SlidingCount,
     bans_braked: u64,
+}
+
+/// From where an account logged in.
+#[derive(Debug, Default)]
+struct Account {
+    networks: BTreeSet<Address>,
+    /// Addresses that became known by it: at most [`ACCOUNT_NETWORKS_MAX`].
+    made_known: Vec<Address>,
 }
 
 /// What is known of one address.
@@ -77,6 +98,9 @@ struct Person {
     offences: u32,
     offended_at: Timestamp,
     limited_until: Timestamp,
+    /// It is limited for a little that may have been a mistake.
+    is_suspected: bool,
+    resets: SlidingCount,
     /// Noted instead of banned until then.
     grace_until: Timestamp,
 }
@@ -91,6 +115,17 @@ impl Person {
     fn behaves_well(&self, now: Timestamp) -> bool {
         self.logged_in_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
     }
+}
+
+/// Whose an address is besides the offender's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Others {
+    /// Nobody's that anything is known of.
+    None,
+    /// Guests', who have been there for a while. That costs nothing.
+    Guests,
+    /// People's with accounts of their own.
+    People,
 }
 
 /// Somebody logged in on one connection.
@@ -127,6 +162,7 @@ impl Decisions {
             suspects: BTreeMap::new(),
             levels: BTreeMap::new(),
             bans_made: SlidingCount::default(),
+            known_bans_made: SlidingCount::default(),
             bans_braked: 0,
         }
     }
@@ -160,7 +196,7 @@ impl Decisions {
         let own_password = matches!(
             signal.detail.method,
             Some(Method::Account | Method::Sasl | Method::Services | Method::Oper | Method::Query)
-        ) && !self.is_shared_account(signal);
+        ) && !self.is_shared_account(signal, commands);
         let Some(person) = self.person(signal.address, now) else {
             return;
         };
@@ -174,6 +210,10 @@ impl Decisions {
             return;
         }
         person.logged_in_at = Some(now);
+        if std::mem::take(&mut person.is_suspected) && person.limited_until > now {
+            person.limited_until = Timestamp::EPOCH;
+            commands.push(Command::Release { address: signal.address });
+        }
         if let Some(account) = signal.detail.account.clone()
             && (person.accounts.len() < ACCOUNTS_PER_ADDRESS_MAX || person.accounts.contains_key(&account))
         {
@@ -185,18 +225,68 @@ impl Decisions {
     }
 
     /// An account that logs in from everywhere is a guest account with a password everybody has.
-    fn is_shared_account(&mut self, signal: &Signal) -> bool {
-        let Some(account) = signal.detail.account.clone() else {
+    /// Somebody's own is that of a telephone too, which comes from many networks, one after the other: those it has made known
+    /// stay known unless it is in several at once.
+    fn is_shared_account(&mut self, signal: &Signal, commands: &mut Vec<Command>) -> bool {
+        let Some(name) = signal.detail.account.clone() else {
             return false;
         };
-        let network = network(signal.address);
-        let key = (signal.service, account);
-        let networks = self.accounts.touch_or_insert(&key, signal.at, BTreeSet::new, |_| true, |_, _| {});
-        let Some(networks) = networks else { return true };
-        if networks.len() < ACCOUNT_NETWORKS_MAX {
-            networks.insert(network);
+        let key = (signal.service, name);
+        let account = self.accounts.touch_or_insert(&key, signal.at, Account::default, |_| true, |_, _| {});
+        let Some(account) = account else { return true };
+        if account.networks.len() < ACCOUNT_NETWORKS_MAX {
+            account.networks.insert(network(signal.address));
         }
-        networks.len() >= ACCOUNT_NETWORKS_MAX
+        if account.networks.len() < ACCOUNT_NETWORKS_MAX {
+            if !account.made_known.contains(&signal.address)
+                && account.made_known.len() < ACCOUNT_NETWORKS_MAX
+            {
+                account.made_known.push(signal.address);
+            }
+            return false;
+        }
+        let made_known = account.made_known.clone();
+        if self.networks_at_once(&key.1, &made_known, signal) >= ACCOUNT_NETWORKS_AT_ONCE {
+            self.disown(&key, made_known, signal.at, commands);
+        }
+        true
+    }
+
+    /// In how many networks somebody is logged in with an account now, the one of this login included.
+    fn networks_at_once(&self, name: &Text, addresses: &[Address], signal: &Signal) -> usize {
+        let is_there = |address: &&Address| {
+            let sessions = self.people.get(address).map(|person| person.sessions.values());
+            sessions.into_iter().flatten().any(|session| session.account.as_ref() == Some(name))
+        };
+        let mut networks: BTreeSet<Address> =
+            addresses.iter().filter(is_there).map(|address| network(*address)).collect();
+        networks.insert(network(signal.address));
+        networks.len()
+    }
+
+    /// An account turned out to be everybody's: who is known by it alone is known no longer.
+    fn disown(
+        &mut self,
+        key: &(u8, Text),
+        addresses: Vec<Address>,
+        now: Timestamp,
+        commands: &mut Vec<Command>,
+    ) {
+        if let Some(account) = self.accounts.touch(key, now) {
+            account.made_known.clear();
+        }
+        for address in addresses {
+            let Some(person) = self.people.touch(&address, now) else { continue };
+            person.accounts.remove(&key.1);
+            for session in
+                person.sessions.values_mut().filter(|session| session.account.as_ref() == Some(&key.1))
+            {
+                session.account = None;
+            }
+            if person.accounts.is_empty() && person.logged_in_at.take().is_some() {
+                commands.push(Command::Know { address, until: Timestamp::EPOCH });
+            }
+        }
     }
 
     fn person(&mut self, address: Address, now: Timestamp) -> Option<&mut Person> {
@@ -401,13 +491,11 @@ impl Decisions {
         commands: &mut Vec<Command>,
     ) {
         match rule.action {
-            Action::Ban if !self.is_shared(address, flow, explanation.at) => {
-                self.ban(rule, Prefix::host(address), address, explanation, ledger, commands);
-            }
-            Action::Ban | Action::Reset => match flow {
-                Some(flow) => commands.push(Command::Reset { address, flow, explanation }),
-                None => self.limit(address, rule.duration, explanation, commands),
+            Action::Ban => match self.others(address, flow, explanation.at) {
+                Others::None => self.ban(rule, Prefix::host(address), address, explanation, ledger, commands),
+                others => self.cut(rule, address, flow, others, explanation, commands),
             },
+            Action::Reset => self.cut(rule, address, flow, Others::People, explanation, commands),
             Action::Limit | Action::RaiseLevel => self.limit(address, rule.duration, explanation, commands),
             Action::Note => {
                 commands.push(Command::Note {
@@ -419,10 +507,31 @@ impl Decisions {
         }
     }
 
+    /// Cuts one connection; limits the address if there is none, if it is shared with guests only, or if it has been cut
+    /// again and again.
+    fn cut(
+        &mut self,
+        rule: &Rule,
+        address: Address,
+        flow: Option<FlowId>,
+        others: Others,
+        explanation: Explanation,
+        commands: &mut Vec<Command>,
+    ) {
+        let now = explanation.at;
+        let resets = self.person(address, now).map_or(0, |person| person.resets.count(now, RESETS_WITHIN));
+        if let Some(flow) = flow {
+            commands.push(Command::Reset { address, flow, explanation: explanation.clone() });
+        }
+        if flow.is_none() || others != Others::People || resets >= RESETS_MAX {
+            self.limit(address, rule.duration, explanation, commands);
+        }
+    }
+
     /// Whether the address is several people's: others have accounts of their own (after a restart nobody is logged in
     /// yet), or have been there for long enough to be no clones of the offender.
-    fn is_shared(&self, address: Address, offender: Option<FlowId>, now: Timestamp) -> bool {
-        let Some(person) = self.people.get(&address) else { return false };
+    fn others(&self, address: Address, offender: Option<FlowId>, now: Timestamp) -> Others {
+        let Some(person) = self.people.get(&address) else { return Others::None };
         let others = || person.sessions.iter().filter(|(flow, _)| Some(**flow) != offender);
         let own =
             offender.and_then(|flow| person.sessions.get(&flow)).and_then(|session| session.account.as_ref());
@@ -430,10 +539,22 @@ impl Decisions {
             .accounts
             .iter()
             .filter(|(account, at)| Some(*account) != own && now.since(**at) < KNOWN_FOR);
+        let accounts = accounts.count();
         let lasting = others()
             .filter(|(_, session)| session.account.is_none() && now.since(session.since) >= LASTING)
             .count();
-        accounts.count().saturating_add(lasting) >= SHARED_SESSIONS
+        match accounts.saturating_add(lasting) {
+            0..SHARED_SESSIONS => Others::None,
+            _ if accounts >= SHARED_SESSIONS => Others::People,
+            _ => Others::Guests,
+        }
+    }
+
+    /// Whether another one who is known may be banned now.
+    fn may_ban_known(&mut self, now: Timestamp) -> bool {
+        let known = self.people.iter().filter(|(_, person)| person.behaves_well(now)).count();
+        let most = (known / KNOWN_PER_BAN).max(KNOWN_BANS_MIN);
+        self.known_bans_made.count(now, KNOWN_BANS_WITHIN) as usize <= most
     }
 
     fn ban(
@@ -456,6 +577,12 @@ impl Decisions {
         // Those made count, not those wanted: under an attack that goes on the brake would never come off.
         if self.bans_made.held(now, MINUTE) >= BANS_PER_MINUTE_MAX {
             self.bans_braked = self.bans_braked.saturating_add(1);
+            return self.limit(address, rule.duration, explanation, commands);
+        }
+        if self.behaves_well(&address, now) && !self.may_ban_known(now) {
+            self.bans_braked = self.bans_braked.saturating_add(1);
+            let notify = rule.notify.clone();
+            commands.push(Command::Note { address: None, notify, explanation: explanation.clone() });
             return self.limit(address, rule.duration, explanation, commands);
         }
         self.bans_made.count(now, MINUTE);
@@ -496,6 +623,7 @@ impl Decisions {
                 return;
             }
             person.limited_until = until;
+            person.is_suspected = false;
         }
         commands.push(Command::Limit { address, until, explanation });
     }
@@ -537,7 +665,11 @@ impl Decisions {
 
     fn settle_suspect(&mut self, address: Address, commands: &mut Vec<Command>) {
         if let Some(suspect) = self.suspects.remove(&address) {
+            let now = suspect.explanation.at;
             self.limit(address, suspect.duration, suspect.explanation, commands);
+            if let Some(person) = self.person(address, now) {
+                person.is_suspected = true;
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Whole stories in virtual time: TeamTalk and IRC conversations packet by packet, and every command that comes
 //! of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use floodwall_engine::{
     Command, Configuration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
@@ -161,6 +161,7 @@ impl World {
                 Command::Note { explanation, .. } => Some(format!("note {}", explanation.rule)),
                 Command::SetLevel { level, .. } => Some(format!("level {}", level.as_str())),
                 Command::Unban { subject } => Some(format!("unban {subject}")),
+                Command::Release { address } => Some(format!("release {}", address.to_ip())),
                 Command::Know { .. }
                 | Command::BindUser { .. }
                 | Command::FreeUser { .. }
@@ -422,4 +423,116 @@ fn no_secret_reaches_a_command() {
     }
     text.push_str(&format!("{:?}", world.engine));
     assert!(text.contains("login-storm") && !text.contains("secret"), "{text}");
+}
+
+/// Of thirty known addresses a rule that is wrong would ban all within a minute.
+#[test]
+fn no_more_than_a_few_of_the_known_are_banned_at_once() {
+    let mut world = World::new(SHIPPED);
+    let mut people: Vec<Connection> = (1..=30u32)
+        .map(|n| {
+            let mut connection = world.connect(address(&format!("198.51.{n}.1")));
+            world.log_in(&mut connection, &format!("member{n}"));
+            connection
+        })
+        .collect();
+    world.wait(60_000);
+    world.deeds();
+    for connection in &mut people {
+        world.write(connection, 60);
+    }
+    let deeds = world.deeds();
+    let count = |what: &str| deeds.iter().filter(|deed| deed.starts_with(what)).count();
+    assert_eq!((count("ban"), count("limit"), count("note")), (3, 27, 27), "{deeds:?}");
+}
+
+/// Guests cost nothing: two that sit there for two minutes are no shield.
+#[test]
+fn behind_guests_who_only_sit_there_a_guesser_is_limited_all_the_same() {
+    let mut world = World::new(SHIPPED);
+    let here = address("203.0.113.90");
+    for _ in 0..2 {
+        let mut guest = world.connect(here);
+        world.log_in(&mut guest, "");
+    }
+    world.wait(180_000);
+    world.deeds();
+    let mut guesser = world.connect(here);
+    for _ in 0..8 {
+        world.fail(&mut guesser, "admin");
+    }
+    let by = "203.0.113.90 by teamtalk/login-storm";
+    assert_eq!(world.deeds(), [format!("reset {by}"), format!("limit {by}")]);
+}
+
+/// Fifteen old passwords after a restart: who finds the right one a minute later is limited no longer.
+#[test]
+fn a_good_login_lifts_what_a_few_mistakes_have_cost() {
+    let mut world = World::new(SHIPPED);
+    for n in 1..=16u32 {
+        guess_once(&mut world, &format!("198.51.{n}.1"), &format!("member{n}"));
+    }
+    world.wait(20_000);
+    let deeds = world.deeds();
+    assert!(deeds.contains(&"limit 198.51.3.1 by teamtalk/distributed-guessing".to_owned()), "{deeds:?}");
+    let mut right = world.connect(address("198.51.3.1"));
+    world.log_in(&mut right, "member3");
+    assert_eq!(world.deeds(), ["release 198.51.3.1"]);
+}
+
+/// What a flood has cost is not lifted by logging in again.
+#[test]
+fn a_good_login_lifts_no_other_limit() {
+    let mut world = World::new(SHIPPED);
+    let mut flooder = world.connect(address("203.0.113.91"));
+    world.log_in(&mut flooder, "flooder");
+    for n in 0..30 {
+        world.say(&mut flooder, Side::Client, &format!("changenick nickname=\"n{n}\""));
+        world.say(&mut flooder, Side::Server, "ok");
+    }
+    assert_eq!(world.deeds(), ["limit 203.0.113.91 by teamtalk/restless"]);
+    world.say(&mut flooder, Side::Client, "logout");
+    world.say(&mut flooder, Side::Server, "loggedout");
+    world.log_in(&mut flooder, "flooder");
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+/// An account that is in several networks at once is everybody's: the first who used it are known no longer either.
+#[test]
+fn an_account_in_many_places_at_once_is_disowned() {
+    let mut world = World::new(SHIPPED);
+    let mut known = BTreeSet::new();
+    let mut open = Vec::new();
+    for n in 1..=6u32 {
+        let mut connection = world.connect(address(&format!("198.51.{n}.1")));
+        world.log_in(&mut connection, "guest");
+        open.push(connection);
+        while let Some(command) = world.engine.next_command() {
+            if let Command::Know { address, until } = command {
+                if until == Timestamp::EPOCH {
+                    known.remove(&address)
+                } else {
+                    known.insert(address)
+                };
+            }
+        }
+    }
+    assert!(known.is_empty(), "{known:?}");
+}
+
+/// A telephone comes from one network after the other, and its owner stays known.
+#[test]
+fn an_account_in_one_place_after_the_other_stays_known() {
+    let mut world = World::new(SHIPPED);
+    let mut forgotten = 0;
+    for n in 1..=9u32 {
+        let mut connection = world.connect(address(&format!("198.51.{n}.1")));
+        world.log_in(&mut connection, "phone");
+        world.close(connection);
+        world.wait(60_000);
+        while let Some(command) = world.engine.next_command() {
+            forgotten += usize::from(matches!(command, Command::Know { until: Timestamp::EPOCH, .. }));
+        }
+    }
+    assert_eq!(forgotten, 0);
 }

@@ -79,11 +79,13 @@ pub fn run(write: bool) -> Result<()> {
         rows.push((name, judge(&capture)?));
     }
     let made = made::judge()?;
-    let corpus = table::corpus(rows.iter().filter(|(name, _)| !name.starts_with("pcaps/")));
-    let page = table::page(&corpus, &made);
+    let (committed, others): (Vec<_>, Vec<_>) =
+        rows.iter().partition(|(name, _)| root().join("tests/corpus").join(format!("{name}.pcap")).exists());
+    let page = table::page(&table::corpus(&committed), &made);
     say(&page);
-    let third_party = rows.iter().filter(|(name, _)| name.starts_with("pcaps/"));
-    say(&format!("Of {} third-party captures nothing may be dropped or banned.", third_party.count()));
+    if !others.is_empty() {
+        say(&format!("## Captures that are not committed\n\n{}", table::corpus(&others)));
+    }
     let misjudged: Vec<String> = rows
         .iter()
         .flat_map(|(name, judgement)| judgement.misjudged.iter().map(move |what| format!("{name}: {what}")))

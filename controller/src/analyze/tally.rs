@@ -269,6 +269,7 @@ impl Tally {
             }
             // These change nothing for anybody by name.
             Command::Know { .. }
+            | Command::Release { .. }
             | Command::BindUser { .. }
             | Command::FreeUser { .. }
             | Command::Ignore { .. }

@@ -392,6 +392,7 @@ impl<S: Store> Enforcer for TablesEnforcer<S> {
                 let until = self.store.deadline(*until);
                 self.change(*address, |wanted| wanted.limited_until = until)
             }
+            Command::Release { address } => self.change(*address, |wanted| wanted.limited_until = 0),
             Command::Know { address, until } => {
                 let until = self.store.deadline(*until);
                 self.change(*address, |wanted| wanted.known_until = until)

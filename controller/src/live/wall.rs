@@ -347,6 +347,10 @@ impl<S: Store> Wall<S> {
                     self.note_decision("limit", &address.to_string(), explanation);
                 }
             }
+            Command::Release { address } => {
+                self.enforce(command);
+                tracing::debug!(%address, "No longer limited: they logged in after all");
+            }
             Command::Reset { address, flow, explanation } => {
                 let ends = self.engine.streams().ends().find(|ends| ends.id == *flow);
                 if let Some(ends) = ends {

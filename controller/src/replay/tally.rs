@@ -235,8 +235,11 @@ impl Tally {
                     self.notes_left_out += 1;
                 }
             }
-            Command::Know { address, .. } => {
-                if self.known.len() < SOURCES_MAX {
+            Command::Release { .. } => {}
+            Command::Know { address, until } => {
+                if *until == Timestamp::EPOCH {
+                    self.known.remove(address);
+                } else if self.known.len() < SOURCES_MAX {
                     self.known.insert(*address);
                 }
             }

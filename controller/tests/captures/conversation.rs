@@ -6,6 +6,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use serde_json::Value;
+
 use crate::records::{Record, report_of};
 
 const FIN: u8 = 0x01;
@@ -20,7 +22,8 @@ const ROUND_TRIP: u64 = 400;
 
 /// Everything on the wire of one server.
 pub(crate) struct Wire {
-    server: u16,
+    /// The port that packets go to from now on.
+    pub(crate) server: u16,
     /// Time of the next packet, µs.
     pub(crate) now: u64,
     next_port: u16,
@@ -111,6 +114,20 @@ impl Wire {
         self.segment(client, server, own.wrapping_add(1), other.wrapping_add(1), ACK, &[]);
     }
 
+    /// The server has had enough of it.
+    pub(crate) fn close_by_server(&mut self, connection: Connection) {
+        let Connection { client, server, next: [own, other] } = connection;
+        self.segment(server, client, other, own, FIN | ACK, &[]);
+        self.segment(client, server, own, other.wrapping_add(1), FIN | ACK, &[]);
+        self.segment(server, client, other.wrapping_add(1), own.wrapping_add(1), ACK, &[]);
+    }
+
+    /// The server is gone, and its kernel says so.
+    pub(crate) fn reset_by_server(&mut self, connection: Connection) {
+        let Connection { client, server, next: [own, other] } = connection;
+        self.segment(server, client, other, own, RST | ACK, &[]);
+    }
+
     /// The client hangs up.
     pub(crate) fn reset(&mut self, connection: Connection) {
         let Connection { client, server, next: [own, other] } = connection;
@@ -189,23 +206,59 @@ impl Wire {
     }
 
     /// What `floodwall replay` makes of it.
-    pub(crate) fn report(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> Value {
         let mut records = self.records.clone();
         records.sort_by_key(|(at, ..)| *at);
         report_of(&records)
     }
 
-    /// Outcome and notes of that, by address and rule.
+    /// Who it says is what.
+    pub(crate) fn report(&self) -> Report {
+        Report::read(&self.json())
+    }
+
+    /// Outcomes by address, and what was noted by rule.
     pub(crate) fn outcomes(&self) -> BTreeMap<String, String> {
-        let report = self.report();
-        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let Report { sources, notes } = self.report();
+        let outcomes = sources.into_iter().map(|(address, (outcome, _))| (address, outcome));
+        outcomes.chain(notes.into_iter().map(|(rule, subject)| (format!("note {rule}"), subject))).collect()
+    }
+}
+
+/// What became of everybody.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Outcome and rules, by address.
+    sources: BTreeMap<String, (String, Vec<String>)>,
+    /// Rule and subject.
+    notes: Vec<(String, String)>,
+}
+
+impl Report {
+    fn read(report: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let list = |value: &Value| value.as_array().unwrap().iter().map(text).collect();
         let sources = report["sources"].as_array().unwrap().iter();
-        let mut outcomes: BTreeMap<String, String> =
-            sources.map(|source| (text(&source["address"]), text(&source["outcome"]))).collect();
-        for note in report["notes"].as_array().unwrap() {
-            outcomes.insert(format!("note {}", text(&note["rule"])), text(&note["subject"]));
+        let notes = report["notes"].as_array().unwrap().iter();
+        Self {
+            sources: sources
+                .map(|source| (text(&source["address"]), (text(&source["outcome"]), list(&source["rules"]))))
+                .collect(),
+            notes: notes.map(|note| (text(&note["rule"]), text(&note["subject"]))).collect(),
         }
-        outcomes
+    }
+
+    /// Of somebody who never sent a packet: "clean".
+    pub(crate) fn outcome(&self, address: &str) -> String {
+        self.sources.get(address).map_or_else(|| "clean".to_owned(), |(outcome, _)| outcome.clone())
+    }
+
+    pub(crate) fn rules(&self, address: &str) -> Vec<String> {
+        self.sources.get(address).map(|(_, rules)| rules.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &String> {
+        self.sources.keys()
     }
 }
 

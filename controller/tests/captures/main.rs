@@ -4,7 +4,9 @@
 
 mod attacks;
 mod conversation;
+mod evenings;
 mod fragments;
+mod intensity;
 mod mangled;
 mod records;
 mod servers;

@@ -2,7 +2,126 @@
 
 use std::collections::BTreeMap;
 
-use crate::conversation::{Connection, Wire};
+use crate::conversation::{Connection, Report, Wire};
+
+/// A server that somebody can be on.
+pub(crate) trait Server {
+    const NAME: &'static str;
+
+    /// With its regulars.
+    fn new() -> Self;
+
+    /// Somebody comes and stays.
+    fn welcome(&mut self, address: &str, name: &str);
+
+    /// The regulars say something once more, and what became of everybody.
+    fn end(self) -> Report;
+}
+
+impl Server for TeamTalk {
+    const NAME: &'static str = "teamtalk";
+
+    fn new() -> Self {
+        Self::new()
+    }
+
+    fn welcome(&mut self, address: &str, name: &str) {
+        let (mut connection, id) = self.connect(address);
+        self.log_in(&mut connection, id, address, name);
+    }
+
+    fn end(mut self) -> Report {
+        self.breathe();
+        self.wire.report()
+    }
+}
+
+impl Server for Irc {
+    const NAME: &'static str = "irc";
+
+    fn new() -> Self {
+        Self::new()
+    }
+
+    fn welcome(&mut self, address: &str, name: &str) {
+        let mut connection = self.join(address, name);
+        self.identify(&mut connection, name);
+    }
+
+    fn end(mut self) -> Report {
+        self.chat();
+        self.wire.report()
+    }
+}
+
+impl Server for TeamSpeak {
+    const NAME: &'static str = "teamspeak";
+
+    fn new() -> Self {
+        let mut server = Self { wire: Wire::new(QUERY_PORT), regulars: Vec::new() };
+        for address in REGULARS {
+            server.welcome(address, address);
+        }
+        // The gate learns for as long as a TeamTalk server would need, whatever is guarded.
+        server.wire.wait_millis(130_000);
+        server
+    }
+
+    fn welcome(&mut self, address: &str, name: &str) {
+        let mut connection = self.query(address);
+        self.ask(&mut connection, &format!("login bot-{name} throw-away"), "error id=0 msg=ok");
+        self.regulars.push(connection);
+    }
+
+    fn end(mut self) -> Report {
+        for index in 0..self.regulars.len() {
+            let mut connection = self.regulars[index];
+            self.ask(&mut connection, "whoami", "error id=0 msg=ok");
+        }
+        self.wire.report()
+    }
+}
+
+const QUERY_PORT: u16 = 10_011;
+const VOICE_PORT: u16 = 9_987;
+
+/// A TeamSpeak server and three query bots.
+pub(crate) struct TeamSpeak {
+    pub(crate) wire: Wire,
+    regulars: Vec<Connection>,
+}
+
+impl TeamSpeak {
+    /// A ServerQuery connection.
+    pub(crate) fn query(&mut self, client: &str) -> Connection {
+        self.wire.server = QUERY_PORT;
+        let mut connection = self.wire.connect(client);
+        self.wire.answer(&mut connection, b"TS3\n\rWelcome to the TeamSpeak 3 ServerQuery interface\n\r");
+        connection
+    }
+
+    pub(crate) fn ask(&mut self, connection: &mut Connection, line: &str, answer: &str) {
+        self.wire.ask(connection, format!("{line}\n").as_bytes());
+        self.wire.answer(connection, format!("{answer}\n\r").as_bytes());
+    }
+
+    /// Step 0 of the handshake.
+    pub(crate) fn greet(&mut self, client: &str) {
+        self.wire.server = VOICE_PORT;
+        let mut datagram = b"TS3INIT1\x00\x65\x00\x00\x88\x0d\xd0\x57\x66\x00".to_vec();
+        datagram.extend((self.wire.now / 1_000_000).to_be_bytes()[4..].iter());
+        datagram.extend([7, 7, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.wire.datagram(client, &datagram);
+    }
+
+    /// A voice packet that belongs to no connection.
+    pub(crate) fn voice_datagram(&mut self, client: &str) {
+        self.wire.server = VOICE_PORT;
+        let mut datagram = vec![1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 5, 0x80];
+        datagram.resize(60, 0xaa);
+        self.wire.datagram(client, &datagram);
+    }
+}
 
 /// People who must not notice anything.
 pub(crate) const REGULARS: [&str; 3] = ["10.77.0.21", "10.77.0.22", "10.77.0.23"];
@@ -135,6 +254,12 @@ impl Irc {
         if !answer.is_empty() {
             self.wire.answer(connection, format!("{answer}\r\n").as_bytes());
         }
+    }
+
+    /// Proves to services who it is.
+    pub(crate) fn identify(&mut self, connection: &mut Connection, account: &str) {
+        let yes = format!(":NickServ!s@services NOTICE {account} :You are now identified for {account}.");
+        self.say(connection, &format!("PRIVMSG NickServ :IDENTIFY {account} throw-away"), &yes);
     }
 
     pub(crate) fn chat(&mut self) {

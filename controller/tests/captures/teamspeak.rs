@@ -181,7 +181,7 @@ fn signals_of_the_voice_port_are_what_happened() {
     server.wire.datagram(TALKER, &packet(66, 1, 0x80, 120));
     server.wire.wait_millis(40_000);
     server.log_in("10.78.2.20", 8);
-    let report = server.wire.report();
+    let report = server.wire.json();
     let signals = report["signals"].as_object().unwrap();
     let count = |kind: &str| signals.get(kind).and_then(serde_json::Value::as_u64).unwrap_or(0);
     let counted = [

@@ -16,7 +16,7 @@ pub(super) struct Row {
     pub(super) name: String,
     /// just under, at, far over; or quiet.
     pub(super) intensity: String,
-    /// What is to become of whoever does it: stopped, noted, spared.
+    /// What is to become of whoever does it: stopped, noted, spared (from being stopped), untouched.
     pub(super) expected: String,
     pub(super) outcome: String,
     pub(super) rules: String,
@@ -49,6 +49,7 @@ impl Row {
         let is_met = match self.expected.as_str() {
             "stopped" => self.is_stopped(),
             "noted" => self.outcome == "noted",
+            "untouched" => self.outcome == "clean",
             _ => !self.is_stopped(),
         };
         is_met && self.hurt == 0

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Judgement, made::Row};
 
 /// One row per capture, and the sum.
-pub(super) fn corpus<'a>(rows: impl Iterator<Item = &'a (String, Judgement)>) -> String {
+pub(super) fn corpus(rows: &[&(String, Judgement)]) -> String {
     let mut text = String::from(
         "| capture | attackers | flagged | stopped | others | noted | hurt |\n|---|---|---|---|---|---|---|\n",
     );
@@ -62,7 +62,7 @@ fn made(rows: &[Row]) -> String {
     }
     let attacks = || rows.iter().filter(|row| row.expected == "stopped");
     let stopped = attacks().filter(|row| row.is_stopped()).count();
-    let spared = rows.iter().filter(|row| row.expected == "spared" && row.is_stopped()).count();
+    let spared = rows.iter().filter(|row| row.expected != "stopped" && row.is_stopped()).count();
     let neighbours: u64 = rows.iter().map(|row| row.hurt).sum();
     text.push_str(&figures(stopped, attacks().count(), spared + usize::try_from(neighbours).unwrap_or(0)));
     text

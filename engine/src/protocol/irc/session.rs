@@ -112,6 +112,8 @@ struct State {
     has_quit: bool,
     /// The server has said why it will close; what follows says it again.
     is_refused: bool,
+    /// The connection goes on, but nobody looks any more.
+    is_let_go: bool,
     nicknames_asked: u32,
     sasl: Sasl,
     opers: Pending<Option<Text>>,
@@ -153,6 +155,7 @@ impl Session {
 
     /// How the connection ended; said before it is closed.
     pub fn note_ending(&mut self, reason: &'static str, is_of_the_connection: bool) {
+        self.state.is_let_go = !is_of_the_connection;
         if let Some(link) = &mut self.link {
             link.note_ending(reason, is_of_the_connection);
         }
@@ -305,6 +308,7 @@ impl Dissector for Session {
     fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
         self.state.settle_tls(context);
         self.state.settle_registration(context);
+        self.state.end_login(context);
         if let Some(link) = self.link.as_deref_mut().filter(|_| self.state.phase == Phase::Linked) {
             link.on_close(&mut server.links, context);
         }
@@ -334,6 +338,7 @@ impl State {
             has_sent_password: false,
             has_quit: false,
             is_refused: false,
+            is_let_go: false,
             nicknames_asked: 0,
             sasl: Sasl::default(),
             opers: Pending::new(NAMES_PENDING_MAX),
@@ -384,6 +389,14 @@ impl State {
         if has_waited && lasted >= HELD {
             context
                 .signal(SignalKind::ConnectionHeld, Detail { reason: Some("unregistered"), ..self.detail() });
+        }
+    }
+
+    /// Whoever registered is gone with the connection.
+    fn end_login(&self, context: &mut Context<'_>) {
+        if self.phase == Phase::Registered {
+            let reason = Some(if self.is_let_go { "unwatched" } else { "disconnected" });
+            context.signal(SignalKind::LoginEnded, Detail { reason, ..self.detail() });
         }
     }
 

@@ -86,11 +86,18 @@ impl Play {
         self
     }
 
+    /// All but the last: whoever registered is said to be gone when the connection ends.
     fn signals(&mut self) -> Vec<Signal> {
+        let was_registered = self.session.state.phase == Phase::Registered;
         let Self { connection, session, server, output, .. } = self;
         let mut context = Context { at: Timestamp::from_secs(2), connection, seed: 42, output };
         session.on_close(server, &mut context);
-        std::mem::take(&mut self.output.signals)
+        let mut signals = std::mem::take(&mut self.output.signals);
+        if was_registered {
+            let last = signals.pop().map(|signal| (signal.kind, signal.detail.reason));
+            assert_eq!(last, Some((SignalKind::LoginEnded, Some("disconnected"))));
+        }
+        signals
     }
 
     fn summaries(&mut self) -> Vec<String> {
@@ -281,7 +288,10 @@ fn a_place_held_without_registering_is_told_where_the_server_says_nothing() {
     assert_eq!(held(10, &["C: NICK a"]), Vec::<String>::new());
     let said = "S: ERROR :Closing Link: 10.78.0.30 (Registration timed out)";
     assert_eq!(held(40, &["C: NICK a", said]), ["connection.held timeout"]);
-    assert_eq!(held(40, &["C: NICK a", "S: :s 001 a :Welcome"]), ["login.succeeded registration 1"]);
+    assert_eq!(
+        held(40, &["C: NICK a", "S: :s 001 a :Welcome"]),
+        ["login.succeeded registration 1", "login.ended disconnected"]
+    );
 }
 
 #[test]
