@@ -8,7 +8,7 @@ use std::{
     fmt,
 };
 
-use floodwall_wire::Address;
+use floodwall_wire::{Address, Reason};
 
 use crate::{
     command::{Command, Prefix},
@@ -19,11 +19,12 @@ use crate::{
     packet::{Body, Packet},
     protocol::{
         Connection, Context, Dissector, Fact, Output, Progress, Protocol, Side,
+        foreign::{Foreign, Head},
         irc::{self, link::LinkView},
         teamspeak, teamtalk,
     },
     rule::{Level, Rule, RuleId, evaluate::Evaluation},
-    signal::{Detail, Signal, SignalKind},
+    signal::{Detail, FlowId, Signal, SignalKind},
     stream::{Ending, Event, Readers, Streams, Turn},
     time::{Span, Timestamp},
 };
@@ -112,7 +113,13 @@ impl Engine {
         self.handle_timeout(packet.at);
         match packet.body {
             // What the gate drops for its shape never reaches the server, which would not have read it either.
-            Body::Segment { .. } if packet.reason.is_shape() => {}
+            Body::Segment { ref tcp, payload, .. } if packet.reason.is_shape() => {
+                if packet.reason == Reason::ShapeForeignProtocol
+                    && let Some(flow) = self.streams.refuse(packet, tcp)
+                {
+                    self.conversations.on_refused(packet, flow, payload);
+                }
+            }
             Body::Segment { ref tcp, payload, .. } => {
                 self.streams.handle_segment(packet, tcp, payload, &mut self.conversations);
             }
@@ -472,6 +479,14 @@ impl Conversations {
         Self { servers, output: Output::default(), seed }
     }
 
+    /// The first words on a connection were another protocol's, and the gate dropped them for it.
+    fn on_refused(&mut self, packet: &Packet<'_>, flow: FlowId, payload: &[u8]) {
+        let reason = Head::new().take(payload).map_or("foreign", Foreign::as_str);
+        let detail = Detail { reason: Some(reason), weight: payload.len() as u64, ..Detail::default() };
+        let signal = Signal::of_packet(SignalKind::ProtocolGarbage, packet, detail);
+        self.output.signals.push(Signal { flow: Some(flow), ..signal });
+    }
+
     /// What happens at voice ports without a packet.
     fn handle_timeout(&mut self, now: Timestamp) {
         for (service, (server, _)) in (0..).zip(&mut self.servers) {
@@ -508,7 +523,7 @@ impl Conversations {
                 Server::TeamSpeak(_) | Server::Irc(_) => {}
             }
         }
-        if signals.len() == before && packet.reason == floodwall_wire::Reason::StandingStranger {
+        if signals.len() == before && packet.reason == Reason::StandingStranger {
             signals.push(Signal::of_packet(SignalKind::DatagramStranger, packet, Detail::default()));
         }
     }

@@ -21,6 +21,8 @@ use crate::{
 pub const ADMINISTRATOR: &str = "administrator";
 /// Nobody has proven that a nickname is theirs, and two use it.
 const TWO_AT_ONCE: &str = "two-at-once";
+/// What TeamTalk's own clients call somebody who has given themselves no name: nobody's, and everybody's.
+const NAMELESS: &str = "noname";
 /// On IRC a nickname comes first and the proof of its owner later.
 const IDENTIFICATION_PATIENCE: Span = Span::from_secs(60);
 
@@ -203,10 +205,11 @@ impl Identities {
             |_, _| {},
         );
         let Some(entry) = entry else { return };
+        let is_nameless = key.1.as_str().starts_with(NAMELESS);
         // On IRC two have one nickname for as long as a netsplit or a dead connection lasts: the network's doing.
         let reason = entry
             .spoofed_by(flow, here, account.as_ref())
-            .filter(|reason| !(is_unique && *reason == TWO_AT_ONCE));
+            .filter(|reason| !((is_unique || is_nameless) && *reason == TWO_AT_ONCE));
         let is_present = entry.present.iter().any(|(other, _)| *other == flow);
         if !is_present && entry.present.len() < IDENTITY_SESSIONS_PER_NICKNAME_MAX {
             entry.present.push((flow, here));

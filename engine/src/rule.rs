@@ -222,6 +222,8 @@ pub struct Rule {
     pub signals: Vec<SignalKind>,
     /// Which of those.
     pub matches: Vec<Match>,
+    /// Of those, none for which any of these holds.
+    pub exceptions: Vec<Match>,
     /// Of those, the ones of at least so many bytes: [`Detail::weight`].
     pub bytes_min: u64,
     /// Counts their bytes, [`Detail::weight`], instead of signals.
@@ -372,5 +374,6 @@ impl Rule {
         signal.at < self.expires
             && signal.detail.weight >= self.bytes_min
             && self.matches.iter().all(|condition| condition.holds(&signal.detail))
+            && !self.exceptions.iter().any(|condition| condition.holds(&signal.detail))
     }
 }

@@ -131,6 +131,8 @@ pub struct Flow<S> {
     has_checksums: bool,
     /// Sequence number of a SYN seen on an open connection: it counts only if the server answers it.
     new_syn: Option<u32>,
+    /// A segment of the client was dropped for what it says.
+    was_refused: bool,
     /// Who ended it by a reset.
     reset_by: Option<Side>,
     /// What it takes of the bytes for all connections together.
@@ -248,6 +250,25 @@ impl<S> Streams<S> {
         self.buffered = others.saturating_add(after);
     }
 
+    /// Takes note of a client's segment that was dropped on its way. Answers which connection it belongs to, once for each, if
+    /// it can only have come from the one who opened that: it stands exactly where the client's next byte is expected, on a
+    /// connection whose handshake both sides completed.
+    pub fn refuse(&mut self, packet: &Packet<'_>, tcp: &TcpHeader) -> Option<FlowId> {
+        if packet.from != Side::Client {
+            return None;
+        }
+        let key = FlowKey {
+            client: packet.client,
+            server: packet.server,
+            client_port: packet.client_port,
+            server_port: packet.server_port,
+        };
+        let flow = self.flows.touch(&key, packet.at)?;
+        let is_next = flow.is_open() && !flow.connection.midway && flow.client.expects_exactly(tcp.sequence);
+        let is_news = is_next && !std::mem::replace(&mut flow.was_refused, true);
+        is_news.then_some(flow.connection.id)
+    }
+
     /// Starts following, if the segment is one that a connection can be picked up from.
     fn open(
         &mut self,
@@ -287,6 +308,7 @@ impl<S> Streams<S> {
                     server: Half::default(),
                     has_checksums: false,
                     new_syn: None,
+                    was_refused: false,
                     reset_by: None,
                     charged: 0,
                 },

@@ -42,9 +42,9 @@ pub const fn share(class: Class, reason: Reason) -> Share {
         // Left to the kernel's SYN cookies because there are too many to follow.
         Class::TcpSyn if matches!(reason, Reason::SynCookie) => Share::Nothing,
         Class::TcpSyn | Class::TcpReset | Class::TcpFin | Class::TcpPayload | Class::TcpAck => Share::Whole,
-        Class::UdpHello | Class::UdpKeepalive | Class::UdpHandshake | Class::UdpCommand | Class::UdpOther => {
-            Share::Start
-        }
+        // TeamSpeak's last step and first commands say who asks, behind hundreds of bytes.
+        Class::UdpHandshake | Class::UdpCommand => Share::Whole,
+        Class::UdpHello | Class::UdpKeepalive | Class::UdpOther => Share::Start,
         Class::Fragment | Class::UdpVoice | Class::UdpVideo | Class::UdpMedia | Class::UdpDesktop => {
             Share::Nothing
         }

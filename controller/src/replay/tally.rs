@@ -226,8 +226,9 @@ impl Tally {
                 self.source(*address).act_by_rule(Outcome::Limited, explanation);
             }
             Command::Note { address, explanation, .. } => {
-                if let Some(address) = address {
-                    self.source(*address).act_by_rule(Outcome::Noted, explanation);
+                // Who sent nothing to a guarded service is no source: a link's signals may name our own server.
+                if let Some(source) = address.and_then(|address| self.sources.get_mut(&address)) {
+                    source.act_by_rule(Outcome::Noted, explanation);
                 }
                 if self.notes.len() < NOTES_MAX {
                     self.notes.push(explanation.clone());

@@ -30,11 +30,12 @@ const BYTES_LIMIT_MAX: u64 = 4_000_000_000;
 /// Rules in one file.
 const RULES_MAX: usize = 512;
 
-const RULE_KEYS: [&str; 19] = [
+const RULE_KEYS: [&str; 20] = [
     "id",
     "why",
     "signal",
     "where",
+    "unless",
     "min-bytes",
     "sum",
     "after",
@@ -229,7 +230,8 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
     let why = why.and_then(|value| text(value, "why", diagnostics));
     table.require("signal", "\"login.failed\"", diagnostics);
     let signals = read_signals(table, diagnostics);
-    let matches = read_matches(table, diagnostics);
+    let matches = read_matches(table, "where", diagnostics);
+    let exceptions = read_matches(table, "unless", diagnostics);
     let bytes_min = table.number_of("min-bytes", 1..=LIMIT_MAX, diagnostics).unwrap_or(0);
     let sums_bytes = table.word_of("sum", &["bytes"], |word| word, diagnostics).is_some();
     let (after, against) = (read_after(table, diagnostics), read_against(table, diagnostics));
@@ -274,6 +276,7 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
         why: why?.into(),
         signals,
         matches,
+        exceptions,
         bytes_min,
         sums_bytes,
         after,
@@ -337,9 +340,10 @@ fn read_limit(
     table.number_of("limit", 1..=most, diagnostics)
 }
 
-fn read_matches(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Match> {
+/// `where = { … }`, `unless = { … }`.
+fn read_matches(table: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<'_>) -> Vec<Match> {
     let fields = Field::ALL.map(Field::as_str);
-    let Some(conditions) = table.table_of("where", "where", &fields, diagnostics) else {
+    let Some(conditions) = table.table_of(key, key, &fields, diagnostics) else {
         return Vec::new();
     };
     let mut matches = Vec::new();

@@ -11,6 +11,11 @@ const DATAGRAM_BYTES_MAX: u32 = 1350;
 /// Fields walked before the chain is left unjudged. Clients send at most a handful.
 const FIELDS_MAX: u32 = 24;
 
+/// Length of the hello of a TeamTalk 4 client, and how it begins, in either order (`teamtalk.md` a.10). TeamTalk 5 has no
+/// datagram of this length of these kinds.
+const OLDER_HELLO_BYTES: u32 = 10;
+const OLDER_HELLO_STARTS: [u32; 2] = [0x0201, 0x0102];
+
 /// Highest user or channel id; 0 is the server, 4095 is reserved.
 pub const ID_MAX: u32 = 0xffe;
 
@@ -52,6 +57,9 @@ pub fn classify<W: Window>(window: &W, payload: Payload) -> Datagram {
     if payload.bytes < HEADER_BYTES {
         return OTHER;
     }
+    if let Some(user_id) = older_hello(window, payload) {
+        return Datagram { class: Class::UdpHello, user_id };
+    }
     let Some(start) = Start::read(window, payload.offset) else { return OTHER };
     let class = match start.kind {
         KIND_HELLO => Class::UdpHello,
@@ -65,11 +73,32 @@ pub fn classify<W: Window>(window: &W, payload: Payload) -> Datagram {
     Datagram { class, user_id: start.user_id as u16 }
 }
 
+/// The user id in the hello of a TeamTalk 4 client.
+#[inline(always)]
+fn older_hello<W: Window>(window: &W, payload: Payload) -> Option<u16> {
+    if payload.bytes != OLDER_HELLO_BYTES {
+        return None;
+    }
+    let word = match window.read_u32(payload.offset) {
+        Some(word) => word.swap_bytes(),
+        None => return None,
+    };
+    let begins = word & 0xffff;
+    let user_id = word >> 16;
+    let fits = (begins == OLDER_HELLO_STARTS[0] || begins == OLDER_HELLO_STARTS[1])
+        && user_id != 0
+        && user_id <= ID_MAX;
+    if fits { Some(user_id as u16) } else { None }
+}
+
 /// Checks a client's datagram against the grammar.
 #[inline(always)]
 pub fn check<W: Window>(window: &W, payload: Payload) -> Shape {
     if payload.bytes < HEADER_BYTES || payload.bytes > DATAGRAM_BYTES_MAX {
         return Shape::Breaks(Reason::ShapeLength);
+    }
+    if older_hello(window, payload).is_some() {
+        return Shape::Fits;
     }
     let Some(start) = Start::read(window, payload.offset) else { return Shape::Unreadable };
     if start.kind == 0 || start.kind > KIND_MAX {
@@ -196,6 +225,22 @@ mod tests {
     }
 
     const HELLO: [u8; 11] = [1, 2, 0, 0, 9, 9, 9, 9, 1, 0x10, 1];
+
+    #[test]
+    fn the_hello_of_teamtalk_4_is_ten_bytes_and_names_its_user() {
+        for start in [[1, 2], [2, 1]] {
+            let datagram = [&start[..], &[44, 1, 0, 0, 0, 0, 0, 0]].concat();
+            assert_eq!(shape(&datagram), Shape::Fits);
+        }
+        for broken in [
+            &[1, 2, 0, 0, 0, 0, 0, 0, 0, 0][..],
+            &[1, 2, 0xff, 0x0f, 0, 0, 0, 0, 0, 0],
+            &[1, 3, 44, 1, 0, 0, 0, 0, 0, 0],
+            &[1, 2, 44, 1, 0, 0, 0, 0, 0],
+        ] {
+            assert!(matches!(shape(broken), Shape::Breaks(_)), "{broken:?}");
+        }
+    }
 
     #[test]
     fn hello_is_eleven_fixed_bytes() {

@@ -14,6 +14,8 @@ use super::{
     message::{LINE_BYTES_MAX, Message, is_same_name},
     server::Server,
 };
+use std::collections::VecDeque;
+
 use crate::{
     protocol::{
         Connection, Context, Dissector, Progress, Side,
@@ -28,13 +30,16 @@ use crate::{
 
 /// The most that [`Dissector::held_bytes`] of a [`Session`] that is no link ever says: two lines, of which a growing buffer may
 /// hold twice as much, and the names.
-pub const HELD_BYTES_MAX: usize = 4 * (LINE_BYTES_MAX + 2) + 16 * 1024;
+pub const HELD_BYTES_MAX: usize = 4 * (LINE_BYTES_MAX + 2) + EARLY_BYTES_MAX + 16 * 1024;
 
 /// A client registers within seconds; servers give it 20 to 37 (measured) before they close.
 const HELD: Span = Span::from_secs(15);
 
 /// Different names of one kind remembered until the server answers.
 const NAMES_PENDING_MAX: usize = 16;
+
+/// Bytes of lines kept until the server lets their client in. A flood sends hundreds in one write.
+const EARLY_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a nickname that are compared and kept.
 const NICKNAME_BYTES_MAX: usize = 96;
@@ -87,12 +92,49 @@ struct Nickname {
     text: Text,
 }
 
-/// A SASL exchange.
-#[derive(Default)]
+/// SASL exchanges: the client's half of one, and those the server still answers.
 struct Sasl {
     is_open: bool,
     is_plain: bool,
-    account: Option<Text>,
+    asked: Pending<Option<Text>>,
+    /// The account the server has named for the exchange it answers.
+    named: Option<Text>,
+}
+
+impl Sasl {
+    /// Whether the server still owes an answer.
+    fn is_under_way(&self) -> bool {
+        self.is_open || !self.asked.is_empty()
+    }
+}
+
+impl Default for Sasl {
+    fn default() -> Self {
+        Self { is_open: false, is_plain: false, asked: Pending::new(NAMES_PENDING_MAX), named: None }
+    }
+}
+
+/// Lines of a client that has introduced itself and is not let in yet. No `Debug`: passwords may be in them.
+#[derive(Default)]
+struct Early {
+    lines: VecDeque<Box<[u8]>>,
+    bytes: usize,
+}
+
+impl Early {
+    fn push(&mut self, line: &[u8]) {
+        let bytes = self.bytes.saturating_add(line.len()).saturating_add(size_of::<Box<[u8]>>());
+        if bytes <= EARLY_BYTES_MAX {
+            self.bytes = bytes;
+            self.lines.push_back(line.into());
+        }
+    }
+
+    fn pop(&mut self) -> Option<Box<[u8]>> {
+        let line = self.lines.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(line.len()).saturating_sub(size_of::<Box<[u8]>>());
+        Some(line)
+    }
 }
 
 /// A login by talking to services.
@@ -110,12 +152,16 @@ struct State {
     has_sent_user: bool,
     has_sent_password: bool,
     has_quit: bool,
+    /// With which words: some servers say nothing else when they close.
+    quit_message: Option<Box<[u8]>>,
     /// The server has said why it will close; what follows says it again.
     is_refused: bool,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
     nicknames_asked: u32,
     sasl: Sasl,
+    /// What was said before the server let the client in, and may have been carried out right after.
+    early: Early,
     opers: Pending<Option<Text>>,
     identifications: Pending<Identification>,
     link: Option<Text>,
@@ -284,8 +330,12 @@ impl Dissector for Session {
     }
 
     fn on_gap(&mut self, side: Side, _missed: u64, _server: &mut Server, _context: &mut Context<'_>) {
-        if let Some(link) = self.link.as_deref_mut().filter(|_| self.state.phase == Phase::Linked) {
-            return link.on_gap(side);
+        // One in the greeting counts too: what was in it will be missed all along.
+        if let Some(link) = self.link.as_deref_mut() {
+            link.on_gap(side);
+        }
+        if self.state.phase == Phase::Linked {
+            return;
         }
         match side {
             Side::Client => {
@@ -302,6 +352,7 @@ impl Dissector for Session {
         }
         self.state.opers.clear();
         self.state.identifications.clear();
+        self.state.early = Early::default();
         self.state.nicknames_asked = 0;
     }
 
@@ -337,10 +388,12 @@ impl State {
             has_sent_user: false,
             has_sent_password: false,
             has_quit: false,
+            quit_message: None,
             is_refused: false,
             is_let_go: false,
             nicknames_asked: 0,
             sasl: Sasl::default(),
+            early: Early::default(),
             opers: Pending::new(NAMES_PENDING_MAX),
             identifications: Pending::new(NAMES_PENDING_MAX),
             link: None,
@@ -442,11 +495,13 @@ impl State {
             .nickname
             .as_ref()
             .map_or(0, |nickname| nickname.raw.len().saturating_add(nickname.text.len()));
-        let names = [&self.sasl.account, &self.link].into_iter().flatten().map(Text::len);
+        let names = [&self.sasl.named, &self.link].into_iter().flatten().map(Text::len);
         names
             .fold(nickname, usize::saturating_add)
             .saturating_add(self.opers.held_bytes())
             .saturating_add(self.identifications.held_bytes())
+            .saturating_add(self.sasl.asked.held_bytes())
+            .saturating_add(self.early.bytes)
     }
 }
 

@@ -43,7 +43,8 @@ impl Greeted {
             b"CAPAB" => self.on_capab(message),
             b"SERVER" if self.server.is_none() => return self.on_server(message),
             b"ERROR" => return Step::Error,
-            b"PROTOCTL" | b"PING" | b"PONG" | b"NOTICE" => {}
+            b"PROTOCTL" => self.on_protoctl(message),
+            b"PING" | b"PONG" | b"NOTICE" => {}
             b"SERVER" => self.note("server-twice"),
             b"USER" | b"CAP" => self.note("client-command"),
             _ if message.numeric().is_some() => {}
@@ -80,6 +81,14 @@ impl Greeted {
                     flags.is_some_and(|flags| flags.contains(&b'Z')) && options.contains(&b'Z');
             }
             _ => {}
+        }
+    }
+
+    /// UnrealIRCd says its id here and not in SERVER: `PROTOCTL EAUTH=name SID=001`.
+    fn on_protoctl(&mut self, message: &Message<'_>) {
+        let id = message.params().iter().find_map(|token| token.strip_prefix(b"SID="));
+        if let Some(id) = id.filter(|id| is_server_id(id)) {
+            self.pass_id = Some(exact(id));
         }
     }
 

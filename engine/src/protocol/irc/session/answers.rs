@@ -1,6 +1,6 @@
 //! What the server says: how things ended.
 
-use super::{Phase, State};
+use super::{Phase, State, client::may_be_early};
 use crate::{
     protocol::{
         Context,
@@ -34,6 +34,13 @@ impl State {
                 if message.is_from_user() && message.source_name().is_some_and(|name| self.is_own_name(name))
                 {
                     self.on_own_deed(command, &message, context);
+                }
+                if command == b"KICK" && message.param(1).is_some_and(|name| self.is_own_name(name)) {
+                    let channel = message.param(0).map(Text::new);
+                    context.signal(
+                        SignalKind::ChannelLeft,
+                        Detail { channel, reason: Some("kicked"), ..self.detail() },
+                    );
                 }
             }
         }
@@ -94,7 +101,7 @@ impl State {
                 context.signal(SignalKind::TlsHandshake, self.detail());
                 self.phase = Phase::Opaque;
             }
-            900 if self.sasl.is_open => self.sasl.account = message.param(2).map(Text::new),
+            900 if self.sasl.is_under_way() => self.sasl.named = message.param(2).map(Text::new),
             903 => {
                 let account = self.end_sasl();
                 self.login(SignalKind::LoginSucceeded, Method::Sasl, account, Some(number), context);
@@ -102,7 +109,7 @@ impl State {
             902 | 904 | 905 => self.on_sasl_failed(number, context),
             691 => context.signal(SignalKind::TlsFailed, self.detail()),
             // Also sent for an exchange that never began.
-            906 if self.sasl.is_open => self.on_sasl_failed(number, context),
+            906 if self.sasl.is_under_way() => self.on_sasl_failed(number, context),
             263 | 400..=599 | 713 | 714 | 716 | 742 => self.on_rejected(number, message, context),
             _ => {}
         }
@@ -119,6 +126,7 @@ impl State {
             self.set_nickname(nickname);
         }
         self.login(SignalKind::LoginSucceeded, Method::Registration, None, Some(1), context);
+        self.say_early(message.param(0).unwrap_or_default(), context);
     }
 
     /// 464: before registration the server's password was wrong or missing, afterwards an operator's.
@@ -144,7 +152,14 @@ impl State {
 
     /// The end of a SASL exchange; the account it was about.
     fn end_sasl(&mut self) -> Option<Text> {
-        std::mem::take(&mut self.sasl).account
+        let named = self.sasl.named.take();
+        if self.sasl.asked.is_empty() {
+            // Refused before the client had said all.
+            self.sasl.is_open = false;
+            return named;
+        }
+        let asked = self.sasl.asked.pop().flatten();
+        named.or(asked)
     }
 
     /// 001 does not take it back: after 904 a client may register without an account.
@@ -175,10 +190,7 @@ impl State {
             431..=433 | 437 | 438 => self.nicknames_asked = self.nicknames_asked.saturating_sub(1),
             // The ERROR that follows says it again.
             436 => self.is_refused = true,
-            // An OPER before registration gets no other answer.
-            451 if [message.param(0), message.param(1)].contains(&Some(b"OPER".as_slice())) => {
-                self.opers.pop();
-            }
+            451 => self.on_not_registered(message),
             _ => {}
         }
         let channel = dialect::is_channel(subject).then(|| Text::new(subject));
@@ -186,11 +198,30 @@ impl State {
         context.signal(SignalKind::CommandRejected, detail);
     }
 
+    /// 451 is the only answer to what came too early; some servers do not say what they answer.
+    fn on_not_registered(&mut self, message: &Message<'_>) {
+        let named = message.params().iter().take(2).find_map(|word| dialect::keyword(word));
+        match named {
+            Some("OPER") => {
+                self.opers.pop();
+            }
+            None if !self.opers.is_empty() => {
+                self.opers.pop();
+            }
+            Some(keyword) if !may_be_early(keyword) => {}
+            Some(_) | None => {
+                self.early.pop();
+            }
+        }
+    }
+
     /// ERROR is the last line before the server closes.
     fn on_error(&mut self, text: &[u8], server: &mut Server, context: &mut Context<'_>) {
         server.learn_from_error(text);
         // ngIRCd repeats a quit message between quotes and nothing else.
-        if self.is_refused || (self.has_quit && text.starts_with(b"\"")) {
+        let repeats =
+            |quit: &[u8]| text == quit || text.strip_prefix(b"\"").is_some_and(|rest| rest.starts_with(quit));
+        if self.is_refused || self.quit_message.as_deref().is_some_and(repeats) {
             return;
         }
         let closing = dialect::closing(text);
@@ -233,6 +264,11 @@ impl State {
     fn on_unwelcome(&mut self, closing: Closing, context: &mut Context<'_>) {
         if self.phase == Phase::LinkOffered {
             self.is_refused = true;
+            // Already linked, no such class: no guess at a password.
+            if closing == Closing::Unknown {
+                let detail = Detail { reason: Some("other"), ..self.detail() };
+                return context.signal(SignalKind::ConnectionRefused, detail);
+            }
             return self.login(SignalKind::LoginFailed, Method::Link, self.link.clone(), None, context);
         }
         let is_password =
@@ -340,6 +376,13 @@ impl State {
     }
 }
 
+/// Whether it can be whom a ban is against. The arguments of modes that only some servers have are not known: a channel's
+/// key may stand where the mask was expected, and must not be shown.
+fn is_mask(argument: &[u8]) -> bool {
+    let has = |byte: u8| argument.contains(&byte);
+    (has(b'!') && has(b'@')) || matches!(argument, [b'~' | b'$', _, b':', ..] | [_, b':', ..])
+}
+
 /// `MODE #channel +modes arguments`: each `+b` is a ban, a line without one a change of the channel.
 fn on_own_mode(detail: &Detail, message: &Message<'_>, context: &mut Context<'_>) {
     let modes = message.param(1).unwrap_or_default();
@@ -351,7 +394,7 @@ fn on_own_mode(detail: &Detail, message: &Message<'_>, context: &mut Context<'_>
             b'-' => is_adding = false,
             b'b' if is_adding => {
                 has_banned = true;
-                let target = arguments.next().map(|mask| Text::new(mask));
+                let target = arguments.next().filter(|mask| is_mask(mask)).map(|mask| Text::new(mask));
                 let detail = Detail { target, command: Some("MODE"), ..detail.clone() };
                 context.signal(SignalKind::UserBanned, detail);
             }
@@ -364,7 +407,7 @@ fn on_own_mode(detail: &Detail, message: &Message<'_>, context: &mut Context<'_>
                 }
             }
             // Lists and ranks always have an argument, limits only when they are set.
-            b'b' | b'e' | b'I' | b'q' | b'o' | b'h' | b'v' | b'a' | b'k' => {
+            b'b' | b'e' | b'I' | b'q' | b'o' | b'h' | b'v' | b'a' | b'k' | b'g' | b'w' | b'X' => {
                 arguments.next();
             }
             b'l' | b'f' | b'j' | b'L' | b'H' if is_adding => {

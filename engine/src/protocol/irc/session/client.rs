@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::{Identification, Phase, State};
+use super::{Identification, Phase, State, cut};
 use crate::{
     protocol::{
         Context,
@@ -15,6 +15,9 @@ use crate::{
     signal::{Detail, Method, SignalKind},
     text::Text,
 };
+
+/// Length of a piece of a SASL payload that is not the last.
+const SASL_PIECE_BYTES: usize = 400;
 
 /// Targets of one message that are counted; servers refuse as many (407) or fewer.
 const TARGETS_MAX: usize = 20;
@@ -37,7 +40,9 @@ impl State {
                 if is_too_long || message.content_bytes > CONTENT_BYTES_MAX.saturating_sub(2) {
                     self.garbage("line-too-long", context);
                 }
-                if !(is_gateway && is_introduction(&message)) {
+                if self.is_early(&message) {
+                    self.early.push(text.unwrap_or(line));
+                } else if !(is_gateway && is_introduction(&message)) {
                     self.on_client_message(&message, context);
                 }
             }
@@ -62,11 +67,14 @@ impl State {
             "PASS" => self.on_pass(message),
             "NICK" => self.on_nick(message, context),
             "USER" => self.on_user(context),
-            "QUIT" => self.has_quit = true,
+            "QUIT" => {
+                self.has_quit = true;
+                self.quit_message = message.param(0).map(|words| cut(words).into());
+            }
             "AUTHENTICATE" => self.on_authenticate(message, context),
             "OPER" | "CHALLENGE" => self.on_oper(message, context),
             "CAPAB" | "PROTOCTL" | "SERVER" => self.on_link_word(keyword, message, context),
-            "PRIVMSG" | "NOTICE" => self.on_talk(keyword, message, context),
+            "PRIVMSG" | "NOTICE" | "SQUERY" => self.on_talk(keyword, message, context),
             "MODE" if asks_for_channel_password(message) => {
                 self.on_operator_guess(keyword, message.param(0), context)
             }
@@ -75,6 +83,36 @@ impl State {
                 Some(service) => self.on_service_command(keyword, service, message, context),
                 None => self.command(keyword, context),
             },
+        }
+    }
+
+    /// Whether the client has said who it is and goes on before the server has let it in: a server that does so at once
+    /// carries all of it out, another answers 451.
+    fn is_early(&self, message: &Message<'_>) -> bool {
+        self.phase == Phase::Registering
+            && self.has_sent_user
+            && self.nickname.is_some()
+            && !self.has_quit
+            && dialect::keyword(message.command).is_some_and(may_be_early)
+    }
+
+    /// The client is in: what it had said before is said now.
+    pub(super) fn say_early(&mut self, nickname: &[u8], context: &mut Context<'_>) {
+        let early = std::mem::take(&mut self.early);
+        // The last wish for the name that came out was part of registering, and so were those before.
+        let is_wish = |line: &[u8]| {
+            Message::parse(line).is_ok_and(|message| {
+                message.command.eq_ignore_ascii_case(b"NICK") && message.param(0) == Some(nickname)
+            })
+        };
+        let granted = early.lines.iter().rposition(|line| is_wish(line));
+        for (at, line) in early.lines.iter().enumerate() {
+            let Ok(message) = Message::parse(line) else { continue };
+            let was_wish =
+                message.command.eq_ignore_ascii_case(b"NICK") && granted.is_some_and(|last| at <= last);
+            if !was_wish {
+                self.on_client_message(&message, context);
+            }
         }
     }
 
@@ -127,13 +165,16 @@ impl State {
     fn on_authenticate(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
         let Some(argument) = message.param(0) else { return };
         if self.sasl.is_open {
-            if std::mem::take(&mut self.sasl.is_plain) {
-                self.sasl.account = plain_account(argument);
+            let is_plain = std::mem::take(&mut self.sasl.is_plain);
+            let account = if is_plain { plain_account(argument) } else { None };
+            // A full piece is followed by another (IRCv3 SASL 3.1).
+            if argument.len() < SASL_PIECE_BYTES {
+                self.sasl.is_open = false;
+                self.sasl.asked.push(account);
             }
         } else if argument != b"*" {
             self.sasl.is_open = true;
             self.sasl.is_plain = argument.eq_ignore_ascii_case(b"PLAIN");
-            self.sasl.account = None;
             self.login(SignalKind::LoginAttempted, Method::Sasl, None, None, context);
         }
     }
@@ -259,6 +300,12 @@ impl State {
         self.login(SignalKind::LoginAttempted, Method::Services, None, None, context);
         true
     }
+}
+
+/// Whether a command is kept for when its client is let in; the others mean the same before.
+pub(super) fn may_be_early(keyword: &str) -> bool {
+    matches!(keyword, "NICK" | "PRIVMSG" | "NOTICE" | "SQUERY")
+        || dialect::service_by_command(keyword).is_some()
 }
 
 /// `MODE #channel =c password` (irc.md C3): the sign is no sign of any other server's modes.

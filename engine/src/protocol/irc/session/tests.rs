@@ -419,6 +419,79 @@ fn refused_joins_name_the_channel_and_never_the_key() {
 }
 
 #[test]
+fn what_is_said_before_001_counts_when_the_server_lets_the_client_in() {
+    let said = |answers: &[&str]| {
+        let mut lines = vec![
+            "C: NICK drone",
+            "C: USER x 0 * :x",
+            "C: PRIVMSG #lobby :buy",
+            "C: NICK other",
+            "C: PRIVMSG NickServ :IDENTIFY secret",
+        ];
+        lines.extend_from_slice(answers);
+        run(&lines)
+    };
+    let told = said(&["S: :alpha.test 001 drone :Welcome"]);
+    assert_eq!(
+        told,
+        [
+            "login.attempted registration",
+            "login.succeeded registration 1",
+            "message.channel channel=#lobby PRIVMSG 3B",
+            "command.sent NICK",
+            "login.attempted services",
+        ]
+    );
+    // The server answers what came too early: none of it was carried out.
+    let told = said(&[
+        "S: :alpha.test 451 * :You have not registered",
+        "S: :alpha.test 451 * NICK :You have not registered",
+        "S: :alpha.test 451 * PRIVMSG :You have not registered",
+        "S: :alpha.test 001 drone :Welcome",
+    ]);
+    assert!(!told.iter().any(|told| told.starts_with("message") || told.contains("services")), "{told:?}");
+    // A nickname that was taken: the second one is part of registering.
+    let told = run(&[
+        "C: NICK drone",
+        "C: USER x 0 * :x",
+        "S: :alpha.test 433 * drone :Nickname is already in use.",
+        "C: NICK drone_",
+        "S: :alpha.test 001 drone_ :Welcome",
+    ]);
+    assert!(!told.contains(&"command.sent NICK".to_owned()), "{told:?}");
+}
+
+#[test]
+fn pipelined_sasl_guesses_count_each_with_its_account() {
+    let mut lines = vec!["C: CAP REQ :sasl", "C: NICK alice", "C: USER x 0 * :x"];
+    // "\0alice\0pw", "\0bob\0pw".
+    for payload in ["C: AUTHENTICATE AGFsaWNlAHB3", "C: AUTHENTICATE AGJvYgBwdw=="] {
+        lines.extend(["C: AUTHENTICATE PLAIN", payload]);
+    }
+    lines.extend(["S: :alpha.test 904 alice :SASL authentication failed"; 2]);
+    let told = run(&lines);
+    let sasl: Vec<_> = told.iter().filter(|told| told.contains("sasl")).collect();
+    let failed: Vec<_> = sasl.iter().filter(|told| told.starts_with("login.failed")).collect();
+    assert_eq!(sasl.len(), 4, "{told:?}");
+    assert!(failed[0].contains("alice") && failed[1].contains("bob"), "{told:?}");
+}
+
+#[test]
+fn a_key_behind_modes_that_are_not_known_is_not_shown() {
+    let signals =
+        registered(&["S: :badoper!~b@10.78.0.30 MODE #lobby +zkb hunter2 *!*@x.test *!*@203.0.113.9"]);
+    assert!(!signals.iter().any(|signal| signal.contains("hunter2")), "{signals:?}");
+    let signals = registered(&["S: :badoper!~b@10.78.0.30 MODE #lobby +zb hunter2 *!*@x.test"]);
+    assert!(!signals.iter().any(|signal| signal.contains("hunter2")), "{signals:?}");
+}
+
+#[test]
+fn a_server_that_repeats_the_quit_message_refuses_nobody() {
+    let told = registered(&["C: QUIT :Banned from life", "S: ERROR :Banned from life"]);
+    assert!(!told.iter().any(|told| told.starts_with("connection.refused")), "{told:?}");
+}
+
+#[test]
 fn own_deeds_count_when_the_server_shows_them_and_others_do_not() {
     let signals = registered(&[
         "S: :badoper!~badoper@10.78.0.30 JOIN :#lobby",
@@ -435,6 +508,7 @@ fn own_deeds_count_when_the_server_shows_them_and_others_do_not() {
         [
             "channel.joined channel=#lobby",
             "user.kicked channel=#lobby target=bob KICK",
+            "channel.left channel=#lobby kicked",
             "user.banned channel=#lobby target=*!*@203.0.113.9 MODE",
             "channel.changed channel=#lobby MODE",
             "channel.left channel=#lobby",
