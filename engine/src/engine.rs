@@ -468,7 +468,7 @@ impl Conversations {
                 let server = match service.protocol {
                     Protocol::Irc => {
                         let links = irc::link::Links::new(service.links.clone());
-                        Server::Irc(Box::new(irc::Server::configured(links, service.gateways.clone())))
+                        Server::Irc(Box::new(irc::Server::configured(links, service.gateways.clone(), seed)))
                     }
                     Protocol::TeamSpeak => Server::TeamSpeak(Box::new(teamspeak::Server::new(seed))),
                     Protocol::TeamTalk => Server::TeamTalk(Box::new(teamtalk::Server::new(seed))),

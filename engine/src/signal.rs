@@ -195,6 +195,8 @@ vocabulary! {
     FragmentConflict = "fragment.conflict", Spoofable;
     /// A TLS handshake was completed; the rest of the flow is opaque.
     TlsHandshake = "tls.handshake", Acknowledged;
+    /// A connection ended within seconds of its TLS handshake.
+    TlsBrief = "tls.brief", Acknowledged;
     /// A TLS handshake was begun and not completed.
     TlsFailed = "tls.failed", Acknowledged;
 }

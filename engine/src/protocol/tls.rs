@@ -5,11 +5,15 @@
 //! rejects the client's last word says so in an encrypted alert is known by its length.
 
 use super::Side;
+use crate::time::Span;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
+
+/// A connection that ends so soon after it was opened has been of use to nobody: a login that failed, a scan, a flood.
+pub const TLS_BRIEF: Span = Span::from_secs(10);
 
 /// No record is longer, with what encryption adds (RFC 5246 section 6.2.3).
 const RECORD_BYTES_MAX: u16 = 16_384 + 2_048;

@@ -9,8 +9,12 @@ use super::{
     link::Links,
     message::{Message, fold, is_same_name},
 };
-use crate::{limits::CHANNEL_TIMESTAMPS_MAX, text::Text};
+use crate::{
+    bounded::BoundedMap, limits::CHANNEL_TIMESTAMPS_MAX, signal::FlowId, text::Text, time::Timestamp,
+};
 
+/// Names remembered with who acts under them.
+const PRESENT_MAX: usize = 8_192;
 /// Bytes of a channel's name that are compared and kept.
 const NAME_BYTES_MAX: usize = 96;
 
@@ -47,7 +51,7 @@ impl Flavour {
 }
 
 /// One service's server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Server {
     name: Option<Text>,
     flavour: Flavour,
@@ -56,6 +60,8 @@ pub struct Server {
     gateways: Vec<Address>,
     /// The oldest timestamp known of a channel, and the last change that was told.
     timestamps: BTreeMap<Box<[u8]>, KnownTimestamp>,
+    /// Who acts under which name, folded; the longest silent go when there are too many.
+    present: BoundedMap<Box<[u8]>, (Address, FlowId)>,
     /// What all server links share.
     pub(super) links: Links,
 }
@@ -67,14 +73,36 @@ struct KnownTimestamp {
 }
 
 impl Server {
-    /// Nothing known yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nothing known yet; `seed` keys the tables.
+    pub fn new(seed: u64) -> Self {
+        Self::configured(Links::default(), Vec::new(), seed)
     }
 
     /// With the links and gateways that the configuration names.
-    pub fn configured(links: Links, gateways: Vec<Address>) -> Self {
-        Self { links, gateways, ..Self::default() }
+    pub fn configured(links: Links, gateways: Vec<Address>, seed: u64) -> Self {
+        Self {
+            name: None,
+            flavour: Flavour::Unknown,
+            speaks_websocket: false,
+            gateways,
+            timestamps: BTreeMap::new(),
+            present: BoundedMap::new(PRESENT_MAX, seed),
+            links,
+        }
+    }
+
+    /// Somebody acts under a name from now on.
+    pub(super) fn appear(&mut self, nickname: &[u8], address: Address, flow: FlowId, at: Timestamp) {
+        let held =
+            self.present.touch_or_insert(&folded(nickname), at, || (address, flow), |_| true, |_, _| {});
+        if let Some(held) = held {
+            *held = (address, flow);
+        }
+    }
+
+    /// Who acts under a name on a connection that is followed, or was.
+    pub(super) fn present(&self, nickname: &[u8]) -> Option<(Address, FlowId)> {
+        self.present.get(&folded(nickname)).copied()
     }
 
     /// What all server links share.
@@ -118,7 +146,7 @@ impl Server {
 
     /// When there is no room for another channel, its changes are not told apart from others'.
     fn known_timestamp(&mut self, channel: &[u8]) -> Option<&mut KnownTimestamp> {
-        let name: Box<[u8]> = channel.iter().take(NAME_BYTES_MAX).map(|byte| fold(*byte)).collect();
+        let name = folded(channel);
         if self.timestamps.len() >= CHANNEL_TIMESTAMPS_MAX && !self.timestamps.contains_key(&name) {
             return None;
         }
@@ -173,13 +201,18 @@ impl Server {
     }
 }
 
+/// A name as names are compared, cut to [`NAME_BYTES_MAX`].
+fn folded(name: &[u8]) -> Box<[u8]> {
+    name.iter().take(NAME_BYTES_MAX).map(|byte| fold(*byte)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn name_and_make_come_from_the_servers_own_words() {
-        let mut server = Server::new();
+        let mut server = Server::new(7);
         let line =
             b":alpha.test 004 alice alpha.test ircd-hybrid-1:8.2.43+dfsg.1-1 BDFGHXRSWZ CIKLMN Ibehklov";
         server.learn(&Message::parse(line).unwrap());
@@ -191,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_error_line_alone_gives_the_make_away() {
-        let mut server = Server::new();
+        let mut server = Server::new(7);
         server.learn_from_error(b"Closing link: (a@10.78.0.30) [Access denied by configuration]");
         assert_eq!(server.flavour(), Flavour::InspIrcd);
     }

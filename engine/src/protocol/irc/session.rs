@@ -22,6 +22,7 @@ use crate::{
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         pending::Pending,
+        tls::TLS_BRIEF,
     },
     signal::{Detail, Method, SignalKind},
     text::Text,
@@ -149,6 +150,8 @@ struct State {
     nickname: Option<Nickname>,
     foreign: Option<Foreign>,
     is_tls_offered: bool,
+    /// A handshake was answered.
+    is_tls: bool,
     has_sent_user: bool,
     has_sent_password: bool,
     has_quit: bool,
@@ -357,6 +360,11 @@ impl Dissector for Session {
     }
 
     fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
+        let lasted = context.at.since(context.connection.opened);
+        if self.state.is_tls && !self.state.is_let_go && lasted <= TLS_BRIEF {
+            let weight = lasted.as_nanos() / 1_000_000;
+            context.signal(SignalKind::TlsBrief, Detail { weight, ..Detail::default() });
+        }
         self.state.settle_tls(context);
         self.state.settle_registration(context);
         self.state.end_login(context);
@@ -385,6 +393,7 @@ impl State {
             nickname: None,
             foreign: None,
             is_tls_offered: false,
+            is_tls: false,
             has_sent_user: false,
             has_sent_password: false,
             has_quit: false,
@@ -430,7 +439,8 @@ impl State {
             return self.settle_tls(context);
         }
         self.is_tls_offered = false;
-        let kind = if first == TLS_ALERT { SignalKind::TlsFailed } else { SignalKind::TlsHandshake };
+        self.is_tls = first == TLS_HANDSHAKE;
+        let kind = if self.is_tls { SignalKind::TlsHandshake } else { SignalKind::TlsFailed };
         context.signal(kind, Detail::default());
         self.phase = Phase::Opaque;
     }

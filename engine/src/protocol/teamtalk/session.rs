@@ -14,7 +14,7 @@ use crate::{
         Context, Dissector, Fact, Progress, Side,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
-        tls::{Handshake, Tracker},
+        tls::{Handshake, TLS_BRIEF, Tracker},
     },
     signal::{Detail, Method, Signal, SignalKind},
     text::Text,
@@ -86,6 +86,8 @@ struct Conversation {
     is_let_go: bool,
     told_held: bool,
     kicked: Option<Kicked>,
+    /// Kicked from a channel, and in none since.
+    was_thrown_out: bool,
     /// The channel it is in.
     channel: Option<Place>,
     told_mismatch: bool,
@@ -123,6 +125,7 @@ impl Session {
                 is_let_go: false,
                 told_held: false,
                 kicked: None,
+                was_thrown_out: false,
                 channel: None,
                 told_mismatch: false,
                 is_listing: false,
@@ -222,6 +225,11 @@ impl Dissector for Session {
             conversation.leave_with_connection(server, context);
         }
         conversation.tell_held(context);
+        let lasted = context.at.since(context.connection.opened);
+        let is_brief = conversation.tls.handshake() == Handshake::Completed && lasted <= TLS_BRIEF;
+        if is_brief && !conversation.is_let_go {
+            conversation.tell_tls(SignalKind::TlsBrief, None, context);
+        }
         if conversation.tls.is_under_way() {
             conversation.tell_tls(SignalKind::TlsFailed, Some("closed"), context);
         }
@@ -521,6 +529,7 @@ impl Conversation {
             let channel = Some(place.name(server));
             context.signal(SignalKind::ChannelLeft, Detail { channel, reason: Some(reason), ..own.clone() });
         }
+        self.was_thrown_out = false;
         context.signal(SignalKind::LoginEnded, Detail { reason: Some(reason), ..own });
         if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
             user.is_logged_in = false;
@@ -537,7 +546,13 @@ impl Conversation {
         let joined = message.keyword == b"joined";
         // Who asked for nothing of the kind was moved by somebody else.
         let is_own = self.kicked.is_some() || self.asked.front().is_some_and(Asked::changes_channel);
-        let reason = (!is_own).then_some("moved");
+        // Many clients come back at once by themselves: the kicker's doing, not theirs.
+        let was_thrown_out = joined && std::mem::take(&mut self.was_thrown_out);
+        let reason = match (is_own, was_thrown_out) {
+            (false, _) => Some("moved"),
+            (true, true) => Some("after-kick"),
+            (true, false) => None,
+        };
         let detail = Detail { channel: Some(place.name(server)), reason, ..self.own_detail(server) };
         if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
             user.channel = if joined { place.number() } else { None };
@@ -550,6 +565,7 @@ impl Conversation {
             let was_kicked = self.kicked == Some(Kicked::FromChannel);
             if was_kicked {
                 self.kicked = None;
+                self.was_thrown_out = true;
             }
             let reason = if was_kicked { Some("kicked") } else { reason };
             context.signal(SignalKind::ChannelLeft, Detail { reason, ..detail });

@@ -139,6 +139,10 @@ impl Court<'_, '_> {
     }
 
     fn violation(&mut self, kind: SignalKind, reason: Option<&'static str>, detail: Detail) {
+        // Where the dialect is none of those that are known, nobody can say what is wrong in it.
+        if self.link.judge.dialect == Dialect::Unknown {
+            return;
+        }
         self.link.judge.wrong[index(self.side)] = Some(self.context.at);
         self.note(kind, Detail { reason, ..detail });
     }

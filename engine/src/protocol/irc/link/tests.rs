@@ -40,7 +40,7 @@ impl Play {
         Self {
             session: irc::Session::new(&connection),
             connection,
-            server: irc::Server::configured(Links::new(peers), Vec::new()),
+            server: irc::Server::configured(Links::new(peers), Vec::new(), 7),
             output: Output::default(),
             at: Timestamp::from_secs(NOW),
         }

@@ -1,5 +1,7 @@
 //! What the server says: how things ended.
 
+use memchr::memmem;
+
 use super::{Phase, State, client::may_be_early};
 use crate::{
     protocol::{
@@ -10,7 +12,7 @@ use crate::{
             server::Server,
         },
     },
-    signal::{Detail, Method, SignalKind},
+    signal::{Detail, Method, Signal, SignalKind},
     text::Text,
 };
 
@@ -34,6 +36,12 @@ impl State {
                 if message.is_from_user() && message.source_name().is_some_and(|name| self.is_own_name(name))
                 {
                     self.on_own_deed(command, &message, context);
+                    if command == b"NICK" {
+                        self.appear(server, context);
+                    }
+                }
+                if command == b"KILL" && message.param(0).is_some_and(|name| self.is_own_name(name)) {
+                    self.on_killed(&message, server, context);
                 }
                 if command == b"KICK" && message.param(1).is_some_and(|name| self.is_own_name(name)) {
                     let channel = message.param(0).map(Text::new);
@@ -75,7 +83,7 @@ impl State {
         context: &mut Context<'_>,
     ) {
         match number {
-            1 => self.on_welcome(message, context),
+            1 => self.on_welcome(message, server, context),
             4 | 351 => server.learn(message),
             329 => {
                 if let (Some(channel), Some(timestamp)) = (message.param(1), message.param(2)) {
@@ -115,7 +123,7 @@ impl State {
         }
     }
 
-    fn on_welcome(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+    fn on_welcome(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
         if self.phase == Phase::Registered {
             return;
         }
@@ -125,6 +133,7 @@ impl State {
         if let Some(nickname) = message.param(0) {
             self.set_nickname(nickname);
         }
+        self.appear(server, context);
         self.login(SignalKind::LoginSucceeded, Method::Registration, None, Some(1), context);
         self.say_early(message.param(0).unwrap_or_default(), context);
     }
@@ -218,9 +227,12 @@ impl State {
     /// ERROR is the last line before the server closes.
     fn on_error(&mut self, text: &[u8], server: &mut Server, context: &mut Context<'_>) {
         server.learn_from_error(text);
-        // ngIRCd repeats a quit message between quotes and nothing else.
-        let repeats =
-            |quit: &[u8]| text == quit || text.strip_prefix(b"\"").is_some_and(|rest| rest.starts_with(quit));
+        // ngIRCd repeats a quit message between quotes, alone or behind whose it was; others as it is.
+        let repeats = |quit: &[u8]| {
+            let quoted = [b"\"", quit].concat();
+            let behind = [b" (\"", quit].concat();
+            text == quit || text.starts_with(&quoted) || memmem::find(text, &behind).is_some()
+        };
         if self.is_refused || self.quit_message.as_deref().is_some_and(repeats) {
             return;
         }
@@ -339,6 +351,24 @@ impl State {
         }
     }
 
+    /// Under this name the one on this connection acts from now on.
+    fn appear(&self, server: &mut Server, context: &Context<'_>) {
+        if let Some(nickname) = &self.nickname {
+            server.appear(&nickname.raw, context.connection.client, context.connection.id, context.at);
+        }
+    }
+
+    /// An operator's KILL is shown to its victim alone: it counts for the operator, if they are connected here.
+    fn on_killed(&self, message: &Message<'_>, server: &Server, context: &mut Context<'_>) {
+        let Some(name) = message.source_name() else { return };
+        let Some((address, flow)) = server.present(name) else { return };
+        let target = self.nickname.as_ref().map(|nickname| nickname.text.clone());
+        let nickname = Some(Text::new(name));
+        let detail = Detail { nickname, target, command: Some("KILL"), ..Detail::default() };
+        let (kind, at, service) = (SignalKind::UserKicked, context.at, context.connection.service);
+        context.output.signals.push(Signal { kind, at, service, address, flow: Some(flow), detail });
+    }
+
     /// The server shows this client what it did, in its own name.
     fn on_own_deed(&mut self, command: &[u8], message: &Message<'_>, context: &mut Context<'_>) {
         let first = message.param(0).unwrap_or_default();
@@ -352,11 +382,6 @@ impl State {
             b"KICK" => {
                 let target = message.param(1).map(Text::new);
                 let detail = Detail { target, command: Some("KICK"), ..detail };
-                context.signal(SignalKind::UserKicked, detail);
-            }
-            b"KILL" => {
-                let target = Some(Text::new(first));
-                let detail = Detail { target, command: Some("KILL"), channel: None, ..detail };
                 context.signal(SignalKind::UserKicked, detail);
             }
             b"MODE" if dialect::is_channel(first) => on_own_mode(&detail, message, context),

@@ -242,7 +242,7 @@ impl State {
         };
         let service = dialect::service_by_name(targets);
         if let Some(service) = service
-            && keyword == "PRIVMSG"
+            && keyword != "NOTICE"
             && self.on_service_words(service, text.split(|byte| *byte == b' '), context)
         {
             return;

@@ -58,7 +58,7 @@ impl Play {
         Self {
             session: Session::new(&connection),
             connection,
-            server: Server::new(),
+            server: Server::new(7),
             output: Output::default(),
             progress: Progress::Following,
         }
@@ -687,7 +687,7 @@ fn a_proxy_header_is_abuse_unless_the_configuration_names_the_proxy() {
         ["C: PROXY TCP4 192.0.2.7 10.78.0.1 56324 6667", "C: WEBIRC secret gate host 192.0.2.7", "C: NICK a"];
     assert_eq!(run(&lines), ["protocol.garbage proxy", "command.sent WEBIRC"]);
     let mut play = Play::new(connection(false));
-    play.server = Server::configured(Default::default(), vec![play.connection.client]);
+    play.server = Server::configured(Default::default(), vec![play.connection.client], 7);
     assert_eq!(play.all(&talk(&lines)).summaries(), Vec::<String>::new());
 }
 
@@ -708,7 +708,7 @@ fn tls_is_believed_when_the_server_answers_it() {
     let mut play = Play::new(connection(false));
     play.all(&[hello.clone(), (Side::Server, b"\x16\x03\x03\x00\x7a".to_vec())]);
     assert_eq!(play.progress, Progress::Opaque);
-    assert_eq!(play.summaries(), ["tls.handshake"]);
+    assert_eq!(play.summaries(), ["tls.handshake", "tls.brief 1000B"]);
 
     let mut play = Play::new(connection(false));
     play.all(&[hello.clone(), (Side::Server, b"\x15\x03\x03\x00\x02".to_vec())]);
