@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use floodwall_engine::{Protocol, Span, Timestamp, protocol::log::Format as LogFormat};
 
 use crate::{
-    analyze, check, client, demo, detach, doctor, incident,
+    analyze, catalogue, check, client, demo, detach, doctor, incident,
     live::{self, control::Request},
     output::Exit,
     replay,
@@ -53,6 +53,8 @@ enum Command {
     Who(WhoArguments),
     /// Delete a nickname, account, identity or address from what is kept about people.
     Forget(ForgetArguments),
+    /// Words, parameters, numbers and packet kinds that no documentation has: of a running wall, or of captures.
+    Catalogue(CatalogueArguments),
     /// What was recorded of attacks and takeovers.
     Incident(IncidentArguments),
     /// Show decisions and samples of what is dropped as they happen.
@@ -390,6 +392,22 @@ pub(crate) struct WhoArguments {
     person: Option<String>,
 }
 
+/// `floodwall catalogue`
+#[derive(Debug, clap::Args)]
+pub(crate) struct CatalogueArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Ports of a service, instead of its default ports: teamtalk=10333,10335.
+    #[arg(long = "service", value_name = "PROTOCOL=PORTS", requires = "files")]
+    pub(crate) services: Vec<ServicePorts>,
+    /// No progress bar, even on a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Captures: pcap or pcapng, also .gz and .zst; - is standard input. Without any, a running wall is asked.
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
 /// `floodwall forget`
 #[derive(Debug, clap::Args)]
 pub(crate) struct ForgetArguments {
@@ -482,6 +500,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Catalogue(arguments) => catalogue::run(&arguments),
         Command::Incident(arguments) => incident::run(&arguments),
         live @ (Command::Status(_)
         | Command::Bans(_)
@@ -544,6 +563,7 @@ fn run_live(command: Command) -> Exit {
         | Command::Demo(_)
         | Command::Detach(_)
         | Command::Doctor(_)
+        | Command::Catalogue(_)
         | Command::Incident(_) => Exit::BadInput,
     }
 }

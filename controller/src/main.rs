@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 mod analyze;
 mod capture;
+mod catalogue;
 mod check;
 mod cli;
 mod client;

@@ -13,6 +13,7 @@ use std::{
 
 use floodwall_engine::{
     Engine, Packet, Span, Timestamp,
+    catalogue::Catalogue,
     fragment::{Passage, Reassembler},
 };
 use floodwall_wire::{
@@ -27,7 +28,7 @@ use indicatif::ProgressBar;
 
 use crate::{
     capture::{CaptureFile, Frame},
-    cli::{Format, ReplayArguments},
+    cli::{Format, ReplayArguments, ServicePorts},
     configuration::{self, Configuration, ConfigurationError},
     enforce::{Enforcer, tables::TablesEnforcer},
     guard::Guard,
@@ -59,7 +60,7 @@ pub(crate) fn run(arguments: &ReplayArguments) -> Exit {
             return Exit::BadInput;
         }
     };
-    let failures = read_all(arguments, &mut walls);
+    let failures = read_all(&arguments.files, arguments.plain, &mut walls);
     for wall in &mut walls {
         wall.finish();
     }
@@ -85,6 +86,29 @@ pub(crate) fn run(arguments: &ReplayArguments) -> Exit {
     };
     let printed = print(report);
     if failures.is_empty() { printed } else { Exit::Failed }
+}
+
+/// Reads captures for what no documentation has. Answers that, and what went wrong; `Err` when nothing can be begun.
+pub(crate) fn catalogue(
+    files: &[PathBuf],
+    services: &[ServicePorts],
+    plain: bool,
+) -> Result<(crate::catalogue::Report, Vec<String>), String> {
+    let rules = match rules::load(None) {
+        Ok(rules) => rules,
+        Err(RulesError::Unreadable(reason)) => return Err(reason),
+        Err(RulesError::Mistakes(found)) => return Err(lines(&found)),
+    };
+    let guard = Guard::new(rules, &Configuration::default(), services)?;
+    let mut wall = Wall::new(&guard, files)?;
+    wall.engine.keep_catalogue(Catalogue::default());
+    let mut walls = [wall];
+    let failures = read_all(files, plain, &mut walls);
+    let [wall] = &mut walls;
+    wall.finish();
+    let name =
+        |service: u8| guard.services.get(usize::from(service)).map_or("unguarded", |service| service.name);
+    Ok((crate::catalogue::report_of_capture(wall.engine.catalogue(), name), failures))
 }
 
 /// One wall, or two to compare: `--rules` and `--against`.
@@ -114,11 +138,11 @@ fn lines(items: &[impl ToString]) -> String {
 }
 
 /// Reads every capture in turn; answers what went wrong. What was read before counts.
-fn read_all(arguments: &ReplayArguments, walls: &mut [Wall]) -> Vec<String> {
+fn read_all(files: &[PathBuf], plain: bool, walls: &mut [Wall]) -> Vec<String> {
     let mut failures = Vec::new();
-    for path in &arguments.files {
+    for path in files {
         let outcome = CaptureFile::open(path).and_then(|mut capture| {
-            let progress = progress_over(path, arguments.plain);
+            let progress = progress_over(path, plain);
             let outcome = read_one(&mut capture, walls, &progress);
             progress.finish_and_clear();
             outcome
@@ -238,7 +262,11 @@ impl Wall {
             Ok(tables) => self.enforcer = TablesEnforcer::new(tables),
             Err(error) => self.tally.note_failure(&error.into()),
         }
+        let catalogue = self.engine.take_catalogue();
         self.engine = Engine::new(self.guard.engine(SEED));
+        if let Some(catalogue) = catalogue {
+            self.engine.keep_catalogue(catalogue);
+        }
         self.reassembler = Reassembler::new(SEED);
         self.last = None;
         self.heard_server = false;

@@ -11,6 +11,7 @@ use std::{
 use floodwall_wire::{Address, Reason};
 
 use crate::{
+    catalogue::{Catalogue, Sort},
     command::{Command, Prefix},
     decision::Decisions,
     identity::Identities,
@@ -287,6 +288,21 @@ impl Engine {
         self.conversations.output = output;
     }
 
+    /// From now on what no documentation has is added to this; see [`Self::catalogue`].
+    pub fn keep_catalogue(&mut self, catalogue: Catalogue) {
+        self.conversations.output.catalogue = Some(catalogue);
+    }
+
+    /// Hands the catalogue over and keeps none any more.
+    pub const fn take_catalogue(&mut self) -> Option<Catalogue> {
+        self.conversations.output.catalogue.take()
+    }
+
+    /// What was met that no documentation has, if that is kept.
+    pub const fn catalogue(&self) -> Option<&Catalogue> {
+        self.conversations.output.catalogue.as_ref()
+    }
+
     /// From now on signals can be taken after each call; they are kept only if they are.
     pub fn watch_signals(&mut self) {
         self.watched = Some(Vec::new());
@@ -513,6 +529,27 @@ impl Conversations {
             let reason = Some(packet.reason.as_str());
             let detail = Detail { reason, ..Detail::default() };
             signals.push(Signal::of_packet(SignalKind::DatagramMalformed, packet, detail));
+            if let (Some(catalogue), Reason::ShapeKind) = (&mut self.output.catalogue, packet.reason) {
+                // Junk comes from anybody; what a client says that is let in may be something new.
+                let kind = match server {
+                    Server::TeamTalk(server) if server.has_session(&packet.client) => {
+                        payload.first().map(|kind| kind & 0x7f).filter(|kind| *kind > 22)
+                    }
+                    Server::TeamSpeak(server) if server.voice.has_session(packet) => {
+                        payload.get(12).map(|kind| kind & 0x0f).filter(|kind| *kind > 8)
+                    }
+                    Server::TeamTalk(_) | Server::TeamSpeak(_) | Server::Irc(_) => None,
+                };
+                if let Some(kind) = kind {
+                    catalogue.meet(
+                        packet.at,
+                        packet.service,
+                        Sort::Datagram,
+                        kind.to_string().as_bytes(),
+                        b"",
+                    );
+                }
+            }
         } else {
             match server {
                 Server::TeamTalk(server) => server.on_datagram(packet, payload, signals),

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bounded;
+pub mod catalogue;
 pub mod command;
 pub mod decision;
 pub mod engine;

@@ -10,6 +10,7 @@
 use floodwall_wire::Address;
 
 use crate::{
+    catalogue::{Catalogue, Sort},
     signal::{Detail, FlowId, Signal, SignalKind},
     time::Timestamp,
 };
@@ -105,6 +106,8 @@ pub struct Output {
     pub signals: Vec<Signal>,
     /// What was learnt.
     pub facts: Vec<(u8, Address, Fact)>,
+    /// What no documentation has, where somebody asks for it.
+    pub catalogue: Option<Catalogue>,
 }
 
 impl Output {
@@ -143,6 +146,18 @@ impl Context<'_> {
     /// Passes a fact on.
     pub fn fact(&mut self, fact: Fact) {
         self.output.facts.push((self.connection.service, self.connection.client, fact));
+    }
+
+    /// Whether somebody asks for what is not documented: only then it is worth looking for.
+    pub const fn catalogues(&self) -> bool {
+        self.output.catalogue.is_some()
+    }
+
+    /// Takes note of something that is not documented.
+    pub fn meet(&mut self, sort: Sort, name: &[u8], within: &[u8]) {
+        if let Some(catalogue) = &mut self.output.catalogue {
+            catalogue.meet(self.at, self.connection.service, sort, name, within);
+        }
     }
 
     /// Keyed hash of a message's content.

@@ -75,6 +75,7 @@ pub(crate) enum Request {
         people: bool,
     },
     Who,
+    Catalogue,
     Person {
         name: String,
     },

@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Result;
 use floodwall_engine::{
     Command, Engine, Order, Packet, Span, Timestamp,
+    catalogue::Catalogue,
     command::{Explanation, Prefix},
     decision::KNOWN_FOR,
     ledger::Ban,
@@ -139,6 +140,7 @@ impl<S: Store> Wall<S> {
         let now = clock.now();
         let mut engine = Engine::new(guard.engine(settings.seed));
         engine.watch_signals();
+        engine.keep_catalogue(Catalogue::default());
         let mut wall = Self {
             engine,
             enforcer: TablesEnforcer::new(store),

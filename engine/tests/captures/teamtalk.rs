@@ -466,6 +466,38 @@ fn nobody_is_blinded_because_others_fill_the_memory() {
 }
 
 #[test]
+fn what_no_documentation_has_is_catalogued_with_where_it_stood() {
+    let mut world = World::new();
+    world.engine.keep_catalogue(Default::default());
+    let mut client = world.login(3);
+    world.answer(&mut client, "adduser userid=3 nickname=\"N3\" chanid=1 colour=7");
+    world.answer(&mut client, "moodchanged userid=3 colour=8\r\nmoodchanged userid=3");
+    world.ask(&mut client, "changemood mood=\"hunter2\"");
+    world.answer(&mut client, "ok");
+    world.ask(&mut client, "hunter2 x");
+    world.answer(&mut client, "error number=1001 message=\"Unknown command\"");
+    world.ask(&mut client, "leave");
+    world.answer(&mut client, "error number=4711 message=\"\"");
+    let catalogue = world.engine.catalogue().unwrap();
+    let entries: Vec<String> = catalogue
+        .entries()
+        .map(|(key, entry)| {
+            format!("{} {} {} {}", key.sort.as_str(), key.name.as_str(), key.within.as_str(), entry.count)
+        })
+        .collect();
+    assert_eq!(
+        entries,
+        [
+            "event moodchanged  2",
+            "command changemood  1",
+            "parameter colour adduser 1",
+            "parameter colour moodchanged 1",
+            "number 4711 error 1",
+        ]
+    );
+}
+
+#[test]
 fn questions_without_an_answer_are_among_the_bytes_that_are_bounded() {
     let mut world = World::new();
     let mut client = world.welcome(1);

@@ -144,6 +144,11 @@ impl<S: Store> Wall<S> {
         }
     }
 
+    pub(super) fn catalogue(&self) -> crate::catalogue::Report {
+        let utc = |at| rfc3339(self.clock.to_utc(at));
+        crate::catalogue::report(self.engine.catalogue(), |service| self.service_name(service), utc)
+    }
+
     /// What the debugging dumps of TS servers showed: who and what each link believes in, and since when.
     pub(super) fn links(&self, rows: usize) -> Links {
         let views = self.engine.links(rows.min(LINK_ROWS_MAX));

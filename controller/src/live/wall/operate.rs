@@ -42,6 +42,7 @@ impl<S: Store> Wall<S> {
             Request::Allow { prefix, remove, force } => self.allow(prefix.as_deref(), remove, force),
             Request::Explain { subject, people } => self.explain(&subject, people),
             Request::Who => to_value(&self.who()),
+            Request::Catalogue => to_value(&self.catalogue()),
             Request::Person { name } => self.person(&name),
             Request::Forget { name } => self.forget(&name),
             Request::Links { rows } => to_value(&self.links(rows)),

@@ -3,6 +3,8 @@
 //!
 //! Only the fixed beginning of a text decides: what follows may be somebody's quit message or kill reason.
 
+use std::ops::RangeInclusive;
+
 use memchr::{memchr, memmem};
 
 use super::{message::is_same_name, server::Flavour};
@@ -144,6 +146,48 @@ const KEYWORDS: [&str; 130] = [
 /// The known command with this name.
 pub fn keyword(command: &[u8]) -> Option<&'static str> {
     KEYWORDS.iter().copied().find(|known| known.as_bytes().eq_ignore_ascii_case(command))
+}
+
+/// Numerics of RFC 1459 and RFC 2812, and those that the makes of `irc.md` have added.
+const NUMERICS: &[RangeInclusive<u32>] = &[
+    1..=10,
+    15..=20,
+    42..=43,
+    105..=105,
+    200..=213,
+    215..=219,
+    221..=223,
+    225..=229,
+    231..=246,
+    248..=272,
+    276..=276,
+    281..=284,
+    290..=296,
+    300..=353,
+    360..=396,
+    400..=426,
+    429..=447,
+    449..=504,
+    511..=526,
+    531..=531,
+    600..=609,
+    670..=671,
+    687..=696,
+    700..=743,
+    747..=747,
+    750..=774,
+    900..=908,
+    926..=926,
+    936..=940,
+    942..=942,
+    972..=975,
+    981..=982,
+    999..=999,
+];
+
+/// Whether a numeric is documented.
+pub fn is_numeric(number: u32) -> bool {
+    NUMERICS.iter().any(|known| known.contains(&number))
 }
 
 /// Who answers login attempts made by talking: their nicknames, and the commands that reach them.

@@ -211,6 +211,33 @@ pub fn answer(line: &[u8]) -> Option<u32> {
     })
 }
 
+/// Whether an error number is documented (`teamspeak.md` 5), by number or by its family.
+pub const fn is_error(number: u32) -> bool {
+    matches!(number, 0..=2 | 256..=260 | 512..=527 | 768..=784 | 1024..=1040 | 1280..=1281 | 1536..=1544 | 1792..=1798
+        | 2048..=2075 | 2304..=2308 | 2560..=2571 | 2816..=2818 | 3072..=3074 | 3328..=3331 | 3584..=3586 | 3840..=3846)
+}
+
+/// The first word of what the server says unasked, if no documentation has it.
+pub fn undocumented_notice(line: &[u8]) -> Option<&[u8]> {
+    const NOTICES: [&str; 12] = [
+        "notifychannelcreated",
+        "notifychanneldeleted",
+        "notifychanneldescriptionchanged",
+        "notifychanneledited",
+        "notifychannelmoved",
+        "notifychannelpasswordchanged",
+        "notifycliententerview",
+        "notifyclientleftview",
+        "notifyclientmoved",
+        "notifyserveredited",
+        "notifytextmessage",
+        "notifytokenused",
+    ];
+    let name = line.split(|byte| *byte == b' ').next()?;
+    let is_notice = name.starts_with(b"notify");
+    (is_notice && !NOTICES.iter().any(|known| known.as_bytes() == name)).then_some(name)
+}
+
 /// A line without the CR that stands before or after its LF, depending on who wrote it, and without spaces.
 pub fn trim(line: &[u8]) -> &[u8] {
     line.trim_ascii()

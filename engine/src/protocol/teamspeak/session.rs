@@ -4,10 +4,11 @@
 mod tests;
 
 use super::{
-    message::{Command, Effect, LINE_BYTES_MAX, answer, trim, unescape},
+    message::{Command, Effect, LINE_BYTES_MAX, answer, is_error, trim, undocumented_notice, unescape},
     server::Server,
 };
 use crate::{
+    catalogue::Sort,
     protocol::{
         Connection, Context, Dissector, Progress, Side,
         foreign::{Foreign, Head},
@@ -148,6 +149,11 @@ impl Session {
             match answer(line) {
                 Some(number) => state.on_answer(number, context),
                 None => server.learn(trim(line)),
+            }
+            if context.catalogues()
+                && let Some(name) = undocumented_notice(trim(line))
+            {
+                context.meet(Sort::Event, name, b"");
             }
         }
     }
@@ -328,6 +334,10 @@ impl State {
     fn on_answer(&mut self, number: u32, context: &mut Context<'_>) {
         // A ban may be told before anything is asked.
         let question = self.questions.pop();
+        if context.catalogues() && !is_error(number) {
+            let within = question.as_ref().map_or("", |question| question.keyword);
+            context.meet(Sort::Number, number.to_string().as_bytes(), within.as_bytes());
+        }
         let effect = question.as_ref().map_or(Effect::None, |question| question.effect);
         match number {
             0 => {

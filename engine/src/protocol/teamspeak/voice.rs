@@ -220,6 +220,12 @@ impl Voice {
         Some((SignalKind::LoginSucceeded, detail))
     }
 
+    /// Whether the server speaks to this address and port.
+    pub(crate) fn has_session(&self, packet: &Packet<'_>) -> bool {
+        let association = self.associations.get(&(packet.client, packet.client_port));
+        association.is_some_and(|association| association.is_up)
+    }
+
     /// Whether the server gave that to this address and port.
     fn was_given(&self, packet: &Packet<'_>, given: &[u8]) -> bool {
         let given = self.hash(given);

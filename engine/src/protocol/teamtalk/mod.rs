@@ -11,6 +11,7 @@ mod question;
 pub mod server;
 pub mod session;
 pub mod stall;
+mod vocabulary;
 
 pub use server::Server;
 pub use session::Session;

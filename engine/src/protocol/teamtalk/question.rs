@@ -157,6 +157,8 @@ pub(super) enum Asked {
     Transfer(&'static str),
     /// Whatever else, by its own name.
     Other(&'static str),
+    /// What no documentation has; its name is kept only if the server takes it.
+    Undocumented(Text),
 }
 
 impl Place {
@@ -268,7 +270,7 @@ impl Asked {
             }
             b"sendfile" => Self::Transfer("sendfile"),
             b"recvfile" => Self::Transfer("recvfile"),
-            other => Self::Other(known_keyword(other)),
+            other => known_keyword(other).map_or_else(|| Self::Undocumented(Text::new(other)), Self::Other),
         }
     }
 
@@ -309,7 +311,10 @@ impl Asked {
             Self::Message { channel, .. } | Self::Kick { channel, .. } | Self::Move { channel, .. } => {
                 place(channel)
             }
-            Self::Nick(name) | Self::Account(_, name) | Self::Ban { target: name, .. } => text(Some(name)),
+            Self::Nick(name)
+            | Self::Account(_, name)
+            | Self::Ban { target: name, .. }
+            | Self::Undocumented(name) => text(Some(name)),
             Self::Join { creates: name, channel } | Self::Channel { name, channel, .. } => {
                 text(name.as_ref()).saturating_add(place(channel))
             }
@@ -341,6 +346,7 @@ impl Asked {
             | Self::ServerSettings { command, .. }
             | Self::Transfer(command)
             | Self::Other(command) => command,
+            Self::Undocumented(_) => "unknown",
         }
     }
 }
@@ -351,8 +357,8 @@ pub(super) fn major(version: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The other commands of the protocol, by their own name; anything else is "unknown".
-fn known_keyword(keyword: &[u8]) -> &'static str {
+/// The other commands of the protocol, by their own name.
+fn known_keyword(keyword: &[u8]) -> Option<&'static str> {
     const KNOWN: [&str; 15] = [
         "deletefile",
         "filedeliver",
@@ -370,7 +376,7 @@ fn known_keyword(keyword: &[u8]) -> &'static str {
         "unban",
         "unsubscribe",
     ];
-    KNOWN.into_iter().find(|known| known.as_bytes() == keyword).unwrap_or("unknown")
+    KNOWN.into_iter().find(|known| known.as_bytes() == keyword)
 }
 
 /// An account without a name or a password is a guest's.

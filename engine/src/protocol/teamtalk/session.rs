@@ -9,6 +9,7 @@
 use floodwall_wire::Address;
 
 use crate::{
+    catalogue::Sort,
     identity::ADMINISTRATOR,
     protocol::{
         Context, Dissector, Fact, Progress, Side,
@@ -27,6 +28,7 @@ use super::{
     message::{Message, Value, shorten},
     question::{Asked, Place, Question, Questions, login_method, major, reason},
     stall::Login,
+    vocabulary,
 };
 
 /// The server takes lines of up to 1 MiB (`teamtalk.md` a.1). Of a client's that are longer than this, long values are cut; what
@@ -395,12 +397,33 @@ impl Conversation {
     }
 }
 
+/// Words and parameters of the server, and error numbers, that no documentation has.
+fn meet_undocumented(message: &Message<'_>, context: &mut Context<'_>) {
+    if !vocabulary::is_event(message.keyword) {
+        context.meet(Sort::Event, message.keyword, b"");
+    }
+    for (name, _) in message.parameters() {
+        if !vocabulary::is_parameter(name) {
+            context.meet(Sort::Parameter, name, message.keyword);
+        }
+    }
+    if message.keyword == b"error"
+        && let Some(number) = message.number("number").and_then(|number| u32::try_from(number).ok())
+        && reason(number).is_none()
+    {
+        context.meet(Sort::Number, number.to_string().as_bytes(), message.keyword);
+    }
+}
+
 /// What the server says.
 impl Conversation {
     fn on_server_line(&mut self, line: &[u8], server: &mut Server, context: &mut Context<'_>) {
         let Some(message) = Message::parse(line) else {
             return;
         };
+        if context.catalogues() {
+            meet_undocumented(&message, context);
+        }
         match message.keyword {
             b"teamtalk" | b"welcome" => self.on_welcome(&message, server, context),
             b"begin" => {
@@ -684,6 +707,9 @@ impl Conversation {
                 let is_short = user_timeout.is_some_and(|seconds| seconds < USER_TIMEOUT_SHORT);
                 let (number, reason) = (user_timeout, is_short.then_some("short-timeout"));
                 (SignalKind::ServerChanged, Detail { command: Some(command), number, reason, ..own })
+            }
+            Asked::Undocumented(name) => {
+                return context.meet(Sort::Command, name.as_str().as_bytes(), b"");
             }
             // Their success is told by an event of its own, or is no event at all.
             Asked::Login { .. }

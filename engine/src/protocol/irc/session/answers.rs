@@ -4,6 +4,7 @@ use memchr::memmem;
 
 use super::{Phase, State, client::may_be_early};
 use crate::{
+    catalogue::Sort,
     protocol::{
         Context,
         irc::{
@@ -27,6 +28,9 @@ impl State {
         let Ok(message) = Message::parse(line) else { return };
         if self.phase == Phase::Unknown || (self.phase == Phase::Registered && self.nickname.is_none()) {
             self.learn_midway(&message);
+        }
+        if context.catalogues() {
+            meet_undocumented(&message, context);
         }
         match (message.numeric(), message.command) {
             (Some(number), _) => self.on_numeric(number, &message, server, context),
@@ -398,6 +402,18 @@ impl State {
             self.nicknames_asked = self.nicknames_asked.saturating_sub(1);
             context.signal(SignalKind::NickChanged, self.detail());
         }
+    }
+}
+
+/// Commands and numerics of the server that no documentation has.
+fn meet_undocumented(message: &Message<'_>, context: &mut Context<'_>) {
+    let is_known = match message.numeric() {
+        Some(number) => dialect::is_numeric(number),
+        None => dialect::keyword(message.command).is_some(),
+    };
+    if !is_known {
+        let sort = if message.numeric().is_some() { Sort::Number } else { Sort::Event };
+        context.meet(sort, message.command, b"");
     }
 }
 
