@@ -278,6 +278,45 @@ fn people_are_banned_and_kicked_by_nickname() {
 }
 
 #[test]
+fn people_are_remembered_where_it_is_wanted_and_a_ban_leaves_a_record() {
+    let test = "people_are_remembered_where_it_is_wanted_and_a_ban_leaves_a_record";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_ngircd(test) {
+        return;
+    }
+    let configuration = lab.folder().join("floodwall.toml");
+    std::fs::write(&configuration, "[people]\n").unwrap();
+    lab.start_daemon(&[&IRC[..], &["--config", configuration.to_str().unwrap()]].concat());
+    drop(lab.join_irc("10.77.0.2", 6667, "Anna"));
+    drop(lab.join_irc("10.77.0.2", 6667, "Anna_away"));
+    let names = |lab: &Lab| {
+        let person = lab.answer(&["who", "--person", "anna"]);
+        let names = person["names"].as_array().unwrap().iter();
+        names.map(|name| name["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("what belongs to Anna", || names(&lab) == ["10.77.0.2", "Anna_away"]);
+    assert!(lab.ask(&["forget", "anna"]).status.success());
+    eventually("nothing belongs to Anna", || names(&lab).is_empty());
+    let catalogue = lab.answer(&["catalogue"]);
+    assert_eq!(catalogue["entries"], serde_json::json!([]), "ngircd says nothing that is not documented");
+    guess(&lab, "10.77.0.30", 6667, 30);
+    eventually("the ban of the guesser", || lab.banned() == ["10.77.0.30/32"]);
+    let state = lab.folder().join("state");
+    let list = || {
+        let output =
+            lab.ask_plain(&["incident", "list", "--format", "json", "--state", state.to_str().unwrap()]);
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["incidents"].clone()
+    };
+    eventually("the record of the ban", || list()[0]["decisions"].as_u64() >= Some(1));
+    let incident = list()[0].clone();
+    assert!(incident["signals"].as_u64() >= Some(3), "{incident}");
+    let name = incident["name"].as_str().unwrap();
+    let record = lab.ask_plain(&["incident", "export", name, "--state", state.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&record.stdout);
+    assert!(text.contains("10.77.0.30") && text.contains("login.failed"), "{text}");
+}
+
+#[test]
 fn inspircd_is_guarded_over_ipv6() {
     let test = "inspircd_is_guarded_over_ipv6";
     let Some(mut lab) = Lab::open(test) else { return };

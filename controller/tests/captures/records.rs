@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Time in microseconds, length on the wire, bytes.
 pub(crate) type Record = (u64, u32, Vec<u8>);
 
-fn corpus(name: &str) -> PathBuf {
+pub(crate) fn corpus(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus").join(name).with_extension("pcap")
 }
 

@@ -1,7 +1,7 @@
 //! TeamSpeak's voice port and ServerQuery, made by hand from the protocol's description: no real server can be had.
 //! One honest talker among twenty sources, each of which does one thing that no client does.
 
-use crate::conversation::Wire;
+use crate::{conversation::Wire, records};
 
 const TALKER: &str = "10.77.0.21";
 
@@ -162,6 +162,23 @@ fn twenty_sources_are_judged_and_the_talker_is_untouched() {
             if address == "10.78.2.4" { &["clean"] } else { &["limited", "dropped", "banned"] };
         assert!(expected.contains(&outcomes[&address].as_str()), "{address}: {outcomes:#?}");
     }
+}
+
+/// The client is a real one, the PyPI library `ts3`; the server is a stand-in (`tests/record/teamspeak.py`).
+#[test]
+fn a_real_query_client_is_read_as_its_driver_wrote_down() {
+    let report = records::report_of(&records::read("teamspeak/query.pcap"));
+    let truth = std::fs::read(records::corpus("teamspeak/query.truth.json")).unwrap();
+    let truth: serde_json::Value = serde_json::from_slice(&truth).unwrap();
+    for (kind, count) in truth.as_object().unwrap().iter().filter(|(_, count)| count.is_number()) {
+        assert_eq!(&report["signals"][kind], count, "{kind}");
+    }
+    let outcome = |address: &serde_json::Value| {
+        let sources = report["sources"].as_array().unwrap().iter();
+        sources.clone().find(|source| &source["address"] == address).unwrap()["outcome"].clone()
+    };
+    assert_eq!(outcome(&truth["attackers"][0]), "banned");
+    assert_eq!(outcome(&truth["innocent"][0]), "clean");
 }
 
 #[test]
