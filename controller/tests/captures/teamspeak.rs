@@ -167,8 +167,8 @@ fn twenty_sources_are_judged_and_the_talker_is_untouched() {
 /// The client is a real one, the PyPI library `ts3`; the server is a stand-in (`tests/record/teamspeak.py`).
 #[test]
 fn a_real_query_client_is_read_as_its_driver_wrote_down() {
-    let report = records::report_of(&records::read("teamspeak/query.pcap"));
-    let truth = std::fs::read(records::corpus("teamspeak/query.truth.json")).unwrap();
+    let report = records::report_of(&records::read("teamspeak/query"));
+    let truth = std::fs::read(records::corpus("teamspeak/query").with_extension("truth.json")).unwrap();
     let truth: serde_json::Value = serde_json::from_slice(&truth).unwrap();
     for (kind, count) in truth.as_object().unwrap().iter().filter(|(_, count)| count.is_number()) {
         assert_eq!(&report["signals"][kind], count, "{kind}");
