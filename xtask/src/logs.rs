@@ -18,6 +18,10 @@ use clap::ValueEnum;
 const PACE: u64 = 577;
 /// Of a thousand lines, those of regulars.
 const REGULAR_LINES: u64 = 12;
+/// Attackers at work at once, each until its turn is over: attacks come in waves, and who floods, floods.
+const WAVE: u64 = 16;
+/// Microseconds of one turn.
+const TURN: u64 = 300_000_000;
 /// The evening it begins, in seconds since 1970: 2026-11-21 06:13:19 UTC.
 const BEGINS: i64 = 1_795_241_599;
 /// Numbers of connections: what a TeamTalk server has.
@@ -276,8 +280,13 @@ impl World {
         let Self { random, flavour, attackers, regulars, free, micros, clock } = self;
         let is_regular = random.below(1_000) < REGULAR_LINES;
         let people = if is_regular { regulars } else { attackers };
-        let index = random.below(people.len() as u64) as usize;
-        let Some(person) = people.get_mut(index).filter(|person| person.rests_until <= *micros) else {
+        let all = people.len() as u64;
+        // One line in fifty comes from an attacker whose turn it is not.
+        let is_of_wave = !is_regular && random.below(50) > 0;
+        let index = if is_of_wave { *micros / TURN * WAVE + random.below(WAVE) } else { random.below(all) };
+        let Some(person) =
+            people.get_mut((index % all) as usize).filter(|person| person.rests_until <= *micros)
+        else {
             return;
         };
         person.act(random, free, |person, deed| {
