@@ -12,8 +12,8 @@ use memchr::memchr2;
 
 use super::{
     Protocol,
-    irc::log::{Hybrid, Inspircd, Ngircd},
-    teamtalk,
+    irc::log::{Hybrid, Inspircd, Ngircd, Solanum, Unrealircd},
+    teamspeak, teamtalk,
 };
 use crate::{
     signal::{Signal, SignalKind},
@@ -32,11 +32,25 @@ pub enum Format {
     Inspircd,
     /// ngIRCd in the foreground or through syslog.
     Ngircd,
+    /// solanum and charybdis.
+    Solanum,
+    /// UnrealIRCd 6.
+    Unrealircd,
+    /// TeamSpeak 3.
+    TeamSpeak,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 4] = [Self::TeamTalk, Self::Hybrid, Self::Inspircd, Self::Ngircd];
+    pub const ALL: [Self; 7] = [
+        Self::TeamTalk,
+        Self::Hybrid,
+        Self::Inspircd,
+        Self::Ngircd,
+        Self::Solanum,
+        Self::Unrealircd,
+        Self::TeamSpeak,
+    ];
 
     /// The name on command lines and in reports.
     pub const fn as_str(self) -> &'static str {
@@ -45,6 +59,9 @@ impl Format {
             Self::Hybrid => "ircd-hybrid",
             Self::Inspircd => "inspircd",
             Self::Ngircd => "ngircd",
+            Self::Solanum => "solanum",
+            Self::Unrealircd => "unrealircd",
+            Self::TeamSpeak => "teamspeak",
         }
     }
 
@@ -52,7 +69,8 @@ impl Format {
     pub const fn protocol(self) -> Protocol {
         match self {
             Self::TeamTalk => Protocol::TeamTalk,
-            Self::Hybrid | Self::Inspircd | Self::Ngircd => Protocol::Irc,
+            Self::Hybrid | Self::Inspircd | Self::Ngircd | Self::Solanum | Self::Unrealircd => Protocol::Irc,
+            Self::TeamSpeak => Protocol::TeamSpeak,
         }
     }
 
@@ -65,6 +83,15 @@ impl Format {
     pub fn recognise(line: &[u8]) -> Option<Self> {
         if teamtalk::log::time(line).is_some() {
             return Some(Self::TeamTalk);
+        }
+        if teamspeak::log::header(line).is_some() {
+            return Some(Self::TeamSpeak);
+        }
+        if Unrealircd::event(line).is_some() {
+            return Some(Self::Unrealircd);
+        }
+        if Solanum::time(line).is_some() {
+            return Some(Self::Solanum);
         }
         if Hybrid::time(line).is_some() {
             return Some(Self::Hybrid);
@@ -131,7 +158,12 @@ impl Scanner {
         match self.format {
             Format::TeamTalk => teamtalk::log::glance(&mut self.clock, line),
             // Few lines, most with names that rules ask for: read in full at once.
-            Format::Hybrid | Format::Inspircd | Format::Ngircd => None,
+            Format::Hybrid
+            | Format::Inspircd
+            | Format::Ngircd
+            | Format::Solanum
+            | Format::Unrealircd
+            | Format::TeamSpeak => None,
         }
     }
 }
@@ -156,6 +188,12 @@ pub enum LogReader {
     Inspircd(Inspircd),
     /// ngIRCd.
     Ngircd(Ngircd),
+    /// solanum.
+    Solanum(Solanum),
+    /// UnrealIRCd.
+    Unrealircd(Unrealircd),
+    /// TeamSpeak 3.
+    TeamSpeak(teamspeak::log::LogReader),
 }
 
 impl LogReader {
@@ -167,6 +205,9 @@ impl LogReader {
             Format::Hybrid => Self::Hybrid(Hybrid::new(service)),
             Format::Inspircd => Self::Inspircd(Inspircd::new(service)),
             Format::Ngircd => Self::Ngircd(Ngircd::new(service)),
+            Format::Solanum => Self::Solanum(Solanum::new(service)),
+            Format::Unrealircd => Self::Unrealircd(Unrealircd::new(service)),
+            Format::TeamSpeak => Self::TeamSpeak(teamspeak::log::LogReader::new(service)),
         }
     }
 
@@ -178,6 +219,9 @@ impl LogReader {
             Self::Hybrid(reader) => reader.read_line(line, signals),
             Self::Inspircd(reader) => reader.read_line(line, signals),
             Self::Ngircd(reader) => reader.read_line(line, signals),
+            Self::Solanum(reader) => reader.read_line(line, signals),
+            Self::Unrealircd(reader) => reader.read_line(line, signals),
+            Self::TeamSpeak(reader) => reader.read_line(line, signals),
         }
     }
 
@@ -185,7 +229,12 @@ impl LogReader {
     pub fn actor(&self, glance: &Glance<'_>) -> Option<Actor> {
         match self {
             Self::TeamTalk(reader) => reader.actor(glance),
-            Self::Hybrid(_) | Self::Inspircd(_) | Self::Ngircd(_) => None,
+            Self::Hybrid(_)
+            | Self::Inspircd(_)
+            | Self::Ngircd(_)
+            | Self::Solanum(_)
+            | Self::Unrealircd(_)
+            | Self::TeamSpeak(_) => None,
         }
     }
 
@@ -193,7 +242,12 @@ impl LogReader {
     pub fn pass(&mut self, glance: &Glance<'_>) {
         match self {
             Self::TeamTalk(reader) => reader.pass(glance),
-            Self::Hybrid(_) | Self::Inspircd(_) | Self::Ngircd(_) => {}
+            Self::Hybrid(_)
+            | Self::Inspircd(_)
+            | Self::Ngircd(_)
+            | Self::Solanum(_)
+            | Self::Unrealircd(_)
+            | Self::TeamSpeak(_) => {}
         }
     }
 }
@@ -386,6 +440,9 @@ mod tests {
             ("[2026-11-21T05:51:28+0000] OPER boss by dave[~dave@10.78.0.23]", Some(Format::Hybrid)),
             ("[9848:5    0] Server \"x\" ready.", Some(Format::Ngircd)),
             ("Sat Nov 21 2026 06:15:12 QUIT: Client exiting: a!a@h (10.0.0.1) [x]", Some(Format::Inspircd)),
+            ("2026/11/21 06.15 OPER boss by dave!~dave@10.78.0.23 (10.78.0.23)", Some(Format::Solanum)),
+            ("[2026-11-21 06:15:12 GMT] tkl.TKL_ADD info: x", Some(Format::Unrealircd)),
+            ("2026-11-21 06:15:12.000000|INFO    |Query         |   |listening on 0.0.0.0:10011", Some(Format::TeamSpeak)),
             ("hello", None),
             ("", None),
         ] {
