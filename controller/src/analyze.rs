@@ -125,10 +125,10 @@ fn read_file(
     path: &Path,
     arguments: &AnalyzeArguments,
     judgement: &mut Judgement,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
 ) -> Result<()> {
     let consumed = Arc::new(AtomicU64::new(0));
-    let mut lines = Lines::open(path, &consumed)?;
+    let mut lines = Lines::open(path, &consumed, stop)?;
     let mut first = Block::default();
     if !lines.next(&mut first)? {
         return Ok(());
@@ -227,7 +227,7 @@ fn begins_at(path: &Path) -> Result<Option<Timestamp>> {
         return Ok(None);
     }
     let mut block = Block::default();
-    if !Lines::open(path, &Arc::default())?.next(&mut block)? {
+    if !Lines::open(path, &Arc::default(), &Arc::default())?.next(&mut block)? {
         return Ok(None);
     }
     Ok(judgement::first_time(block.bytes().split(|byte| *byte == b'\n').take(LINES_TRIED)))
