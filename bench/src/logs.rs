@@ -8,10 +8,11 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use floodwall_xtask::logs::{Flavour, Plan, write_to};
 
 /// What must be reached: lines per second against mawk and against ripgrep, memory, and the stream's wall time.
@@ -62,7 +63,11 @@ pub(crate) fn run(lines: u64, rounds: usize, require_peers: bool, has_stream: bo
         Subject::new("grep -c", &["grep", "-c", "failed to authenticate", path], lines),
         Subject::new("mawk, failures by address", &["mawk", MAWK, path], lines),
         Subject::new("python3, failures by address", &["python3", "-c", PYTHON, path], lines),
-        Subject::new("fail2ban-regex", &["fail2ban-regex", "--no-check-all", part_path, FAIL2BAN], part_lines),
+        Subject::new(
+            "fail2ban-regex",
+            &["fail2ban-regex", "--no-check-all", part_path, FAIL2BAN],
+            part_lines,
+        ),
     ];
     subjects.retain(|subject| {
         let is_there = subject.is_there();
@@ -128,11 +133,21 @@ impl Subject {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot run {program}"))?;
-        let mut output = String::new();
-        child.stdout.take().context("no output")?.read_to_string(&mut output)?;
-        // Between its last word and its end a process still has its memory, or has just given it back.
-        let memory = largest_resident(&child);
-        let status = child.wait()?;
+        let mut stdout = child.stdout.take().context("no output")?;
+        let reader = thread::spawn(move || {
+            let mut output = String::new();
+            stdout.read_to_string(&mut output).map(|_| output)
+        });
+        // What a process has held at most is gone with it.
+        let mut memory = 0;
+        let status = loop {
+            memory = memory.max(largest_resident(&child));
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        let output = reader.join().map_err(|_panic| anyhow!("a reader failed"))??;
         ensure!(status.success(), "{program} failed: {status}");
         Ok(Run { seconds: began.elapsed().as_secs_f64(), memory, output })
     }
@@ -162,7 +177,10 @@ fn report(subjects: &[Subject], lines: u64, bytes: u64, failed: &std::collection
         let Some(peer) = find(peer) else { continue };
         let ratio = own.rate() / peer.rate();
         let verdict = if ratio >= reach { "reached" } else { "MISSED" };
-        say(&format!("{ratio:.2} x  floodwall analyze against {} (at least {reach:.2} x: {verdict})", peer.name));
+        say(&format!(
+            "{ratio:.2} x  floodwall analyze against {} (at least {reach:.2} x: {verdict})",
+            peer.name
+        ));
     }
     for peer in ["grep", "python3", "fail2ban"].into_iter().filter_map(find) {
         say(&format!("{:.2} x  floodwall analyze against {}", own.rate() / peer.rate(), peer.name));
@@ -182,21 +200,34 @@ fn report(subjects: &[Subject], lines: u64, bytes: u64, failed: &std::collection
     }
     let memory = own.runs.iter().map(|run| run.memory).max().unwrap_or(0);
     let verdict = if memory <= MEMORY_REACH { "reached" } else { "MISSED" };
-    say(&format!("{} MiB  floodwall analyze, resident at most (at most {} MiB: {verdict})", memory >> 20, MEMORY_REACH >> 20));
+    say(&format!(
+        "{} MiB  floodwall analyze, resident at most (at most {} MiB: {verdict})",
+        memory >> 20,
+        MEMORY_REACH >> 20
+    ));
     for (subject, separator) in [(find("mawk"), ' '), (find("python3"), ' ')] {
         if let Some(run) = subject.and_then(Subject::best) {
             let mut counted = 0;
             for (address, count) in run.output.lines().filter_map(|line| line.split_once(separator)) {
                 counted += u64::from(failed.get(address).is_some_and(|truth| truth.to_string() == count));
             }
-            say(&format!("{counted} of {} addresses counted right by {}", failed.len(), subject.map_or("", |subject| subject.name)));
+            say(&format!(
+                "{counted} of {} addresses counted right by {}",
+                failed.len(),
+                subject.map_or("", |subject| subject.name)
+            ));
         }
     }
     if let Some(run) = own.best() {
-        let right = failed.iter().filter(|(address, count)| is_counted(&run.output, address, **count)).count();
+        let right =
+            failed.iter().filter(|(address, count)| is_counted(&run.output, address, **count)).count();
         say(&format!("{right} of {} addresses counted right by floodwall analyze", failed.len()));
     }
-    say(&format!("{lines} lines, {} MB, page cache warm, best of {} rounds", bytes / 1_000_000, own.runs.len()));
+    say(&format!(
+        "{lines} lines, {} MB, page cache warm, best of {} rounds",
+        bytes / 1_000_000,
+        own.runs.len()
+    ));
 }
 
 /// Whether a report counts so many failed logins of an address.

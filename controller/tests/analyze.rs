@@ -249,7 +249,10 @@ fn a_redacted_report_names_nobody_and_counts_the_same() {
     let redacted: Value = serde_json::from_str(&text).unwrap();
     let names = plain["sources"].as_array().unwrap().iter().map(|source| source["address"].as_str().unwrap());
     for name in names {
-        assert!(!text.contains(&format!("{name}\"")) && !text.contains(&format!("{name} ")), "{name} is named");
+        assert!(
+            !text.contains(&format!("{name}\"")) && !text.contains(&format!("{name} ")),
+            "{name} is named"
+        );
     }
     for account in plain["accounts"].as_array().unwrap() {
         assert!(!text.contains(account["account"].as_str().unwrap()), "{account}");
@@ -288,10 +291,15 @@ fn a_part_of_the_time_can_be_asked_for() {
     let path = corpus("teamtalk/03_login_storm_single.server.log");
     let whole = report(&[&path]);
     let (first, last) = (whole["first"].as_str().unwrap(), whole["last"].as_str().unwrap());
-    let after: Value = serde_json::from_slice(&analyze(&["--format", "json", "--since", last], &[&path]).stdout).unwrap();
+    let after: Value =
+        serde_json::from_slice(&analyze(&["--format", "json", "--since", last], &[&path]).stdout).unwrap();
     assert!(after["lines"].as_u64().unwrap() >= 1 && after["lines"].as_u64().unwrap() < 5, "{after:#}");
-    let before: Value = serde_json::from_slice(&analyze(&["--format", "json", "--until", last], &[&path]).stdout).unwrap();
-    assert_eq!(before["lines"].as_u64().unwrap() + after["lines"].as_u64().unwrap(), whole["lines"].as_u64().unwrap());
+    let before: Value =
+        serde_json::from_slice(&analyze(&["--format", "json", "--until", last], &[&path]).stdout).unwrap();
+    assert_eq!(
+        before["lines"].as_u64().unwrap() + after["lines"].as_u64().unwrap(),
+        whole["lines"].as_u64().unwrap()
+    );
     assert_eq!(before["first"], first);
     assert_eq!(analyze(&["--since", "yesterday"], &[&path]).status.code(), Some(2));
 }

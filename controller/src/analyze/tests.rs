@@ -52,7 +52,10 @@ fn compare(name: &str, log: &[u8], window: Window) {
     let expected = plain(log, window);
     for (block_bytes, count) in [(150, 3), (4_096, 2), (1 << 18, 1), (1 << 18, 2)] {
         let found = fast(log, window, block_bytes, count);
-        assert!(found == expected, "{name}, blocks of {block_bytes}, {count} workers:\n{found:#}\n{expected:#}");
+        assert!(
+            found == expected,
+            "{name}, blocks of {block_bytes}, {count} workers:\n{found:#}\n{expected:#}"
+        );
     }
 }
 
@@ -122,7 +125,11 @@ fn every_servers_log_is_counted_as_it_was_meant() {
         assert_eq!(report["unparsed"], 0, "{name}");
         for source in report["sources"].as_array().unwrap() {
             let actor = &truth.actors[source["address"].as_str().unwrap()];
-            assert_eq!(source["signals"], serde_json::to_value(&actor.signals).unwrap(), "{name}: {source:#}");
+            assert_eq!(
+                source["signals"],
+                serde_json::to_value(&actor.signals).unwrap(),
+                "{name}: {source:#}"
+            );
         }
         assert_eq!(report["sources"].as_array().unwrap().len(), truth.actors.len(), "{name}");
         compare(&name, &log, Window::default());
@@ -143,6 +150,12 @@ fn a_part_of_the_time_and_a_clock_that_is_set_back_read_the_same_both_ways() {
     compare("twice", &twice, Window::default());
     let report = plain(&twice, Window::default());
     assert_eq!(report["clock_steps"], 1);
-    let clean = |report: &Value| report["sources"].as_array().unwrap().iter().filter(|row| row["outcome"] == "clean").count();
-    assert_eq!(clean(&report), clean(&plain(&log, Window::default())), "who chats as before is clean as before");
+    let clean = |report: &Value| {
+        report["sources"].as_array().unwrap().iter().filter(|row| row["outcome"] == "clean").count()
+    };
+    assert_eq!(
+        clean(&report),
+        clean(&plain(&log, Window::default())),
+        "who chats as before is clean as before"
+    );
 }

@@ -284,7 +284,9 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn number(&mut self) -> Option<u64> {
         let (mut number, mut digits) = (0_u64, 0);
-        while let Some(digit) = self.0.get(digits).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+        while let Some(digit) =
+            self.0.get(digits).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)
+        {
             number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
             digits += 1;
         }
@@ -412,8 +414,25 @@ mod tests {
     #[test]
     fn addresses_are_those_of_the_standard_library() {
         for text in [
-            "0.0.0.0", "10.77.0.66", "255.255.255.255", "256.0.0.1", "1.2.3", "1.2.3.4.5", "01.2.3.4", "1.2.3.04", "1..2.3",
-            "1.2.3.", ".1.2.3", "1.2.3.4 ", "1.2.3.4x", "0001.2.3.4", "::1", "fd77::1", "::ffff:1.2.3.4", "", "1.2.3.999",
+            "0.0.0.0",
+            "10.77.0.66",
+            "255.255.255.255",
+            "256.0.0.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "1.2.3.04",
+            "1..2.3",
+            "1.2.3.",
+            ".1.2.3",
+            "1.2.3.4 ",
+            "1.2.3.4x",
+            "0001.2.3.4",
+            "::1",
+            "fd77::1",
+            "::ffff:1.2.3.4",
+            "",
+            "1.2.3.999",
         ] {
             let expected = text.parse::<IpAddr>().ok().map(Address::from);
             assert_eq!(address(text.as_bytes()), expected, "{text:?}");
@@ -442,7 +461,10 @@ mod tests {
             ("Sat Nov 21 2026 06:15:12 QUIT: Client exiting: a!a@h (10.0.0.1) [x]", Some(Format::Inspircd)),
             ("2026/11/21 06.15 OPER boss by dave!~dave@10.78.0.23 (10.78.0.23)", Some(Format::Solanum)),
             ("[2026-11-21 06:15:12 GMT] tkl.TKL_ADD info: x", Some(Format::Unrealircd)),
-            ("2026-11-21 06:15:12.000000|INFO    |Query         |   |listening on 0.0.0.0:10011", Some(Format::TeamSpeak)),
+            (
+                "2026-11-21 06:15:12.000000|INFO    |Query         |   |listening on 0.0.0.0:10011",
+                Some(Format::TeamSpeak),
+            ),
             ("hello", None),
             ("", None),
         ] {

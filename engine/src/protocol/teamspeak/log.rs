@@ -257,7 +257,10 @@ mod tests {
             "query from 5 203.0.113.10:56971 attempted to login with account \"a\" and failed! from 1.2.3.4:5\" and failed!",
             "query from 44 203.0.113.7:22420 issued: login with account \"serveradmin\"(serveradmin)",
         ]);
-        assert!(told[0].starts_with("login.failed from 203.0.113.10 method query account \"serveradmin\""), "{told:?}");
+        assert!(
+            told[0].starts_with("login.failed from 203.0.113.10 method query account \"serveradmin\""),
+            "{told:?}"
+        );
         assert!(told[1].starts_with("login.failed from 203.0.113.10 "), "{told:?}");
         assert!(told[2].starts_with("login.succeeded from 203.0.113.7 method query"), "{told:?}");
     }

@@ -69,8 +69,11 @@ impl Solanum {
             self.0.report(SignalKind::LoginSucceeded, from, operator(nickname, account), signals);
             return Some(());
         }
-        for start in [&b"Too many local connections from "[..], b"Too many global connections from ", b"Too many user connections from "]
-        {
+        for start in [
+            &b"Too many local connections from "[..],
+            b"Too many global connections from ",
+            b"Too many user connections from ",
+        ] {
             if text.eat(start) {
                 let (nickname, from) = mask(text.0, b'!')?;
                 if let Some(from) = from {
@@ -118,13 +121,16 @@ mod tests {
 
     #[test]
     fn guesses_and_successes_name_the_servers_own_address() {
-        let (_, told) = read("2026/11/21 06.15 FAILED OPER (boss) by (bad!~x@(10.9.9.9) (10.78.0.30) -- requires SSL/TLS");
+        let (_, told) = read(
+            "2026/11/21 06.15 FAILED OPER (boss) by (bad!~x@(10.9.9.9) (10.78.0.30) -- requires SSL/TLS",
+        );
         assert_eq!(told, ["login.failed from 10.78.0.30 method oper account \"boss\" nickname \"bad\""]);
         let (_, told) = read("2026/11/21 06.15 OPER boss by dave!~dave@host.example (10.78.0.23)");
         assert_eq!(told, ["login.succeeded from 10.78.0.23 method oper account \"boss\" nickname \"dave\""]);
         let (_, told) = read("2026/11/21 06.15 Too many local connections from nick!user@10.78.0.31");
         assert_eq!(told, ["connection.refused from 10.78.0.31 nickname \"nick\" reason clones"]);
-        let (_, told) = read("2026/11/21 06.15 Sat Nov 21 06:14:00 2026 (0:01:02): nick!user@host 10.78.0.32 3/0");
+        let (_, told) =
+            read("2026/11/21 06.15 Sat Nov 21 06:14:00 2026 (0:01:02): nick!user@host 10.78.0.32 3/0");
         assert_eq!(told, ["connection.closed from 10.78.0.32 nickname \"nick\""]);
     }
 

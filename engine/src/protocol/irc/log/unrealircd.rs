@@ -80,7 +80,12 @@ impl Unrealircd {
     }
 
     /// `nick!user@host … [oper-block: boss]…`: the address is known where the host is one.
-    fn report_operator(&self, kind: SignalKind, mut text: Cursor<'_>, signals: &mut Vec<Signal>) -> Option<()> {
+    fn report_operator(
+        &self,
+        kind: SignalKind,
+        mut text: Cursor<'_>,
+        signals: &mut Vec<Signal>,
+    ) -> Option<()> {
         const BLOCK: &[u8] = b"[oper-block: ";
         let (nickname, from) = mask(text.until(b' ')?, b'!')?;
         let at = memchr::memmem::find(text.0, BLOCK)?;
@@ -119,17 +124,21 @@ mod tests {
         let (_, told) = read(
             "connect.LOCAL_CLIENT_CONNECT info: Client connecting: nick (user@host.example) [10.78.0.20] [class: clients]",
         );
-        assert_eq!(told, [
-            "connection.opened from 10.78.0.20 nickname \"nick\"",
-            "login.succeeded from 10.78.0.20 nickname \"nick\"",
-        ]);
+        assert_eq!(
+            told,
+            [
+                "connection.opened from 10.78.0.20 nickname \"nick\"",
+                "login.succeeded from 10.78.0.20 nickname \"nick\"",
+            ]
+        );
         let (_, told) = read(
             "oper.OPER_FAILED warn: Failed OPER attempt by nick!user@10.78.0.30 (..) [reason: Authentication failed] \
              [oper-block: boss]",
         );
         assert_eq!(told, ["login.failed from 10.78.0.30 method oper account \"boss\" nickname \"nick\""]);
-        let (_, told) =
-            read("connect.LOCAL_CLIENT_DISCONNECT info: Client exiting: nick (user@h) [10.78.0.20] (Quit: [10.9.9.9])");
+        let (_, told) = read(
+            "connect.LOCAL_CLIENT_DISCONNECT info: Client exiting: nick (user@h) [10.78.0.20] (Quit: [10.9.9.9])",
+        );
         assert_eq!(told, ["connection.closed from 10.78.0.20 nickname \"nick\""]);
     }
 
