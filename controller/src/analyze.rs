@@ -96,7 +96,8 @@ pub(crate) fn run(arguments: &AnalyzeArguments) -> Exit {
 
 /// Whole or not at all: a page cut off would look like one that has little to tell.
 fn write_html(path: &Path, report: &Report) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     html::write(report, &mut file)?;
     file.persist(path)?;

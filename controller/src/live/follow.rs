@@ -23,7 +23,10 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::configuration::{LogEntry, LogSource};
+use crate::{
+    clock::{instant, utc_now},
+    configuration::{LogEntry, LogSource},
+};
 
 /// Bytes of lines in one batch: a few milliseconds of the wall's time.
 const BATCH_BYTES: usize = 1 << 16;
@@ -161,8 +164,8 @@ impl Out {
     }
 
     fn pause(&self, time: Duration) {
-        let until = Instant::now() + time;
-        while !self.is_stopped() && Instant::now() < until {
+        let until = instant() + time;
+        while !self.is_stopped() && instant() < until {
             thread::sleep(Duration::from_millis(20).min(time));
         }
     }
@@ -225,7 +228,7 @@ impl Tail {
             rest: Vec::new(),
             is_in_overlong: false,
             resume,
-            polled: Instant::now(),
+            polled: instant(),
             has_caught_up: false,
         }
     }
@@ -296,7 +299,7 @@ impl Tail {
             self.is_in_overlong = false;
         }
         let is_old = !self.has_caught_up || self.polled.elapsed() > FRESH;
-        self.polled = Instant::now();
+        self.polled = instant();
         let seen = self.polled;
         if length > self.offset {
             thread::sleep(WIRE_FIRST);
@@ -452,12 +455,12 @@ fn read_journal(
             continue;
         };
         let written = Duration::from_micros(entry.realtime.parse().unwrap_or_default());
-        let now = Duration::from_nanos(crate::clock::utc_now().as_nanos());
+        let now = Duration::from_nanos(utc_now().as_nanos());
         let is_old = now.saturating_sub(written) > FRESH;
         *cursor = Some(entry.cursor.clone());
         thread::sleep(WIRE_FIRST.saturating_sub(now.saturating_sub(written)));
         let position = Position::Journal { cursor: entry.cursor.clone() };
-        let batch = Batch { log: out.log, bytes: entry.line(), seen: Instant::now(), is_old, position };
+        let batch = Batch { log: out.log, bytes: entry.line(), seen: instant(), is_old, position };
         out.send(batch, input.buffer().len() as u64);
     }
 }

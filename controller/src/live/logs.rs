@@ -183,7 +183,7 @@ fn read_positions(file: &Path) -> Result<Positions> {
 }
 
 fn write_positions(file: &Path, positions: &Positions) -> io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
+    let folder = file.parent().unwrap_or_else(|| Path::new("."));
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer(&mut new, positions)?;
     new.persist(file)?;
