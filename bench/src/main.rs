@@ -1,6 +1,7 @@
 //! `cargo xtask bench WHAT`: measurements side by side, in one run, on one machine.
 
 mod gate;
+mod logs;
 mod peer;
 mod replay;
 
@@ -30,6 +31,21 @@ enum What {
         #[arg(long)]
         require_peers: bool,
     },
+    /// Lines per second of `floodwall analyze`, beside ripgrep, grep, mawk, Python and fail2ban-regex on the same log.
+    Logs {
+        /// Lines of the log, which is written first.
+        #[arg(long, default_value_t = 10_000_000)]
+        lines: u64,
+        /// Rounds after the first, which fills the page cache.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Fail when a peer cannot be had.
+        #[arg(long)]
+        require_peers: bool,
+        /// Leave out the stream of 349 million lines.
+        #[arg(long)]
+        no_stream: bool,
+    },
     /// Packets per second of `floodwall replay`, beside ndpiReader on the same capture.
     Replay {
         /// Size of the capture, made by repeating the committed corpus.
@@ -48,6 +64,9 @@ enum What {
 fn main() -> ExitCode {
     let measured = match Arguments::parse().what {
         What::Gate { repeat, rounds, require_peers } => gate::run(repeat, rounds, require_peers),
+        What::Logs { lines, rounds, require_peers, no_stream } => {
+            logs::run(lines, rounds, require_peers, !no_stream)
+        }
         What::Replay { megabytes, rounds, require_peers } => replay::run(megabytes, rounds, require_peers),
     };
     match measured {

@@ -96,7 +96,8 @@ pub(crate) fn run(arguments: &AnalyzeArguments) -> Exit {
 
 /// Whole or not at all: a page cut off would look like one that has little to tell.
 fn write_html(path: &Path, report: &Report) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     html::write(report, &mut file)?;
     file.persist(path)?;
@@ -125,10 +126,10 @@ fn read_file(
     path: &Path,
     arguments: &AnalyzeArguments,
     judgement: &mut Judgement,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
 ) -> Result<()> {
     let consumed = Arc::new(AtomicU64::new(0));
-    let mut lines = Lines::open(path, &consumed)?;
+    let mut lines = Lines::open(path, &consumed, stop)?;
     let mut first = Block::default();
     if !lines.next(&mut first)? {
         return Ok(());
@@ -227,7 +228,7 @@ fn begins_at(path: &Path) -> Result<Option<Timestamp>> {
         return Ok(None);
     }
     let mut block = Block::default();
-    if !Lines::open(path, &Arc::default())?.next(&mut block)? {
+    if !Lines::open(path, &Arc::default(), &Arc::default())?.next(&mut block)? {
         return Ok(None);
     }
     Ok(judgement::first_time(block.bytes().split(|byte| *byte == b'\n').take(LINES_TRIED)))

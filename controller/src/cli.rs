@@ -590,7 +590,7 @@ fn parse_time(written: &str) -> Result<Timestamp, String> {
     });
     let instant =
         instant.map_err(|error| format!("{error}; write 2026-11-21T06:00 or 2026-11-21T06:00:00Z"))?;
-    let nanos = u64::try_from(instant.as_nanosecond()).map_err(|_| "it is before 1970".to_owned())?;
+    let nanos = u64::try_from(instant.as_nanosecond()).map_err(|_negative| "it is before 1970".to_owned())?;
     Ok(Timestamp::from_nanos(nanos))
 }
 

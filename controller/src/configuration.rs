@@ -7,7 +7,7 @@ use std::{
 
 use floodwall_engine::{
     Protocol, Span,
-    protocol::irc::link::Peer,
+    protocol::{irc::link::Peer, log::Format as LogFormat},
     rule::{
         DefaultPorts,
         diagnostic::{Diagnostic, Diagnostics},
@@ -26,6 +26,7 @@ use crate::{cli::WantedMode, rules};
 pub(crate) struct Configuration {
     pub(crate) services: Vec<ServiceEntry>,
     pub(crate) links: Vec<Peer>,
+    pub(crate) logs: Vec<LogEntry>,
     pub(crate) allow: Vec<(Address, u32)>,
     pub(crate) interfaces: Vec<String>,
     pub(crate) mode: Option<WantedMode>,
@@ -59,6 +60,34 @@ pub(crate) struct ServiceEntry {
     pub(crate) gateways: Vec<Address>,
 }
 
+/// One `[[log]]`: a server's log that is followed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct LogEntry {
+    pub(crate) source: LogSource,
+    pub(crate) format: LogFormat,
+}
+
+/// Where a log is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum LogSource {
+    File(PathBuf),
+    /// In the journal, by the name of the unit.
+    Journal(String),
+}
+
+impl LogSource {
+    /// What it is called, here and in what is remembered of it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Journal(unit) => format!("journal:{unit}"),
+        }
+    }
+}
+
+/// Logs followed at most: each takes a thread.
+const LOGS_MAX: usize = 16;
+
 /// Why a configuration could not be used.
 #[derive(Debug)]
 pub(crate) enum ConfigurationError {
@@ -82,6 +111,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
     let valid = [
         "service",
         "link",
+        "log",
         "allow",
         "interfaces",
         "mode",
@@ -97,6 +127,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
     let top = Table::new(document.get_ref(), document.span(), "the configuration", &valid, &mut diagnostics);
     let services = read_services(&top, &mut diagnostics);
     let links = read_links(&top, &services, &mut diagnostics);
+    let logs = read_logs(&top, &services, &mut diagnostics);
     let allow = top
         .list_of("allow")
         .into_iter()
@@ -121,6 +152,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
     let configuration = Configuration {
         services,
         links,
+        logs,
         allow,
         interfaces: top
             .list_of("interfaces")
@@ -241,6 +273,52 @@ fn read_links(
     links
 }
 
+/// Each `[[log]]`: a file or a unit of the journal, and which server writes it.
+fn read_logs(
+    top: &Table<'_, '_>,
+    services: &[ServiceEntry],
+    diagnostics: &mut Diagnostics<'_>,
+) -> Vec<LogEntry> {
+    let mut logs = Vec::new();
+    for value in top.list_of("log") {
+        let Some(table) = value.get_ref().as_table() else {
+            wrong_type(value, "log", "[[log]]", diagnostics);
+            continue;
+        };
+        let table = Table::new(table, value.span(), "[[log]]", &["path", "journal", "server"], diagnostics);
+        table.require("server", "\"teamtalk\"", diagnostics);
+        let format = table.word_of("server", &LogFormat::ALL, LogFormat::as_str, diagnostics);
+        let mut word =
+            |key| table.get(key).and_then(|value| text(value, key, diagnostics)).map(str::to_owned);
+        let source = match (word("path"), word("journal")) {
+            (Some(path), None) => Some(LogSource::File(PathBuf::from(path))),
+            (None, Some(unit)) => Some(LogSource::Journal(unit)),
+            (Some(_), Some(_)) | (None, None) => {
+                let remedy =
+                    Some("write path = \"/var/log/tt5srv.log\" or journal = \"ngircd.service\"".to_owned());
+                diagnostics.report(
+                    table.start(),
+                    "[[log]] is either a path or a unit of the journal".to_owned(),
+                    remedy,
+                );
+                None
+            }
+        };
+        let protocol = format.map(LogFormat::protocol);
+        let is_guarded = |protocol| services.iter().any(|service| service.protocol == protocol);
+        if let Some(protocol) = protocol.filter(|protocol| !services.is_empty() && !is_guarded(*protocol)) {
+            let remedy = Some(format!("add a [[service]] with protocol = \"{}\"", protocol.as_str()));
+            diagnostics.report(table.start(), "[[log]] of a server that is not guarded".to_owned(), remedy);
+        }
+        if logs.len() >= LOGS_MAX {
+            diagnostics.report(table.start(), format!("more than {LOGS_MAX} logs"), None);
+        } else if let (Some(source), Some(format)) = (source, format) {
+            logs.push(LogEntry { source, format });
+        }
+    }
+    logs
+}
+
 fn read_addresses(table: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<'_>) -> Vec<Address> {
     let mut addresses = Vec::new();
     for value in table.list_of(key) {
@@ -303,6 +381,30 @@ mod tests {
         let link = configuration.links.first().unwrap();
         assert_eq!((link.name.as_str(), link.opened_by_us), ("hub.test", true));
         assert_eq!((link.ports.as_slice(), link.addresses.len(), link.services.len()), (&[7_000][..], 1, 1));
+    }
+
+    #[test]
+    fn logs_are_read_and_their_mistakes_named() {
+        let source = "[[log]]\npath = \"/var/log/tt5srv.log\"\nserver = \"teamtalk\"\n[[log]]\njournal = \"ngircd.service\"\n\
+                      server = \"ngircd\"\n";
+        let logs = parse("f.toml", source).unwrap().logs;
+        assert_eq!(
+            logs.iter().map(|log| log.source.name()).collect::<Vec<_>>(),
+            ["/var/log/tt5srv.log", "journal:ngircd.service"]
+        );
+        let source = "[[service]]\nprotocol = \"irc\"\n[[log]]\npath = \"a\"\njournal = \"b\"\nserver = \"teamtalk\"\n[[log]]\npath = \"a\"\n\
+                      server = \"ngirc\"\n";
+        let found: Vec<String> =
+            parse("f.toml", source).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "f.toml:3:1: [[log]] is either a path or a unit of the journal; write path = \"/var/log/tt5srv.log\" or \
+                 journal = \"ngircd.service\"",
+                "f.toml:3:1: [[log]] of a server that is not guarded; add a [[service]] with protocol = \"teamtalk\"",
+                "f.toml:9:10: unknown server \"ngirc\"; did you mean \"ngircd\"?",
+            ]
+        );
     }
 
     #[test]

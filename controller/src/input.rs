@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufReader, Read},
     path::Path,
     sync::{
         Arc,
@@ -45,8 +45,12 @@ pub(crate) fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> (usize, Opt
 pub(crate) enum Compression {
     None,
     Gzip,
+    Xz,
     Zstandard,
 }
+
+/// Memory an .xz may ask for: what `xz -9` takes, and a little.
+const XZ_KIBIBYTES_MAX: u32 = 80 << 10;
 
 impl Compression {
     /// Bytes it takes to tell.
@@ -55,6 +59,7 @@ impl Compression {
     pub(crate) const fn of(magic: &[u8]) -> Self {
         match magic {
             [0x1f, 0x8b, ..] => Self::Gzip,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstandard,
             _ => Self::None,
         }
@@ -65,6 +70,9 @@ impl Compression {
         Ok(match self {
             Self::None => Box::new(packed),
             Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+            Self::Xz => {
+                Box::new(lzma_rust2::XzReader::new_mem_limit(BufReader::new(packed), true, XZ_KIBIBYTES_MAX))
+            }
             Self::Zstandard => Box::new(zstd::stream::Decoder::new(packed)?),
         })
     }

@@ -129,6 +129,12 @@ fn compressed_piped_and_rotated_logs_give_the_same() {
     encoder.write_all(&whole).unwrap();
     encoder.finish().unwrap();
     assert_eq!(report(&[&zipped]), expected);
+    let xz = folder.path().join("log.xz");
+    let options = lzma_rust2::XzOptions::default();
+    let mut encoder = lzma_rust2::XzWriter::new(fs::File::create(&xz).unwrap(), options).unwrap();
+    encoder.write_all(&whole).unwrap();
+    encoder.finish().unwrap();
+    assert_eq!(report(&[&xz]), expected);
     let standard = folder.path().join("log.zst");
     fs::write(&standard, zstd::encode_all(whole.as_slice(), 1).unwrap()).unwrap();
     assert_eq!(report(&[&standard]), expected);
@@ -183,4 +189,117 @@ fn what_cannot_be_read_to_the_end_is_named() {
     }
     let output = analyze(&["--log-format", "unreal"], &[&folder.path().join("long.log")]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Two gigabytes without a line feed, then a line: memory stays bounded and the line is read.
+#[test]
+fn a_line_of_two_gigabytes_is_passed_over() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_floodwall"));
+    command.args(["analyze", "--format", "json", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let line = b"2026-11-21 05:56:10.214782 User #1 TCP address: 10.77.0.21 connected.\n";
+    input.write_all(line).unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..2_048 {
+        input.write_all(&piece).unwrap();
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
+    let kibibytes: u64 = most.trim_end_matches(" kB").trim().parse().unwrap();
+    assert!(kibibytes < 256 << 10, "{most}");
+    input.write_all(b"\n").unwrap();
+    input.write_all(line).unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["lines"], &report["overlong"]), (&Value::from(3), &Value::from(1)));
+    assert_eq!(counts(&report, "connection.opened"), BTreeMap::from([("10.77.0.21".to_owned(), 2)]));
+}
+
+#[test]
+fn an_interrupt_gives_the_report_so_far() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_floodwall"));
+    command.args(["analyze", "--format", "json", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // More than one block, so that something was judged for certain.
+    let whole = fs::read(corpus("teamtalk/03_login_storm_single.server.log")).unwrap();
+    for _ in 0..40 {
+        input.write_all(&whole).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    drop(input);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["lines"].as_u64().unwrap() > 100, "{report:#}");
+}
+
+#[test]
+fn a_redacted_report_names_nobody_and_counts_the_same() {
+    let path = corpus("teamtalk/05_login_storm_distributed.server.log");
+    let plain = report(&[&path]);
+    let output = analyze(&["--format", "json", "--redact"], &[&path]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let redacted: Value = serde_json::from_str(&text).unwrap();
+    let names = plain["sources"].as_array().unwrap().iter().map(|source| source["address"].as_str().unwrap());
+    for name in names {
+        assert!(
+            !text.contains(&format!("{name}\"")) && !text.contains(&format!("{name} ")),
+            "{name} is named"
+        );
+    }
+    for account in plain["accounts"].as_array().unwrap() {
+        assert!(!text.contains(account["account"].as_str().unwrap()), "{account}");
+    }
+    assert_eq!(redacted["signals"], plain["signals"]);
+    assert_eq!(redacted["flagged"], plain["flagged"]);
+    let shape = |report: &Value| -> Vec<Value> {
+        report["sources"].as_array().unwrap().iter().map(|row| row["signals"].clone()).collect()
+    };
+    assert_eq!(shape(&redacted), shape(&plain));
+}
+
+/// One file that needs nothing else, whose every plot has a sentence and whose numbers stand in a table.
+#[test]
+fn the_page_stands_alone_and_says_in_words_what_it_plots() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("report.html");
+    let path = corpus("teamtalk/24_log_injection.server.log");
+    let output = analyze(&["--html", page.to_str().unwrap()], &[&path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.ends_with("</html>\n"));
+    for outside in ["http:", "https:", "<script", "<link", "url("] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    let plots = html.matches("<svg").count();
+    assert_eq!(plots, 5);
+    assert_eq!(html.matches("<figcaption").count(), plots);
+    assert_eq!(html.matches("aria-labelledby").count(), plots);
+    assert!(html.contains("<caption>The same as numbers"));
+    assert!(!html.contains('\u{202e}'), "direction marks are escaped");
+}
+
+#[test]
+fn a_part_of_the_time_can_be_asked_for() {
+    let path = corpus("teamtalk/03_login_storm_single.server.log");
+    let whole = report(&[&path]);
+    let (first, last) = (whole["first"].as_str().unwrap(), whole["last"].as_str().unwrap());
+    let after: Value =
+        serde_json::from_slice(&analyze(&["--format", "json", "--since", last], &[&path]).stdout).unwrap();
+    assert!(after["lines"].as_u64().unwrap() >= 1 && after["lines"].as_u64().unwrap() < 5, "{after:#}");
+    let before: Value =
+        serde_json::from_slice(&analyze(&["--format", "json", "--until", last], &[&path]).stdout).unwrap();
+    assert_eq!(
+        before["lines"].as_u64().unwrap() + after["lines"].as_u64().unwrap(),
+        whole["lines"].as_u64().unwrap()
+    );
+    assert_eq!(before["first"], first);
+    assert_eq!(analyze(&["--since", "yesterday"], &[&path]).status.code(), Some(2));
 }

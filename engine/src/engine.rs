@@ -317,12 +317,15 @@ impl Engine {
         if let Some(tally) = self.signals.get_mut(signal.kind as usize) {
             *tally = tally.saturating_add(1);
         }
+        let mut commands = Vec::new();
         // What a banned source still does in a capture would not have reached the server: it is reported, but
-        // moves no rule.
+        // moves no rule. That its sessions end is true all the same: kept, they would make it look like several people.
         if self.ledger.ban_of(signal.address, signal.at).is_some() {
+            if matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed) {
+                self.decisions.handle_signal(signal, &mut commands);
+            }
             return;
         }
-        let mut commands = Vec::new();
         self.decisions.handle_signal(signal, &mut commands);
         let service = usize::from(signal.service);
         if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))

@@ -18,6 +18,10 @@ use clap::ValueEnum;
 const PACE: u64 = 577;
 /// Of a thousand lines, those of regulars.
 const REGULAR_LINES: u64 = 12;
+/// Attackers at work at once, each until its turn is over: attacks come in waves, and who floods, floods.
+const WAVE: u64 = 16;
+/// Microseconds of one turn.
+const TURN: u64 = 300_000_000;
 /// The evening it begins, in seconds since 1970: 2026-11-21 06:13:19 UTC.
 const BEGINS: i64 = 1_795_241_599;
 /// Numbers of connections: what a TeamTalk server has.
@@ -199,6 +203,7 @@ struct Person {
     /// The connection, while there is one.
     number: Option<u16>,
     is_logged_in: bool,
+    has_mistyped: bool,
     /// What is left to do before it ends.
     left: u64,
     /// Regulars: not before then, in microseconds.
@@ -223,6 +228,8 @@ struct World {
     attackers: Vec<Person>,
     regulars: Vec<Person>,
     free: Vec<u16>,
+    /// Regulars who have mistyped their password and type it again next.
+    mistyped: Vec<usize>,
     /// Since it began.
     micros: u64,
     clock: Clock,
@@ -265,6 +272,7 @@ impl World {
             random,
             flavour: plan.flavour,
             free: (1..NUMBERS).rev().collect(),
+            mistyped: Vec::new(),
             micros: 0,
             clock: Clock::default(),
         }
@@ -273,14 +281,23 @@ impl World {
     /// Somebody does one thing; what the server writes of it is added to `line`.
     fn step(&mut self, line: &mut Vec<u8>) {
         self.micros += self.random.below(2 * 1_000_000 / PACE);
-        let Self { random, flavour, attackers, regulars, free, micros, clock } = self;
-        let is_regular = random.below(1_000) < REGULAR_LINES;
+        let Self { random, flavour, attackers, regulars, free, mistyped, micros, clock } = self;
+        let is_ready =
+            |index: &&usize| regulars.get(**index).is_some_and(|person| person.rests_until <= *micros);
+        let hurried = mistyped.iter().find(is_ready).copied();
+        let is_regular = hurried.is_some() || random.below(1_000) < REGULAR_LINES;
         let people = if is_regular { regulars } else { attackers };
-        let index = random.below(people.len() as u64) as usize;
+        let all = people.len() as u64;
+        // One line in fifty comes from an attacker whose turn it is not.
+        let is_of_wave = !is_regular && random.below(50) > 0;
+        let drawn = if is_of_wave { *micros / TURN * WAVE + random.below(WAVE) } else { random.below(all) };
+        let index = hurried.unwrap_or((drawn % all) as usize);
         let Some(person) = people.get_mut(index).filter(|person| person.rests_until <= *micros) else {
             return;
         };
+        let mut has_mistyped = false;
         person.act(random, free, |person, deed| {
+            has_mistyped = matches!(deed, Deed::Fail { .. });
             clock.set(*micros);
             let number = person.number.unwrap_or_default();
             let kinds = flavour.write(line, clock, person, number, deed);
@@ -289,8 +306,13 @@ impl World {
             }
         });
         if is_regular {
-            // A minute or so between two deeds: people.
-            person.rests_until = *micros + 2_000_000 + random.below(60_000_000);
+            // A minute or so between two deeds: people. A mistyped password is typed again at once.
+            let patience = if has_mistyped { 5_000_000 } else { 60_000_000 };
+            person.rests_until = *micros + 2_000_000 + random.below(patience);
+            mistyped.retain(|other| *other != index);
+            if has_mistyped {
+                mistyped.push(index);
+            }
         }
     }
 
@@ -313,6 +335,7 @@ impl Person {
             account,
             number: None,
             is_logged_in: false,
+            has_mistyped: false,
             left: 0,
             rests_until: 0,
             signals: BTreeMap::new(),
@@ -350,11 +373,13 @@ impl Person {
         if is_talking && self.left > 0 {
             if !self.is_logged_in {
                 // Some people mistype their password now and then.
-                if self.habit == Habit::Regular && random.below(12) == 0 {
+                if self.habit == Habit::Regular && !self.has_mistyped && random.below(12) == 0 {
+                    self.has_mistyped = true;
                     let account = self.account.clone();
                     return does(self, Deed::Fail { account: &account });
                 }
                 self.is_logged_in = true;
+                self.has_mistyped = false;
                 return does(self, Deed::LogIn);
             }
             self.left -= 1;

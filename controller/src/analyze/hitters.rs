@@ -103,7 +103,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let random = state >> 33;
             // Every third is one of five; the others hardly ever come twice.
-            let key = if random % 3 == 0 { random % 5 } else { random };
+            let key = if random.is_multiple_of(3) { random % 5 } else { random };
             *hitters.entry(key) += 1;
             *truth.entry(key).or_insert(0) += 1;
         }

@@ -154,7 +154,7 @@ impl Judgement {
         if glance.kind == SignalKind::LoginFailed {
             match glance.plain_account() {
                 Some(account) => tally.count_account(account),
-                None => tally.count_account(glance.account().as_str()),
+                None => tally.count_account(glance.account().as_str().as_bytes()),
             }
         }
         if is_step {

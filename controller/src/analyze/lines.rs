@@ -2,12 +2,18 @@
 //! whatever the input.
 
 use std::{
+    fs::File,
     io::{self, Read},
+    os::fd::AsFd,
     path::Path,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::{
     input::{self, Compression, Counted},
@@ -18,6 +24,9 @@ use crate::{
 pub(super) const BLOCK_BYTES: usize = 1 << 18;
 /// Longer lines are passed over and counted: no server writes such.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 16;
+
+/// How long a pipe is waited for before somebody's interrupt is looked for, in milliseconds.
+const PATIENCE: u16 = 200;
 
 /// Whole lines, in a buffer that is used again.
 #[derive(Debug, Default)]
@@ -32,6 +41,39 @@ impl Block {
     /// Each line ends with a line feed, but for the last one of a file that does not.
     pub(super) fn bytes(&self) -> &[u8] {
         self.buffer.get(..self.length).unwrap_or_default()
+    }
+}
+
+fn open(path: &Path, stop: &Arc<AtomicBool>) -> Result<Box<dyn Read + Send>> {
+    let file = if path == Path::new("-") {
+        File::from(io::stdin().as_fd().try_clone_to_owned()?)
+    } else {
+        let (input, is_regular) = input::open(path)?;
+        if is_regular {
+            return Ok(input);
+        }
+        File::open(path)?
+    };
+    Ok(Box::new(Pipe { file, stop: Arc::clone(stop) }))
+}
+
+/// What may have nothing to say for long: it ends when somebody interrupts.
+struct Pipe {
+    file: File,
+    stop: Arc<AtomicBool>,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while !self.stop.load(Ordering::Relaxed) {
+            let mut waited = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut waited, PATIENCE) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) => return self.file.read(buffer),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -52,10 +94,10 @@ impl Lines {
     ///
     /// # Errors
     /// When it cannot be read or is empty.
-    pub(super) fn open(path: &Path, consumed: &Arc<AtomicU64>) -> Result<Self> {
+    pub(super) fn open(path: &Path, consumed: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result<Self> {
         let shown = if path == Path::new("-") { "standard input".to_owned() } else { shown(path) };
         let why = || format!("cannot read {shown}");
-        let (input, _) = input::open(path).with_context(why)?;
+        let input = open(path, stop).with_context(why)?;
         let mut input = Counted::new(input, Arc::clone(consumed));
         let mut magic = [0; Compression::MAGIC_BYTES];
         let (got, failure) = input::read_full(&mut input, &mut magic);

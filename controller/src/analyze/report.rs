@@ -286,12 +286,17 @@ fn sources(tally: &Tally, rows: usize) -> Vec<SourceRow> {
 }
 
 fn accounts(tally: &Tally) -> Vec<AccountRow> {
-    let mut ranked: Vec<(&Box<str>, &u64)> = tally.accounts.iter().collect();
-    ranked.sort_by_key(|(account, failed)| (std::cmp::Reverse(**failed), *account));
+    // Broken ones may read the same.
+    let mut failed: BTreeMap<Text, u64> = BTreeMap::new();
+    for (account, count) in tally.accounts.iter() {
+        *failed.entry(Text::new(account)).or_default() += count;
+    }
+    let mut ranked: Vec<(Text, u64)> = failed.into_iter().collect();
+    ranked.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     ranked
         .into_iter()
         .take(ACCOUNTS_LISTED)
-        .map(|(account, failed)| AccountRow { account: account.to_string(), failed: *failed })
+        .map(|(account, failed)| AccountRow { account: account.as_str().to_owned(), failed })
         .collect()
 }
 

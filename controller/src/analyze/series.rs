@@ -48,16 +48,14 @@ impl Series {
     /// Something that the last line says.
     pub(super) fn note_signal(&mut self, kind: SignalKind) {
         let Some(slice) = self.slices.get_mut(self.current) else { return };
-        match kind {
-            SignalKind::ConnectionOpened => slice.connections += 1,
-            SignalKind::LoginFailed => slice.failures += 1,
-            SignalKind::LoginSucceeded => slice.logins += 1,
-            SignalKind::MessageChannel | SignalKind::MessagePrivate | SignalKind::MessageBroadcast => {
-                slice.messages += 1;
-            }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "sixty other kinds, none of which is plotted")]
-            _ => {}
-        }
+        let is_message = matches!(
+            kind,
+            SignalKind::MessageChannel | SignalKind::MessagePrivate | SignalKind::MessageBroadcast
+        );
+        slice.connections += u64::from(kind == SignalKind::ConnectionOpened);
+        slice.failures += u64::from(kind == SignalKind::LoginFailed);
+        slice.logins += u64::from(kind == SignalKind::LoginSucceeded);
+        slice.messages += u64::from(is_message);
     }
 
     fn find(&mut self, at: Timestamp) {

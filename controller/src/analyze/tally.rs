@@ -127,8 +127,8 @@ pub(super) struct Tally {
     /// By kind.
     signals: Vec<u64>,
     pub(super) sources: Hitters<Address, Source>,
-    /// Logins that failed, by account.
-    pub(super) accounts: Hitters<Box<str>, u64>,
+    /// Logins that failed, by account as it came.
+    pub(super) accounts: Hitters<Box<[u8]>, u64>,
     pub(super) nicknames: BTreeMap<Text, BTreeSet<Address>>,
     pub(super) series: Series,
     pub(super) bans: Vec<Ban>,
@@ -212,7 +212,7 @@ impl Tally {
     }
 
     /// Counts a failed login by its account.
-    pub(super) fn count_account(&mut self, account: &str) {
+    pub(super) fn count_account(&mut self, account: &[u8]) {
         match self.accounts.get_mut(account) {
             Some(count) => *count += 1,
             None => *self.accounts.entry(account.into()) += 1,
@@ -227,7 +227,7 @@ impl Tally {
         if signal.kind == SignalKind::LoginFailed
             && let Some(account) = &detail.account
         {
-            self.count_account(account.as_str());
+            self.count_account(account.as_str().as_bytes());
         }
         if signal.kind == SignalKind::LoginSucceeded
             && let Some(nickname) = detail.nickname.as_ref().filter(|nickname| !nickname.is_empty())

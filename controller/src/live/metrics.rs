@@ -12,7 +12,10 @@ use prometheus::{
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::mpsc};
 
-use super::control::{Asked, Request, ask};
+use super::{
+    control::{Asked, Request, ask},
+    logs::LogFigures,
+};
 
 /// What the wall tells the metrics page.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -43,6 +46,8 @@ pub(crate) struct Snapshot {
     pub(crate) destroyed: u64,
     pub(crate) reset: u64,
     pub(crate) learning_seconds: u64,
+    /// By place in the configuration.
+    pub(crate) logs: Vec<LogFigures>,
 }
 
 /// Where the page gets its figures.
@@ -137,6 +142,7 @@ fn render(page: &Page, snapshot: &Snapshot) -> Result<Vec<u8>> {
     let sheet = Sheet { registry: Registry::new() };
     sheet.registry.register(Box::new(page.enforcing.clone()))?;
     write_wall(&sheet, snapshot)?;
+    write_logs(&sheet, snapshot)?;
     if let Some(tables) = &page.tables {
         write_gate(&sheet, snapshot, tables)?;
     }
@@ -208,6 +214,41 @@ fn write_wall(sheet: &Sheet, snapshot: &Snapshot) -> Result<()> {
     let help = "1 while the ledger cannot be written.";
     sheet.gauges("floodwall_ledger_failing", help, &[], &one(u64::from(s.ledger_failing)))?;
     sheet.counters("floodwall_ledger_entries_total", "Entries written.", &[], &one(s.ledger_written))
+}
+
+/// Followed logs, by their place in the configuration.
+fn write_logs(sheet: &Sheet, snapshot: &Snapshot) -> Result<()> {
+    if snapshot.logs.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<String> = (0..snapshot.logs.len()).map(|number| number.to_string()).collect();
+    let rows = |value: fn(&LogFigures) -> u64| -> Vec<_> {
+        numbers.iter().zip(&snapshot.logs).map(|(number, log)| (vec![number.as_str()], value(log))).collect()
+    };
+    let labels = &["log"];
+    sheet.counters("floodwall_log_lines_total", "Lines read.", labels, &rows(|log| log.lines))?;
+    let help = "Lines that are not the server's.";
+    sheet.counters("floodwall_log_unparsed_lines_total", help, labels, &rows(|log| log.unparsed))?;
+    let help = "Lines read to know who is there and not judged, because they are old.";
+    sheet.counters("floodwall_log_old_lines_total", help, labels, &rows(|log| log.old))?;
+    let help = "Signals that the wire had told already.";
+    sheet.counters("floodwall_log_joined_signals_total", help, labels, &rows(|log| log.joined))?;
+    let help = "Signals that only the log has told.";
+    sheet.counters("floodwall_log_judged_signals_total", help, labels, &rows(|log| log.judged))?;
+    let help = "From lines being there to being judged, of the last ones.";
+    sheet.gauges("floodwall_log_lag_milliseconds", help, labels, &rows(|log| log.lag_millis))?;
+    let help = "Bytes that are there and not read yet.";
+    sheet.gauges("floodwall_log_behind_bytes", help, labels, &rows(|log| log.behind_bytes))?;
+    let help =
+        "Bytes passed over because there were too many: what the log says is a sample where this grows.";
+    sheet.counters(
+        "floodwall_log_passed_over_bytes_total",
+        help,
+        labels,
+        &rows(|log| log.passed_over_bytes),
+    )?;
+    let help = "1 while the log cannot be read.";
+    sheet.gauges("floodwall_log_failing", help, labels, &rows(|log| u64::from(log.is_failing)))
 }
 
 fn write_gate(sheet: &Sheet, snapshot: &Snapshot, tables: &KernelTables) -> Result<()> {

@@ -28,7 +28,8 @@ use super::{
     copies::{Copies, Frame},
     incident::Incidents,
     ledger::LedgerWriter,
-    run::{Plan, TICK, random_seed},
+    logs::Logs,
+    run::{Plan, TICK, next_lines, random_seed},
     wall::{Parts, Seen, Settings, Wall, operate::to_value},
     watching::Watchers,
 };
@@ -38,6 +39,7 @@ use crate::clock::{boot_id, utc_now};
 pub(super) struct Observed {
     wall: Wall<Tables>,
     copies: Copies,
+    logs: Option<Logs>,
     clock: Arc<WallClock>,
     dropped: std::collections::BTreeMap<(u8, Reason), (u64, u64)>,
 }
@@ -93,7 +95,8 @@ impl Observed {
         wall.begin(plan.guard.learning_time())?;
         wall.handle_tick(false);
         let copies = Copies::start(&plan.interfaces, &plan.guard.capture_filter())?;
-        Ok(Self { wall, copies, clock, dropped: std::collections::BTreeMap::new() })
+        let logs = wall.follow_logs(&plan.logs)?;
+        Ok(Self { wall, copies, logs, clock, dropped: std::collections::BTreeMap::new() })
     }
 
     /// Until told to stop.
@@ -109,6 +112,7 @@ impl Observed {
                         let utc = utc_now();
                         self.clock.update(utc.as_nanos(), utc);
                         self.wall.handle_tick(false);
+                        self.wall.note_logs(self.logs.as_mut());
                     }
                     request = asked.recv() => match request {
                         Some(request) => self.answer(request),
@@ -117,6 +121,11 @@ impl Observed {
                     frame = self.copies.next() => match frame {
                         Some(frame) => self.handle_frame(&frame),
                         None => anyhow::bail!("no interface can be read any longer"),
+                    },
+                    Some(batch) = next_lines(&mut self.logs) => {
+                        if let Some(logs) = &mut self.logs {
+                            self.wall.handle_log(logs, &batch);
+                        }
                     }
                 }
             }

@@ -35,8 +35,10 @@ use super::{
     control::{self, Asked, Refusal, Request},
     copies::{Copies, Frame},
     cut::Cutter,
+    follow::Batch,
     incident::Incidents,
     ledger::{LedgerWriter, Remembered},
+    logs::Logs,
     metrics::{self, Page},
     mirror::Assembler,
     observed::Observed,
@@ -48,7 +50,7 @@ use super::{
 use crate::{
     cli::{DEFAULT_STATE, RunArguments, WantedMode},
     clock::{boot_id, utc_now},
-    configuration::{self, Configuration, ConfigurationError},
+    configuration::{self, Configuration, ConfigurationError, LogEntry},
     enforce::{kernel::KernelStore, tables::Store},
     guard::Guard,
     output::{Exit, complain},
@@ -80,6 +82,7 @@ pub(crate) struct Plan {
     pub(crate) group: String,
     /// How long it is kept who belongs together; not at all unless the configuration says so.
     pub(crate) people: Option<Span>,
+    pub(crate) logs: Vec<LogEntry>,
 }
 
 /// Runs the command.
@@ -157,6 +160,7 @@ impl Plan {
             metrics: arguments.metrics.or(configuration.metrics),
             group: configuration.group.clone().unwrap_or_else(|| "floodwall".to_owned()),
             people: configuration.people,
+            logs: configuration.logs.clone(),
             arguments: arguments.clone(),
         })
     }
@@ -336,6 +340,7 @@ struct Live {
     ring: Option<Ring>,
     /// Links at ports that the gate does not look at.
     server_links: Option<Copies>,
+    logs: Option<Logs>,
     wall: Wall<KernelStore>,
     assembler: Assembler,
     generation: u32,
@@ -389,6 +394,7 @@ impl Live {
             clock,
             ring: Some(ring),
             server_links: None,
+            logs: None,
             wall,
             assembler: Assembler::default(),
             generation: status.generation,
@@ -402,6 +408,7 @@ impl Live {
         live.server_links =
             plan.guard.link_filter().map(|filter| Copies::start(&plan.interfaces, &filter)).transpose()?;
         live.attach()?;
+        live.logs = live.wall.follow_logs(&plan.logs)?;
         Ok(live)
     }
 
@@ -586,6 +593,11 @@ impl Live {
                         }
                     }
                     Some(frame) = next_of(&mut self.server_links) => self.handle_link(&frame),
+                    Some(batch) = next_lines(&mut self.logs) => {
+                        if let Some(logs) = &mut self.logs {
+                            self.wall.handle_log(logs, &batch);
+                        }
+                    }
                 }
                 if self.wall.must_revert() {
                     tracing::warn!("Nobody confirmed the wall; everything is taken back");
@@ -614,6 +626,7 @@ impl Live {
     fn handle_tick(&mut self) -> Result<()> {
         let was_set = self.clock.update(self.tick.now(self.gate.object())?, utc_now());
         self.wall.handle_tick(was_set);
+        self.wall.note_logs(self.logs.as_mut());
         self.ticks += 1;
         if self.ticks.is_multiple_of(SAMPLE_TICKS) {
             self.rates.sample(&self.tables, self.plan.guard.services.len(), &self.plan.interfaces)?;
@@ -676,10 +689,11 @@ impl Live {
         };
         let is_other = plan.interfaces != self.plan.interfaces
             || plan.guard.links() != self.plan.guard.links()
+            || plan.logs != self.plan.logs
             || !same(&plan.guard, &self.plan.guard);
         if is_other {
             return Err(Refusal::bad_input(
-                "other interfaces, services or links take a restart; the gate stays in force meanwhile",
+                "other interfaces, services, links or logs take a restart; the gate stays in force meanwhile",
             ));
         }
         let changes = plan.guard.differences(&self.plan.guard);
@@ -721,6 +735,14 @@ impl Live {
 async fn next_of(copies: &mut Option<Copies>) -> Option<Frame> {
     match copies {
         Some(copies) => copies.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next lines of a followed log, where any is; for ever otherwise.
+pub(super) async fn next_lines(logs: &mut Option<Logs>) -> Option<Batch> {
+    match logs {
+        Some(logs) => logs.next().await,
         None => std::future::pending().await,
     }
 }

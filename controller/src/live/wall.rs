@@ -12,6 +12,7 @@ use floodwall_engine::{
     ledger::Ban,
     rule::RuleId,
     rule::evaluate::Subject,
+    signal::Signal,
     stream::Ends,
 };
 use floodwall_wire::{
@@ -26,14 +27,17 @@ use super::{
     addresses,
     clock::WallClock,
     cut::{Cutter, Victims},
+    follow::Batch,
     incident::{Decision, Incidents},
     ledger::{BanRow, Entry, LedgerWriter, Remembered, parse_subject},
     log_budget::LogBudget,
+    logs::{Join, LogFigures, Logs},
     people::People,
     roster::Roster,
     watching::{Watched, Watchers},
 };
 use crate::{
+    configuration::LogEntry,
     enforce::{
         Enforcer,
         tables::{Store, TablesEnforcer},
@@ -115,6 +119,9 @@ pub(crate) struct Wall<S> {
     /// What was not put into force, said once until it works again.
     failing: bool,
     learning_until: Timestamp,
+    /// What the wire has told, where logs tell it again.
+    join: Option<Join>,
+    logs: Vec<LogFigures>,
     /// From the packet that crossed a limit to the entry in the table, seconds.
     enforcing: Histogram,
 }
@@ -163,6 +170,8 @@ impl<S: Store> Wall<S> {
             log_budget: LogBudget::default(),
             failing: false,
             learning_until: Timestamp::EPOCH,
+            join: None,
+            logs: Vec::new(),
             enforcing,
             guard,
         };
@@ -273,6 +282,30 @@ impl<S: Store> Wall<S> {
         }
     }
 
+    /// Follows logs from now on, where there are any.
+    pub(super) fn follow_logs(&mut self, entries: &[LogEntry]) -> Result<Option<Logs>> {
+        let logs = Logs::start(entries, &self.guard, &self.settings.state_folder, self.settings.seed)?;
+        self.join = logs.as_ref().map(|_| Join::new(self.settings.seed));
+        Ok(logs)
+    }
+
+    /// What a server's log says, but for what the wire has told already.
+    pub(super) fn handle_log(&mut self, logs: &mut Logs, batch: &Batch) {
+        let Some(join) = &mut self.join else { return };
+        let (at, mut signals) = logs.read(batch, join, self.clock.now());
+        self.engine.handle_log(at, &mut signals);
+        let signals = self.engine.take_signals();
+        self.carry_out_after(&signals);
+    }
+
+    /// Once a second: how far logs were read, and what is told of them.
+    pub(super) fn note_logs(&mut self, logs: Option<&mut Logs>) {
+        if let Some(logs) = logs {
+            logs.handle_tick();
+            self.logs = logs.figures();
+        }
+    }
+
     fn handle_sample(&mut self, at: Timestamp, headers: &Headers, judgement: &Judgement) {
         self.counts.samples += 1;
         if self.watchers.any() {
@@ -285,12 +318,22 @@ impl<S: Store> Wall<S> {
 
     /// Everything the engine wants done.
     fn carry_out(&mut self) {
-        for signal in self.engine.take_signals() {
-            self.roster.handle_signal(&signal);
+        let signals = self.engine.take_signals();
+        if let Some(join) = &mut self.join {
+            for signal in &signals {
+                join.note(signal);
+            }
+        }
+        self.carry_out_after(&signals);
+    }
+
+    fn carry_out_after(&mut self, signals: &[Signal]) {
+        for signal in signals {
+            self.roster.handle_signal(signal);
             let (at, service) = (self.clock.to_utc(signal.at), self.service_name(signal.service));
-            self.incidents.handle_signal(at, service, &signal);
+            self.incidents.handle_signal(at, service, signal);
             if let Some(people) = &mut self.people {
-                people.handle_signal(&signal, at, service, &self.roster);
+                people.handle_signal(signal, at, service, &self.roster);
             }
         }
         while let Some(command) = self.engine.next_command() {

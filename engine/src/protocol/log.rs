@@ -12,8 +12,8 @@ use memchr::memchr2;
 
 use super::{
     Protocol,
-    irc::log::{Hybrid, Inspircd, Ngircd},
-    teamtalk,
+    irc::log::{Hybrid, Inspircd, Ngircd, Solanum, Unrealircd},
+    teamspeak, teamtalk,
 };
 use crate::{
     signal::{Signal, SignalKind},
@@ -32,11 +32,25 @@ pub enum Format {
     Inspircd,
     /// ngIRCd in the foreground or through syslog.
     Ngircd,
+    /// solanum and charybdis.
+    Solanum,
+    /// UnrealIRCd 6.
+    Unrealircd,
+    /// TeamSpeak 3.
+    TeamSpeak,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 4] = [Self::TeamTalk, Self::Hybrid, Self::Inspircd, Self::Ngircd];
+    pub const ALL: [Self; 7] = [
+        Self::TeamTalk,
+        Self::Hybrid,
+        Self::Inspircd,
+        Self::Ngircd,
+        Self::Solanum,
+        Self::Unrealircd,
+        Self::TeamSpeak,
+    ];
 
     /// The name on command lines and in reports.
     pub const fn as_str(self) -> &'static str {
@@ -45,6 +59,9 @@ impl Format {
             Self::Hybrid => "ircd-hybrid",
             Self::Inspircd => "inspircd",
             Self::Ngircd => "ngircd",
+            Self::Solanum => "solanum",
+            Self::Unrealircd => "unrealircd",
+            Self::TeamSpeak => "teamspeak",
         }
     }
 
@@ -52,7 +69,8 @@ impl Format {
     pub const fn protocol(self) -> Protocol {
         match self {
             Self::TeamTalk => Protocol::TeamTalk,
-            Self::Hybrid | Self::Inspircd | Self::Ngircd => Protocol::Irc,
+            Self::Hybrid | Self::Inspircd | Self::Ngircd | Self::Solanum | Self::Unrealircd => Protocol::Irc,
+            Self::TeamSpeak => Protocol::TeamSpeak,
         }
     }
 
@@ -65,6 +83,15 @@ impl Format {
     pub fn recognise(line: &[u8]) -> Option<Self> {
         if teamtalk::log::time(line).is_some() {
             return Some(Self::TeamTalk);
+        }
+        if teamspeak::log::header(line).is_some() {
+            return Some(Self::TeamSpeak);
+        }
+        if Unrealircd::event(line).is_some() {
+            return Some(Self::Unrealircd);
+        }
+        if Solanum::time(line).is_some() {
+            return Some(Self::Solanum);
         }
         if Hybrid::time(line).is_some() {
             return Some(Self::Hybrid);
@@ -103,9 +130,8 @@ pub struct Glance<'a> {
 
 impl<'a> Glance<'a> {
     /// The account that a login failed for, if it stands there as it is kept: most do.
-    pub fn plain_account(&self) -> Option<&'a str> {
-        let is_plain = self.account.len() <= TEXT_BYTES_MAX && memchr::memchr(b'\\', self.account).is_none();
-        std::str::from_utf8(self.account).ok().filter(|_| is_plain)
+    pub fn plain_account(&self) -> Option<&'a [u8]> {
+        Some(self.account).filter(|account| account.len() <= TEXT_BYTES_MAX && !account.contains(&b'\\'))
     }
 
     /// The account that a login failed for, in plain.
@@ -132,7 +158,12 @@ impl Scanner {
         match self.format {
             Format::TeamTalk => teamtalk::log::glance(&mut self.clock, line),
             // Few lines, most with names that rules ask for: read in full at once.
-            Format::Hybrid | Format::Inspircd | Format::Ngircd => None,
+            Format::Hybrid
+            | Format::Inspircd
+            | Format::Ngircd
+            | Format::Solanum
+            | Format::Unrealircd
+            | Format::TeamSpeak => None,
         }
     }
 }
@@ -157,6 +188,12 @@ pub enum LogReader {
     Inspircd(Inspircd),
     /// ngIRCd.
     Ngircd(Ngircd),
+    /// solanum.
+    Solanum(Solanum),
+    /// UnrealIRCd.
+    Unrealircd(Unrealircd),
+    /// TeamSpeak 3.
+    TeamSpeak(teamspeak::log::LogReader),
 }
 
 impl LogReader {
@@ -168,6 +205,9 @@ impl LogReader {
             Format::Hybrid => Self::Hybrid(Hybrid::new(service)),
             Format::Inspircd => Self::Inspircd(Inspircd::new(service)),
             Format::Ngircd => Self::Ngircd(Ngircd::new(service)),
+            Format::Solanum => Self::Solanum(Solanum::new(service)),
+            Format::Unrealircd => Self::Unrealircd(Unrealircd::new(service)),
+            Format::TeamSpeak => Self::TeamSpeak(teamspeak::log::LogReader::new(service)),
         }
     }
 
@@ -179,6 +219,9 @@ impl LogReader {
             Self::Hybrid(reader) => reader.read_line(line, signals),
             Self::Inspircd(reader) => reader.read_line(line, signals),
             Self::Ngircd(reader) => reader.read_line(line, signals),
+            Self::Solanum(reader) => reader.read_line(line, signals),
+            Self::Unrealircd(reader) => reader.read_line(line, signals),
+            Self::TeamSpeak(reader) => reader.read_line(line, signals),
         }
     }
 
@@ -186,7 +229,12 @@ impl LogReader {
     pub fn actor(&self, glance: &Glance<'_>) -> Option<Actor> {
         match self {
             Self::TeamTalk(reader) => reader.actor(glance),
-            Self::Hybrid(_) | Self::Inspircd(_) | Self::Ngircd(_) => None,
+            Self::Hybrid(_)
+            | Self::Inspircd(_)
+            | Self::Ngircd(_)
+            | Self::Solanum(_)
+            | Self::Unrealircd(_)
+            | Self::TeamSpeak(_) => None,
         }
     }
 
@@ -194,7 +242,12 @@ impl LogReader {
     pub fn pass(&mut self, glance: &Glance<'_>) {
         match self {
             Self::TeamTalk(reader) => reader.pass(glance),
-            Self::Hybrid(_) | Self::Inspircd(_) | Self::Ngircd(_) => {}
+            Self::Hybrid(_)
+            | Self::Inspircd(_)
+            | Self::Ngircd(_)
+            | Self::Solanum(_)
+            | Self::Unrealircd(_)
+            | Self::TeamSpeak(_) => {}
         }
     }
 }
@@ -205,6 +258,7 @@ pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
 impl<'a> Cursor<'a> {
     /// Skips these bytes if they come next.
+    #[inline]
     pub(super) fn eat(&mut self, text: &[u8]) -> bool {
         match self.0.strip_prefix(text) {
             Some(rest) => {
@@ -216,6 +270,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Skips these bytes, which must come next.
+    #[inline]
     pub(super) fn expect(&mut self, text: &[u8]) -> Option<()> {
         self.eat(text).then_some(())
     }
@@ -226,11 +281,18 @@ impl<'a> Cursor<'a> {
     }
 
     /// A decimal number.
+    #[inline]
     pub(super) fn number(&mut self) -> Option<u64> {
-        let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (number, rest) = self.0.split_at_checked(digits).filter(|_| (1..=19).contains(&digits))?;
-        self.0 = rest;
-        number.iter().try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+        let (mut number, mut digits) = (0_u64, 0);
+        while let Some(digit) =
+            self.0.get(digits).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)
+        {
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+            digits += 1;
+        }
+        // Nineteen digits fit, so what wrapped is refused.
+        self.0 = self.0.get(digits..).filter(|_| (1..=19).contains(&digits))?;
+        Some(number)
     }
 
     /// Everything up to a byte, which is skipped too.
@@ -243,10 +305,17 @@ impl<'a> Cursor<'a> {
 
     /// A string in quotes, as it stands there; a backslash keeps the next byte from ending it.
     pub(super) fn quoted(&mut self) -> Option<&'a [u8]> {
+        /// Within so many bytes most names end, and a search would take longer to begin than to end.
+        const SHORT: usize = 16;
         let text = self.0.strip_prefix(b"\"")?;
         let mut at = 0;
         loop {
-            let found = at + memchr2(b'"', b'\\', text.get(at..)?)?;
+            let rest = text.get(at..)?;
+            let near = rest.iter().take(SHORT).position(|byte| matches!(byte, b'"' | b'\\'));
+            let found = match near {
+                Some(near) => at + near,
+                None => at + SHORT + memchr2(b'"', b'\\', rest.get(SHORT..)?)?,
+            };
             if text.get(found) == Some(&b'"') {
                 self.0 = text.get(found + 1..)?;
                 return text.get(..found);
@@ -257,6 +326,12 @@ impl<'a> Cursor<'a> {
 
     /// An address up to the next blank, or to the end.
     pub(super) fn address(&mut self) -> Option<Address> {
+        if let Some((bits, length)) = dotted(self.0)
+            && let Some(rest @ ([b' ', ..] | [])) = self.0.get(length..)
+        {
+            self.0 = rest;
+            return Some(Address::from_v4(bits));
+        }
         let end = memchr::memchr(b' ', self.0).unwrap_or(self.0.len());
         let (text, rest) = self.0.split_at_checked(end)?;
         let address = address(text)?;
@@ -268,37 +343,42 @@ impl<'a> Cursor<'a> {
 /// An address as text; at most as long as one can be.
 pub(super) fn address(text: &[u8]) -> Option<Address> {
     const LONGEST: usize = 45;
-    if let Some(bits) = dotted(text) {
+    if let Some((bits, length)) = dotted(text)
+        && length == text.len()
+    {
         return Some(Address::from_v4(bits));
     }
     let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= LONGEST)?;
     text.parse::<IpAddr>().ok().map(Address::from)
 }
 
-/// The commonest form, `10.77.0.66`, several times as fast as the general one; `None` leaves the judgement to that.
-fn dotted(text: &[u8]) -> Option<u32> {
-    let (mut bits, mut part, mut digits, mut dots) = (0_u32, 0_u32, 0_u32, 0_u32);
+/// The commonest form, `10.77.0.66`, at the beginning of a text, and its length: several times as fast as the general one, to
+/// which `None` leaves the judgement.
+fn dotted(text: &[u8]) -> Option<(u32, usize)> {
+    let (mut bits, mut part, mut dots) = (0_u32, 0_u32, 0_u32);
+    let mut digits = 0;
+    let mut length = 0;
     for byte in text {
-        if *byte == b'.' {
-            if digits == 0 || dots == 3 {
-                return None;
-            }
-            bits = bits << 8 | part;
-            (part, digits, dots) = (0, 0, dots + 1);
-        } else {
-            let digit = u32::from(byte.wrapping_sub(b'0'));
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
             // Leading zeros have meant octal to some.
-            if digit > 9 || digits > 0 && part == 0 || part > 25 {
+            if digits > 0 && part == 0 {
                 return None;
             }
-            part = part * 10 + digit;
+            part = part * 10 + u32::from(digit);
             digits += 1;
             if part > 255 {
                 return None;
             }
+        } else if *byte == b'.' && digits > 0 && dots < 3 {
+            bits = bits << 8 | part;
+            (part, digits, dots) = (0, 0, dots + 1);
+        } else {
+            break;
         }
+        length += 1;
     }
-    (dots == 3 && digits > 0).then_some(bits << 8 | part)
+    (dots == 3 && digits > 0).then_some((bits << 8 | part, length))
 }
 
 /// A date and a time of day as an instant, UTC; `None` for what no calendar has, or before 1970.
@@ -332,12 +412,59 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_those_of_the_standard_library() {
+        for text in [
+            "0.0.0.0",
+            "10.77.0.66",
+            "255.255.255.255",
+            "256.0.0.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "1.2.3.04",
+            "1..2.3",
+            "1.2.3.",
+            ".1.2.3",
+            "1.2.3.4 ",
+            "1.2.3.4x",
+            "0001.2.3.4",
+            "::1",
+            "fd77::1",
+            "::ffff:1.2.3.4",
+            "",
+            "1.2.3.999",
+        ] {
+            let expected = text.parse::<IpAddr>().ok().map(Address::from);
+            assert_eq!(address(text.as_bytes()), expected, "{text:?}");
+        }
+        let mut text = Cursor(b"10.0.0.1 and more");
+        assert_eq!((text.address(), text.0), (address(b"10.0.0.1"), &b" and more"[..]));
+        assert_eq!(Cursor(b"10.0.0.1. and more").address(), None);
+    }
+
+    #[test]
+    fn numbers_are_whole_and_fit() {
+        let number = |text: &'static str| Cursor(text.as_bytes()).number();
+        assert_eq!(number("17x"), Some(17));
+        assert_eq!(number("9999999999999999999"), Some(9_999_999_999_999_999_999));
+        assert_eq!(number("99999999999999999999"), None);
+        assert_eq!(number("x"), None);
+        assert_eq!(number(""), None);
+    }
+
+    #[test]
     fn formats_are_told_by_their_first_words() {
         for (line, format) in [
             ("2026-11-21 06:13:19.743213 User #1 TCP address: 10.0.0.1 connected.", Some(Format::TeamTalk)),
             ("[2026-11-21T05:51:28+0000] OPER boss by dave[~dave@10.78.0.23]", Some(Format::Hybrid)),
             ("[9848:5    0] Server \"x\" ready.", Some(Format::Ngircd)),
             ("Sat Nov 21 2026 06:15:12 QUIT: Client exiting: a!a@h (10.0.0.1) [x]", Some(Format::Inspircd)),
+            ("2026/11/21 06.15 OPER boss by dave!~dave@10.78.0.23 (10.78.0.23)", Some(Format::Solanum)),
+            ("[2026-11-21 06:15:12 GMT] tkl.TKL_ADD info: x", Some(Format::Unrealircd)),
+            (
+                "2026-11-21 06:15:12.000000|INFO    |Query         |   |listening on 0.0.0.0:10011",
+                Some(Format::TeamSpeak),
+            ),
             ("hello", None),
             ("", None),
         ] {

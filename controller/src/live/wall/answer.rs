@@ -352,6 +352,7 @@ impl<S: Store> Wall<S> {
             destroyed: self.cutter.as_ref().map_or(0, |cutter| cutter.counts().destroyed.load(Relaxed)),
             reset: self.cutter.as_ref().map_or(0, |cutter| cutter.counts().reset.load(Relaxed)),
             learning_seconds: self.learning_seconds(),
+            logs: self.logs.clone(),
         }
     }
 }

@@ -1,7 +1,10 @@
-//! Logs of IRC servers (`protocols/irc.md` D): ircd-hybrid, InspIRCd, ngIRCd.
+//! Logs of IRC servers (`protocols/irc.md` D): ircd-hybrid, InspIRCd, ngIRCd, solanum, UnrealIRCd.
 //!
 //! All write less than happens: throttled connections, wrong server passwords and whole floods leave no line in some of
 //! them. Silence proves nothing.
+
+mod solanum;
+mod unrealircd;
 
 use std::collections::HashMap;
 
@@ -14,10 +17,13 @@ use crate::{
     time::Timestamp,
 };
 
+pub use solanum::Solanum;
+pub use unrealircd::Unrealircd;
+
 /// Connections of one log that are followed; beyond that lines that name a connection alone say nothing.
 const CONNECTIONS_MAX: usize = 65_536;
 
-/// What all three need to report something.
+/// What all of them need to report something.
 #[derive(Debug)]
 struct Reporter {
     service: u8,
@@ -50,6 +56,11 @@ fn mask(mask: &[u8], separator: u8) -> Option<(Text, Option<Address>)> {
     let nick = memchr::memchr(separator, mask)?;
     let host = memchr::memrchr(b'@', mask)?;
     Some((Text::new(mask.get(..nick)?), address(mask.get(host + 1..)?)))
+}
+
+/// Too many connections from one place.
+fn clones(nickname: Option<Text>) -> Detail {
+    Detail { reason: Some("clones"), nickname, ..Detail::default() }
 }
 
 fn operator(nickname: Text, account: &[u8]) -> Detail {
@@ -328,8 +339,7 @@ impl Ngircd {
         }
         if text.eat(b"Refused connection from ") {
             let address = address(text.until(b':')?)?;
-            let detail = Detail { reason: Some("clones"), ..Detail::default() };
-            self.reporter.report(SignalKind::ConnectionRefused, address, detail, signals);
+            self.reporter.report(SignalKind::ConnectionRefused, address, clones(None), signals);
             return Some(());
         }
         if text.eat(b"Got invalid OPER from ") {

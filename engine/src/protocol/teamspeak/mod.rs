@@ -7,6 +7,7 @@
 //! names of accounts and numbers of clients, never a password, privilege key or text.
 
 pub mod datagram;
+pub mod log;
 pub mod message;
 mod server;
 mod session;

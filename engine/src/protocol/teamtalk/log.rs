@@ -611,6 +611,11 @@ fn read_addresses(text: &mut Cursor<'_>) -> Option<Address> {
     text.expect(b"IP address: ")?;
     let address = text.address()?;
     text.expect(b" UDP address: ")?;
+    // Nearly always.
+    if let Some(rest @ (b"." | [b' ', ..])) = text.0.strip_prefix(b":::0") {
+        text.0 = rest;
+        return Some(address);
+    }
     // Unbracketed: the port follows the last colon; not bound is `:::0`.
     let bound =
         text.0.iter().take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')).count();
@@ -620,7 +625,9 @@ fn read_addresses(text: &mut Cursor<'_>) -> Option<Address> {
         Some(bound) if rest.is_empty() => (bound, &b"."[..]),
         Some(_) | None => (bound, rest),
     };
-    memchr::memrchr(b':', bound)?;
+    if !bound.contains(&b':') {
+        return None;
+    }
     text.0 = rest;
     Some(address)
 }
