@@ -9,7 +9,7 @@ use crate::{
     analyze, check, client, demo, detach, doctor, incident,
     live::{self, control::Request},
     output::Exit,
-    replay,
+    replay, test,
 };
 
 /// Folder of ledger, people and incidents unless told otherwise.
@@ -33,6 +33,8 @@ enum Command {
     Analyze(AnalyzeArguments),
     /// Check rule files and configuration, and name every mistake.
     Check(CheckArguments),
+    /// Run the cases of rules: those in which each must fire, and those in which it must not.
+    Test(TestArguments),
     /// Guard this host: attach to its interfaces and stay until interrupted. Ctrl-C takes everything back.
     Run(RunArguments),
     /// What the wall does now: mode, levels, who is there, what is being dropped and why.
@@ -370,6 +372,20 @@ pub(crate) struct CheckArguments {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// `floodwall test`
+#[derive(Debug, clap::Args)]
+pub(crate) struct TestArguments {
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Folder with rule files (*.toml), its cases in its folder cases; the shipped ones otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Fail also if a rule has no case that fires, or none that stays quiet.
+    #[arg(long)]
+    pub(crate) require_both: bool,
+}
+
 /// `floodwall who`
 #[derive(Debug, clap::Args)]
 pub(crate) struct WhoArguments {
@@ -478,6 +494,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Analyze(arguments) => analyze::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Run(arguments) => live::run::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
@@ -540,6 +557,7 @@ fn run_live(command: Command) -> Exit {
         Command::Replay(_)
         | Command::Analyze(_)
         | Command::Check(_)
+        | Command::Test(_)
         | Command::Run(_)
         | Command::Demo(_)
         | Command::Detach(_)

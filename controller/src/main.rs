@@ -27,6 +27,7 @@ mod namespace;
 mod output;
 mod replay;
 mod rules;
+mod test;
 
 fn main() -> ExitCode {
     cli::run()
