@@ -24,6 +24,7 @@ mod incident;
 mod input;
 mod live;
 mod namespace;
+mod notify;
 mod output;
 mod replay;
 mod rules;

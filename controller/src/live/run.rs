@@ -51,6 +51,7 @@ use crate::{
     configuration::{self, Configuration, ConfigurationError},
     enforce::{kernel::KernelStore, tables::Store},
     guard::Guard,
+    notify::Notifier,
     output::{Exit, complain},
     rules::{self, RulesError},
 };
@@ -682,6 +683,8 @@ impl Live {
                 "other interfaces, services or links take a restart; the gate stays in force meanwhile",
             ));
         }
+        let notifier = Notifier::start(&plan.guard.notify, &plan.guard.notified())
+            .map_err(|error| Refusal::bad_input(format!("{error:#}")))?;
         let changes = plan.guard.differences(&self.plan.guard);
         let before = std::mem::replace(&mut self.plan, plan);
         if let Err(error) = self.install_rules() {
@@ -690,6 +693,7 @@ impl Live {
         }
         self.wall.engine.replace_rules(self.plan.guard.rules());
         self.wall.guard = self.plan.guard.clone();
+        self.wall.set_notifier(notifier);
         let allowed = |guard: &Guard| -> Vec<Prefix> {
             guard
                 .allow

@@ -168,8 +168,9 @@ impl Reader {
             let filled = |text: &str| text.replace("{}", &number.to_string());
             let address = read_address(&filled(&address))?;
             let session = filled(&session);
-            let session: u64 =
-                session.parse().map_err(|_| (format!("\"{session}\" is no session's number"), None))?;
+            let session: u64 = session
+                .parse()
+                .map_err(|error| (format!("\"{session}\" is no session's number: {error}"), None))?;
             let mut detail = Detail::default();
             for (field, value) in &fields {
                 self.set(&mut detail, field, &filled(value))?;
@@ -183,7 +184,8 @@ impl Reader {
     }
 
     fn set(&mut self, detail: &mut Detail, field: &str, value: &str) -> Result<(), Mistake> {
-        let number = || value.parse::<u64>().map_err(|_| (format!("{field} is {value:?}, no number"), None));
+        let number =
+            || value.parse::<u64>().map_err(|error| (format!("{field} is {value:?}: {error}"), None));
         let text = || Some(Text::from(value));
         match field {
             "method" => {
@@ -230,7 +232,7 @@ fn read_address(text: &str) -> Result<Address, Mistake> {
     let address: Result<IpAddr, _> = text.parse();
     address
         .map(Address::from)
-        .map_err(|_| mistake(format!("{text:?} is no address"), "write for example 203.0.113.7"))
+        .map_err(|error| mistake(format!("{text:?} is no address: {error}"), "write for example 203.0.113.7"))
 }
 
 /// Words at blanks, of which a value in double quotes may hold some.

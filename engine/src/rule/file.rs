@@ -292,6 +292,8 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
         shadow,
         expires,
         notify,
+        except: Vec::new(),
+        only: Vec::new(),
     })
 }
 
@@ -444,7 +446,8 @@ fn start_of_day(year: u64, month: u64, day: u64) -> Timestamp {
     Timestamp::from_secs(days.saturating_sub(719_468).saturating_mul(86_400))
 }
 
-fn read_notify(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Box<str>> {
+/// Reads `notify = ["webhook:ops", "journal"]`.
+pub fn read_notify(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Box<str>> {
     let mut notify = Vec::new();
     for value in table.list_of("notify") {
         let Some(target) = text(value, "notify", diagnostics) else {
