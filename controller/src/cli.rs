@@ -370,6 +370,9 @@ pub(crate) struct CheckArguments {
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Print the JSON Schema of rule files instead, for editors.
+    #[arg(long, conflicts_with_all = ["rules", "config"])]
+    pub(crate) schema: bool,
 }
 
 /// `floodwall test`

@@ -17,6 +17,7 @@ pub mod counter;
 pub mod diagnostic;
 pub mod evaluate;
 pub mod file;
+pub mod lint;
 pub mod table;
 
 /// One rule file: how a protocol is guarded.

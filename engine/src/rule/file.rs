@@ -30,7 +30,8 @@ const BYTES_LIMIT_MAX: u64 = 4_000_000_000;
 /// Rules in one file.
 const RULES_MAX: usize = 512;
 
-const RULE_KEYS: [&str; 20] = [
+/// The keys of a `[[rule]]`.
+pub const RULE_KEYS: [&str; 20] = [
     "id",
     "why",
     "signal",
@@ -51,6 +52,18 @@ const RULE_KEYS: [&str; 20] = [
     "shadow",
     "expires",
     "notify",
+];
+
+/// The keys of `[service]`.
+pub const SERVICE_KEYS: [&str; 8] = [
+    "protocol",
+    "ports",
+    "query-ports",
+    "file-ports",
+    "plain-ports",
+    "user-timeout",
+    "require-session",
+    "require-own-id",
 ];
 
 /// Reads the text of a rule file.
@@ -74,16 +87,6 @@ pub fn parse(path: &str, source: &str) -> Result<RuleFile, Vec<Diagnostic>> {
 }
 
 fn read_file(path: &str, top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<RuleFile> {
-    const SERVICE_KEYS: [&str; 8] = [
-        "protocol",
-        "ports",
-        "query-ports",
-        "file-ports",
-        "plain-ports",
-        "user-timeout",
-        "require-session",
-        "require-own-id",
-    ];
     top.require("service", "{ protocol = \"teamtalk\" }", diagnostics)?;
     let service = top.table_of("service", "[service]", &SERVICE_KEYS, diagnostics)?;
     service.require("protocol", "\"teamtalk\"", diagnostics);
