@@ -28,6 +28,7 @@ mod notify;
 mod output;
 mod replay;
 mod rules;
+mod suggest;
 mod test;
 
 fn main() -> ExitCode {

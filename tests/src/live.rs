@@ -241,7 +241,7 @@ impl Lab {
              <class name=\"all\" commands=\"*\" privs=\"*\">\n\
              <type name=\"NetAdmin\" classes=\"all\" host=\"lab.example\">\n\
              <oper name=\"admin\" password=\"right\" host=\"*@*\" type=\"NetAdmin\">\n\
-             <log method=\"file\" type=\"OPER\" level=\"verbose\" target=\"{}\">\n\
+             <log method=\"file\" type=\"OPER\" level=\"default\" flush=\"1\" target=\"{}\">\n\
              <pid file=\"{}\">\n<path datadir=\"{}\">\n<performance clonesonconnect=\"no\">\n",
             self.folder().join("oper.log").display(),
             pid.display(),
@@ -284,7 +284,7 @@ impl Lab {
             ),
             (
                 "filter.d/inspircd.conf",
-                "[Definition]\nfailregex = Failed oper attempt by [^@\\s]+@<HOST>\n".to_owned(),
+                "[Definition]\nfailregex = Failed oper attempt by [^@\\s]+@<HOST>\ndatepattern = ^%%a %%b %%d %%Y %%H:%%M:%%S\n".to_owned(),
             ),
             (
                 "action.d/record.conf",
