@@ -264,6 +264,9 @@ impl Lab {
         }
         let folder = self.folder().join("fail2ban");
         let (log, record) = (self.folder().join("oper.log"), self.folder().join("fail2ban-bans"));
+        for part in ["filter.d", "action.d"] {
+            std::fs::create_dir_all(folder.join(part)).expect("a folder");
+        }
         for (name, text) in [
             (
                 "fail2ban.conf",
@@ -295,7 +298,6 @@ impl Lab {
             ),
         ] {
             let path = folder.join(name);
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
             std::fs::write(path, text).expect("a configuration");
         }
         std::fs::write(&log, "").expect("a log");

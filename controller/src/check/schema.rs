@@ -119,7 +119,8 @@ mod tests {
     fn the_committed_schema_is_the_one_the_reader_knows() {
         let committed: Value = serde_json::from_str(include_str!("../../../rules/schema.json")).unwrap();
         let advice = "run: cargo run -p floodwall -- check --schema > rules/schema.json";
-        assert_eq!(committed, rule_file(), "{advice}");
+        // Not assert_eq: both are long.
+        assert!(committed == rule_file(), "{advice}");
     }
 
     /// Each word of a shipped rule that is one of a closed list stands in the schema's list.

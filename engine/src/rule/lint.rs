@@ -100,9 +100,12 @@ fn is_same(one: &Match, other: &Match) -> bool {
 pub const fn services(kind: SignalKind) -> &'static [Protocol] {
     use SignalKind as S;
     match kind {
-        S::ConnectionHeld | S::ConnectionUnused | S::ChannelJoined | S::ChannelLeft | S::IdentitySpoofed => {
-            &[Irc, TeamTalk]
-        }
+        S::ConnectionHeld
+        | S::ConnectionUnused
+        | S::ChannelJoined
+        | S::ChannelLeft
+        | S::IdentitySpoofed
+        | S::TlsBrief => &[Irc, TeamTalk],
         S::StatusChanged
         | S::FileTransferred
         | S::DatagramAbsent
