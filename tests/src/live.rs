@@ -292,7 +292,7 @@ impl Lab {
             (
                 "action.d/record.conf",
                 format!(
-                    "[Definition]\nactionban = echo \"$(date +%%%%s.%%%%N) <ip>\" >> {}\nactionunban =\n",
+                    "[Definition]\nactionban = echo \"$(date +%%s.%%N) <ip>\" >> {}\nactionunban =\n",
                     record.display()
                 ),
             ),
