@@ -1,20 +1,29 @@
 //! `floodwall check`: every mistake in rules and configuration, with its place.
 
-use floodwall_engine::rule::diagnostic::Diagnostic;
+use floodwall_engine::rule::{
+    RuleFile,
+    diagnostic::{Diagnostic, Diagnostics},
+    lint,
+};
 use serde::Serialize;
 
 use crate::{
     cli::{CheckArguments, Format},
+    clock::utc_now,
     configuration::{self, ConfigurationError},
-    output::{Exit, complain, print},
+    output::{Exit, complain, print, print_json},
     rules::{self, RulesError},
 };
+
+mod schema;
 
 #[derive(Serialize)]
 struct Report<'a> {
     schema: &'static str,
     rules: usize,
     mistakes: Vec<Mistake<'a>>,
+    /// Rules that do nothing.
+    warnings: Vec<Mistake<'a>>,
 }
 
 #[derive(Serialize)]
@@ -40,10 +49,16 @@ impl<'a> From<&'a Diagnostic> for Mistake<'a> {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &CheckArguments) -> Exit {
-    let mut mistakes = Vec::new();
+    if arguments.schema {
+        return print_json(&schema::rule_file());
+    }
+    let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
     let mut rules = 0;
-    match rules::load(arguments.rules.as_deref()) {
-        Ok(files) => rules = files.iter().map(|file| file.rules.len()).sum(),
+    match rules::load_with_sources(arguments.rules.as_deref()) {
+        Ok(files) => {
+            rules = files.iter().map(|(file, _)| file.rules.len()).sum();
+            warnings.extend(files.iter().flat_map(|(file, source)| warnings_of(file, source)));
+        }
         Err(RulesError::Mistakes(found)) => mistakes.extend(found),
         Err(RulesError::Unreadable(reason)) => {
             complain(reason);
@@ -59,13 +74,26 @@ pub(crate) fn run(arguments: &CheckArguments) -> Exit {
         }
     }
     let printed = match arguments.format {
-        Format::Text => print(text(rules, &mistakes)),
-        Format::Json => print(json(rules, &mistakes)),
+        Format::Text => print(text(rules, &mistakes, &warnings)),
+        Format::Json => print_json(&report(rules, &mistakes, &warnings)),
     };
     if mistakes.is_empty() { printed } else { Exit::BadInput }
 }
 
-fn text(rules: usize, mistakes: &[Diagnostic]) -> String {
+/// Warnings stand where the rule's name does.
+fn warnings_of(file: &RuleFile, source: &str) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for (index, text) in lint::warnings(file, utc_now()) {
+        let id = file.rules.get(index).map(|rule| format!("\"{}\"", rule.id)).unwrap_or_default();
+        let mut diagnostics = Diagnostics::new(&file.path, source);
+        let remedy = Some("change it or leave it out".to_owned());
+        diagnostics.report(source.find(&id).unwrap_or_default(), text, remedy);
+        found.extend(diagnostics.into_sorted());
+    }
+    found
+}
+
+fn text(rules: usize, mistakes: &[Diagnostic], warnings: &[Diagnostic]) -> String {
     let mut text = match mistakes.len() {
         0 => format!("No mistakes: {rules} rules.\n"),
         1 => "1 mistake:\n".to_owned(),
@@ -74,13 +102,13 @@ fn text(rules: usize, mistakes: &[Diagnostic]) -> String {
     for mistake in mistakes {
         text.push_str(&format!("{mistake}\n"));
     }
+    for warning in warnings {
+        text.push_str(&format!("Warning: {warning}\n"));
+    }
     text
 }
 
-fn json(rules: usize, mistakes: &[Diagnostic]) -> String {
-    let mistakes = mistakes.iter().map(Mistake::from).collect();
-    let report = Report { schema: "floodwall.check/1", rules, mistakes };
-    let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
-    text.push('\n');
-    text
+fn report<'a>(rules: usize, mistakes: &'a [Diagnostic], warnings: &'a [Diagnostic]) -> Report<'a> {
+    let all = |found: &'a [Diagnostic]| found.iter().map(Mistake::from).collect();
+    Report { schema: "floodwall.check/1", rules, mistakes: all(mistakes), warnings: all(warnings) }
 }

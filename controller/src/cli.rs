@@ -9,7 +9,7 @@ use crate::{
     analyze, catalogue, check, client, demo, detach, doctor, incident,
     live::{self, control::Request},
     output::Exit,
-    replay,
+    replay, suggest, test,
 };
 
 /// Folder of ledger, people and incidents unless told otherwise.
@@ -33,6 +33,10 @@ enum Command {
     Analyze(AnalyzeArguments),
     /// Check rule files and configuration, and name every mistake.
     Check(CheckArguments),
+    /// Run the cases of rules: those in which each must fire, and those in which it must not.
+    Test(TestArguments),
+    /// Propose limits for rules from captures of quiet evenings, with what each would have cost.
+    Suggest(SuggestArguments),
     /// Guard this host: attach to its interfaces and stay until interrupted. Ctrl-C takes everything back.
     Run(RunArguments),
     /// What the wall does now: mode, levels, who is there, what is being dropped and why.
@@ -370,6 +374,46 @@ pub(crate) struct CheckArguments {
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Print the JSON Schema of rule files instead, for editors.
+    #[arg(long, conflicts_with_all = ["rules", "config"])]
+    pub(crate) schema: bool,
+}
+
+/// `floodwall suggest`
+#[derive(Debug, clap::Args)]
+pub(crate) struct SuggestArguments {
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Folder with rule files (*.toml); the shipped rules otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Configuration file with services and allowed prefixes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Ports of a service, instead of its default ports: teamtalk=10333,10335.
+    #[arg(long = "service", value_name = "PROTOCOL=PORTS")]
+    pub(crate) services: Vec<ServicePorts>,
+    /// No progress bar, even on a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Captures of evenings on which nothing was wrong; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// `floodwall test`
+#[derive(Debug, clap::Args)]
+pub(crate) struct TestArguments {
+    /// Print for people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Folder with rule files (*.toml), its cases in its folder cases; the shipped ones otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Fail also if a rule has no case that fires, or none that stays quiet.
+    #[arg(long)]
+    pub(crate) require_both: bool,
 }
 
 /// `floodwall who`
@@ -496,6 +540,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Analyze(arguments) => analyze::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Suggest(arguments) => suggest::run(&arguments),
         Command::Run(arguments) => live::run::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
@@ -559,6 +605,8 @@ fn run_live(command: Command) -> Exit {
         Command::Replay(_)
         | Command::Analyze(_)
         | Command::Check(_)
+        | Command::Test(_)
+        | Command::Suggest(_)
         | Command::Run(_)
         | Command::Demo(_)
         | Command::Detach(_)

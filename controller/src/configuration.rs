@@ -19,7 +19,11 @@ use floodwall_engine::{
 use floodwall_wire::Address;
 use toml::de::DeTable;
 
-use crate::{cli::WantedMode, rules};
+use crate::{cli::WantedMode, notify, rules};
+
+mod tuning;
+
+pub(crate) use tuning::Override;
 
 /// What the file says; empty without one.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +45,8 @@ pub(crate) struct Configuration {
     pub(crate) group: Option<String>,
     /// How long it is kept who belongs together; not at all without.
     pub(crate) people: Option<Span>,
+    /// Where word can be sent.
+    pub(crate) notify: notify::Settings,
 }
 
 /// Where the configuration is unless told otherwise.
@@ -58,6 +64,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) addresses: Vec<Address>,
     /// Proxies and web gateways in front of it.
     pub(crate) gateways: Vec<Address>,
+    /// Rules that are otherwise here.
+    pub(crate) overrides: Vec<Override>,
 }
 
 /// One `[[log]]`: a server's log that is followed.
@@ -123,6 +131,8 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
         "metrics",
         "group",
         "people",
+        "webhook",
+        "exec-user",
     ];
     let top = Table::new(document.get_ref(), document.span(), "the configuration", &valid, &mut diagnostics);
     let services = read_services(&top, &mut diagnostics);
@@ -168,6 +178,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
         metrics: read_metrics(&top, &mut diagnostics),
         group: word("group", &mut diagnostics),
         people: read_people(&top, &mut diagnostics),
+        notify: tuning::read_notifications(&top, &mut diagnostics),
     };
     if diagnostics.is_empty() { Ok(configuration) } else { Err(diagnostics.into_sorted()) }
 }
@@ -192,7 +203,16 @@ fn read_metrics(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Optio
 }
 
 fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<ServiceEntry> {
-    let keys = ["protocol", "ports", "query-ports", "file-ports", "plain-ports", "addresses", "gateways"];
+    let keys = [
+        "protocol",
+        "ports",
+        "query-ports",
+        "file-ports",
+        "plain-ports",
+        "addresses",
+        "gateways",
+        "override",
+    ];
     let mut services = Vec::new();
     for value in top.list_of("service") {
         let Some(table) = value.get_ref().as_table() else {
@@ -206,7 +226,8 @@ fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<
         let addresses = read_addresses(&table, "addresses", diagnostics);
         let gateways = read_addresses(&table, "gateways", diagnostics);
         if let Some(protocol) = protocol {
-            services.push(ServiceEntry { protocol, ports, addresses, gateways });
+            let overrides = tuning::read_overrides(&table, diagnostics);
+            services.push(ServiceEntry { protocol, ports, addresses, gateways, overrides });
         }
     }
     services
@@ -421,6 +442,40 @@ mod tests {
                 "f.toml:6:1: unknown key \"port\" in [[link]]; did you mean \"ports\"?",
                 "f.toml:7:10: \"ports\" is 0, outside 1 to 65535",
                 "f.toml:8:13: unknown opened-by \"me\"; valid: them, us",
+            ]
+        );
+    }
+
+    #[test]
+    fn rules_are_overridden_for_a_service_and_for_networks_of_it() {
+        let source = "[[service]]\nprotocol = \"teamtalk\"\n[[service.override]]\nrule = \"teamtalk/message-flood\"\n\
+                      limit = 90\n[[service.override]]\nrule = \"teamtalk/message-flood\"\nnetworks = [\"192.0.2.0/24\"]\n\
+                      limit = 500\nshadow = true\n[[service.override]]\nrule = \"teamtalk/drones\"\noff = true\n";
+        let configuration = parse("f.toml", source).unwrap();
+        let files = rules::load(None).unwrap();
+        let mut all = files.into_iter().find(|file| file.protocol == Protocol::TeamTalk).unwrap().rules;
+        for change in &configuration.services.first().unwrap().overrides {
+            assert!(change.apply(&mut all));
+        }
+        let named = |name: &str| all.iter().find(|rule| &*rule.id.0 == name);
+        assert!(named("teamtalk/drones").is_none());
+        let everywhere = named("teamtalk/message-flood").unwrap();
+        assert_eq!((everywhere.limit, everywhere.shadow, everywhere.except.len()), (90, false, 1));
+        let there = named("teamtalk/message-flood@192.0.2.0/24").unwrap();
+        assert_eq!((there.limit, there.shadow, there.only.len()), (500, true, 1));
+    }
+
+    #[test]
+    fn mistakes_in_web_hooks_are_named_with_their_place() {
+        let source = "[[webhook]]\nname = \"ops\"\nurl = \"ntfy\"\ntemplate = \"slack\"\n[[webhook]]\nname = \"ops\"\n";
+        let found: Vec<String> =
+            parse("f.toml", source).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "f.toml:1:1: the url of the web hook \"ops\" is no web address; write https://HOST/PATH",
+                "f.toml:4:12: unknown template \"slack\"; valid: json, ntfy, matrix, discord",
+                "f.toml:5:1: [[webhook]] has no \"url\"; add a line such as: url = \"https://ntfy.example/floodwall\"",
             ]
         );
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use floodwall_engine::{
     Configuration as EngineConfiguration, Packet, Protocol, Service, Side, Span, Timestamp,
     protocol::irc::link::Peer,
-    rule::{DefaultPorts, GateLimits, Rate, Rule, RuleFile, RuleId},
+    rule::{DefaultPorts, GateLimits, Rate, Rule, RuleFile, RuleId, diagnostic::suggest},
 };
 use floodwall_wire::{
     Address, Class, Judgement, Reason,
@@ -18,7 +18,11 @@ use floodwall_wire::{
     },
 };
 
-use crate::{cli::ServicePorts, configuration::Configuration};
+use crate::{
+    cli::ServicePorts,
+    configuration::{Configuration, Override},
+    notify,
+};
 
 /// One service to be guarded.
 #[derive(Clone, Debug)]
@@ -35,6 +39,8 @@ pub(crate) struct GuardedService {
 pub(crate) struct Guard {
     pub(crate) services: Vec<GuardedService>,
     links: Vec<Peer>,
+    /// Where word can be sent.
+    pub(crate) notify: notify::Settings,
     pub(crate) allow: Vec<(Address, u32)>,
 }
 
@@ -64,6 +70,7 @@ impl Guard {
                 let ports = if has_ports(&entry.ports) { entry.ports.clone() } else { file.ports.clone() };
                 let mut service = GuardedService::new(file.clone(), ports, entry.addresses.clone());
                 service.gateways.clone_from(&entry.gateways);
+                override_rules(&mut service.file, &entry.overrides)?;
                 services.push(service);
             }
         }
@@ -84,7 +91,8 @@ impl Guard {
         }
         refuse_shared_ports(&services)?;
         let links = configuration.links.clone();
-        Ok(Self { services, links, allow: configuration.allow.clone() })
+        let notify = configuration.notify.clone();
+        Ok(Self { services, links, notify, allow: configuration.allow.clone() })
     }
 
     /// What `[[link]]` names.
@@ -174,6 +182,12 @@ impl Guard {
             links: if linked == Some(index) { self.links.clone() } else { Vec::new() },
         });
         EngineConfiguration { services: services.collect(), seed }
+    }
+
+    /// Whom each rule wants to be told.
+    pub(crate) fn notified(&self) -> Vec<(RuleId, Vec<Box<str>>)> {
+        let rules = self.services.iter().flat_map(|service| &service.file.rules);
+        rules.map(|rule| (rule.id.clone(), rule.notify.clone())).collect()
     }
 
     /// Rules by service, as the engine counts.
@@ -320,6 +334,18 @@ fn refuse_shared_ports(services: &[GuardedService]) -> Result<(), String> {
                     service.name
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// What the configuration says otherwise than the rule files.
+fn override_rules(file: &mut RuleFile, overrides: &[Override]) -> Result<(), String> {
+    for change in overrides {
+        if !change.apply(&mut file.rules) {
+            let remedy =
+                suggest(&change.rule.0, file.rules.iter().map(|rule| &*rule.id.0)).unwrap_or_default();
+            return Err(format!("[[service.override]]: there is no rule \"{}\"; {remedy}", change.rule));
         }
     }
     Ok(())
@@ -500,6 +526,7 @@ mod tests {
             protocol,
             ports: DefaultPorts { main: vec![10_333], ..DefaultPorts::default() },
             addresses: Vec::new(),
+            overrides: Vec::new(),
             gateways: Vec::new(),
         };
         let services = vec![entry(Protocol::TeamTalk), entry(Protocol::Irc)];

@@ -25,9 +25,12 @@ mod incident;
 mod input;
 mod live;
 mod namespace;
+mod notify;
 mod output;
 mod replay;
 mod rules;
+mod suggest;
+mod test;
 
 fn main() -> ExitCode {
     cli::run()

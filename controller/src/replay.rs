@@ -4,7 +4,7 @@
 //! the capture's. So what is reported is what would have happened.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +15,7 @@ use floodwall_engine::{
     Engine, Packet, Span, Timestamp,
     catalogue::Catalogue,
     fragment::{Passage, Reassembler},
+    signal::Signal,
 };
 use floodwall_wire::{
     Observation,
@@ -113,24 +114,33 @@ pub(crate) fn catalogue(
 
 /// One wall, or two to compare: `--rules` and `--against`.
 fn set_up(arguments: &ReplayArguments) -> Result<Vec<Wall>, String> {
-    let configuration = match arguments.config.as_deref().map(configuration::load) {
+    let mut walls = Vec::new();
+    let folders = [Some(arguments.rules.as_deref()), arguments.against.as_deref().map(Some)];
+    for folder in folders.into_iter().flatten() {
+        let guard = guard_of(folder, arguments.config.as_deref(), &arguments.services)?;
+        walls.push(Wall::new(&guard, &arguments.files)?);
+    }
+    Ok(walls)
+}
+
+/// What is guarded by the rules of a folder, or the shipped ones.
+pub(crate) fn guard_of(
+    folder: Option<&Path>,
+    configuration: Option<&Path>,
+    services: &[ServicePorts],
+) -> Result<Guard, String> {
+    let configuration = match configuration.map(configuration::load) {
         None => Configuration::default(),
         Some(Ok(configuration)) => configuration,
         Some(Err(ConfigurationError::Unreadable(reason))) => return Err(reason),
         Some(Err(ConfigurationError::Mistakes(found))) => return Err(lines(&found)),
     };
-    let mut walls = Vec::new();
-    let folders = [Some(arguments.rules.as_deref()), arguments.against.as_deref().map(Some)];
-    for folder in folders.into_iter().flatten() {
-        let rules = match rules::load(folder) {
-            Ok(rules) => rules,
-            Err(RulesError::Unreadable(reason)) => return Err(reason),
-            Err(RulesError::Mistakes(found)) => return Err(lines(&found)),
-        };
-        let guard = Guard::new(rules, &configuration, &arguments.services)?;
-        walls.push(Wall::new(&guard, &arguments.files)?);
-    }
-    Ok(walls)
+    let rules = match rules::load(folder) {
+        Ok(rules) => rules,
+        Err(RulesError::Unreadable(reason)) => return Err(reason),
+        Err(RulesError::Mistakes(found)) => return Err(lines(&found)),
+    };
+    Guard::new(rules, &configuration, services)
 }
 
 fn lines(items: &[impl ToString]) -> String {
@@ -141,26 +151,43 @@ fn lines(items: &[impl ToString]) -> String {
 fn read_all(files: &[PathBuf], plain: bool, walls: &mut [Wall]) -> Vec<String> {
     let mut failures = Vec::new();
     for path in files {
-        let outcome = CaptureFile::open(path).and_then(|mut capture| {
-            let progress = progress_over(path, plain);
-            let outcome = read_one(&mut capture, walls, &progress);
-            progress.finish_and_clear();
-            outcome
-        });
-        if let Err(error) = outcome {
+        if let Err(error) = read_file(path, plain, walls, |_| {}) {
             failures.push(format!("{error:#}"));
         }
     }
     failures
 }
 
-fn read_one(capture: &mut CaptureFile, walls: &mut [Wall], progress: &ProgressBar) -> anyhow::Result<()> {
+/// Shows a capture to every wall, frame by frame.
+///
+/// # Errors
+/// When it cannot be opened, or is no capture from some place on; what was read before counts.
+pub(crate) fn read_file(
+    path: &Path,
+    plain: bool,
+    walls: &mut [Wall],
+    after: impl FnMut(&mut [Wall]),
+) -> anyhow::Result<()> {
+    let mut capture = CaptureFile::open(path)?;
+    let progress = progress_over(path, plain);
+    let outcome = read_one(&mut capture, walls, &progress, after);
+    progress.finish_and_clear();
+    outcome
+}
+
+fn read_one(
+    capture: &mut CaptureFile,
+    walls: &mut [Wall],
+    progress: &ProgressBar,
+    mut after: impl FnMut(&mut [Wall]),
+) -> anyhow::Result<()> {
     let consumed: Arc<AtomicU64> = capture.consumed();
     let mut packets = 0u64;
     while let Some(frame) = capture.next_frame()? {
         for wall in walls.iter_mut() {
             wall.handle_frame(&frame);
         }
+        after(walls);
         packets += 1;
         if packets.is_multiple_of(PROGRESS_PACKETS) {
             progress.set_position(consumed.load(Ordering::Relaxed));
@@ -170,7 +197,7 @@ fn read_one(capture: &mut CaptureFile, walls: &mut [Wall], progress: &ProgressBa
 }
 
 /// Gate, engine and report of one rule set.
-struct Wall {
+pub(crate) struct Wall {
     enforcer: TablesEnforcer<Tables>,
     engine: Engine,
     tally: Tally,
@@ -178,11 +205,16 @@ struct Wall {
     learning: Span,
     last: Option<Timestamp>,
     heard_server: bool,
+    is_watched: bool,
     guard: Guard,
 }
 
 impl Wall {
-    fn new(guard: &Guard, files: &[PathBuf]) -> Result<Self, String> {
+    /// A wall that has seen nothing.
+    ///
+    /// # Errors
+    /// When the allow list does not fit.
+    pub(crate) fn new(guard: &Guard, files: &[PathBuf]) -> Result<Self, String> {
         let tables = guard.tables(SEED).map_err(|error| error.to_string())?;
         Ok(Self {
             enforcer: TablesEnforcer::new(tables),
@@ -192,6 +224,7 @@ impl Wall {
             learning: guard.learning_time(),
             last: None,
             heard_server: false,
+            is_watched: false,
             guard: guard.clone(),
         })
     }
@@ -267,9 +300,28 @@ impl Wall {
         if let Some(catalogue) = catalogue {
             self.engine.keep_catalogue(catalogue);
         }
+        if self.is_watched {
+            self.engine.watch_signals();
+        }
         self.reassembler = Reassembler::new(SEED);
         self.last = None;
         self.heard_server = false;
+    }
+
+    /// From now on the signals of each frame can be taken.
+    pub(crate) fn watch_signals(&mut self) {
+        self.is_watched = true;
+        self.engine.watch_signals();
+    }
+
+    /// The signals since this was called last.
+    pub(crate) fn take_signals(&mut self) -> Vec<Signal> {
+        self.engine.take_signals()
+    }
+
+    /// Packets seen, of whatever kind.
+    pub(crate) const fn packets(&self) -> u64 {
+        self.tally.total.packets
     }
 
     fn carry_out(&mut self) {

@@ -30,6 +30,11 @@ pub(crate) enum RulesError {
 
 /// Reads every `*.toml` of a folder, in order of name; without one, the shipped rules.
 pub(crate) fn load(folder: Option<&Path>) -> Result<Vec<RuleFile>, RulesError> {
+    Ok(load_with_sources(folder)?.into_iter().map(|(file, _)| file).collect())
+}
+
+/// The same, each with its text.
+pub(crate) fn load_with_sources(folder: Option<&Path>) -> Result<Vec<(RuleFile, String)>, RulesError> {
     let sources = match folder {
         Some(folder) => read_folder(folder).map_err(RulesError::Unreadable)?,
         None => SHIPPED.map(|(path, source)| (path.to_owned(), source.to_owned())).to_vec(),
@@ -43,7 +48,11 @@ pub(crate) fn load(folder: Option<&Path>) -> Result<Vec<RuleFile>, RulesError> {
         }
     }
     mistakes.extend(duplicates(&files));
-    if mistakes.is_empty() { Ok(files) } else { Err(RulesError::Mistakes(mistakes)) }
+    if !mistakes.is_empty() {
+        return Err(RulesError::Mistakes(mistakes));
+    }
+    // Every file was read, so there are as many of both.
+    Ok(files.into_iter().zip(sources.into_iter().map(|(_, source)| source)).collect())
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, String> {

@@ -463,12 +463,14 @@ impl Decisions {
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) -> bool {
-        let (first, good, subject) = match *finding.subject {
-            Subject::Prefix(first) if !first.is_v4() => {
-                (first, &self.good_networks, Prefix::network64(first))
-            }
-            Subject::Site(first) if !first.is_v4() => (first, &self.good_sites, Prefix::new(first, 48)),
-            _ => return false,
+        let (Subject::Prefix(first) | Subject::Site(first)) = *finding.subject else { return false };
+        if first.is_v4() {
+            return false;
+        }
+        let (good, subject) = if matches!(finding.subject, Subject::Prefix(_)) {
+            (&self.good_networks, Prefix::network64(first))
+        } else {
+            (&self.good_sites, Prefix::new(first, 48))
         };
         let now = finding.signal.at;
         let rotating = rule.action == Action::Ban
@@ -493,7 +495,9 @@ impl Decisions {
         match rule.action {
             Action::Ban => match self.others(address, flow, explanation.at) {
                 Others::None => self.ban(rule, Prefix::host(address), address, explanation, ledger, commands),
-                others => self.cut(rule, address, flow, others, explanation, commands),
+                others @ (Others::Guests | Others::People) => {
+                    self.cut(rule, address, flow, others, explanation, commands);
+                }
             },
             Action::Reset => self.cut(rule, address, flow, Others::People, explanation, commands),
             Action::Limit | Action::RaiseLevel => self.limit(address, rule.duration, explanation, commands),

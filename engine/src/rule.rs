@@ -7,6 +7,7 @@ use floodwall_wire::tables::{KINDS, LEVELS, STANDINGS};
 use regex::Regex;
 
 use crate::{
+    command::Prefix,
     protocol::Protocol,
     signal::{Detail, Method, Signal, SignalKind},
     time::{Span, Timestamp},
@@ -16,6 +17,7 @@ pub mod counter;
 pub mod diagnostic;
 pub mod evaluate;
 pub mod file;
+pub mod lint;
 pub mod table;
 
 /// One rule file: how a protocol is guarded.
@@ -254,6 +256,10 @@ pub struct Rule {
     pub expires: Timestamp,
     /// Where to send word.
     pub notify: Vec<Box<str>>,
+    /// Not for addresses in these networks.
+    pub except: Vec<Prefix>,
+    /// Where not empty, for addresses in these networks alone.
+    pub only: Vec<Prefix>,
 }
 
 /// A sequence: what must have happened before.
@@ -373,6 +379,8 @@ impl Rule {
     pub fn concerns(&self, signal: &Signal) -> bool {
         signal.at < self.expires
             && signal.detail.weight >= self.bytes_min
+            && !self.except.iter().any(|network| network.contains(signal.address))
+            && (self.only.is_empty() || self.only.iter().any(|network| network.contains(signal.address)))
             && self.matches.iter().all(|condition| condition.holds(&signal.detail))
             && !self.exceptions.iter().any(|condition| condition.holds(&signal.detail))
     }

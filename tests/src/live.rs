@@ -241,7 +241,9 @@ impl Lab {
              <class name=\"all\" commands=\"*\" privs=\"*\">\n\
              <type name=\"NetAdmin\" classes=\"all\" host=\"lab.example\">\n\
              <oper name=\"admin\" password=\"right\" host=\"*@*\" type=\"NetAdmin\">\n\
+             <log method=\"file\" type=\"OPER\" level=\"default\" flush=\"1\" target=\"{}\">\n\
              <pid file=\"{}\">\n<path datadir=\"{}\">\n<performance clonesonconnect=\"no\">\n",
+            self.folder().join("oper.log").display(),
             pid.display(),
             self.folder().display()
         );
@@ -251,6 +253,69 @@ impl Lab {
         self.start_server(&mut command);
         self.await_port(6697);
         true
+    }
+
+    /// fail2ban on inspircd's log of operators: three failures in five minutes. Answers where it writes its bans, a time in seconds and
+    /// an address a line; `None` (said loudly) without the program.
+    pub fn start_fail2ban(&mut self, test: &str) -> Option<PathBuf> {
+        if !Path::new("/usr/bin/fail2ban-server").exists() {
+            crate::skip(test, "the comparison needs Debian's fail2ban");
+            return None;
+        }
+        let folder = self.folder().join("fail2ban");
+        let (log, record) = (self.folder().join("oper.log"), self.folder().join("fail2ban-bans"));
+        for part in ["filter.d", "action.d"] {
+            std::fs::create_dir_all(folder.join(part)).expect("a folder");
+        }
+        for (name, text) in [
+            (
+                "fail2ban.conf",
+                format!(
+                    "[Definition]\nloglevel = INFO\nlogtarget = {0}/log\nsocket = {0}/socket\npidfile = {0}/pid\n\
+                 syslogsocket = auto\ndbfile = None\ndbpurgeage = 1d\ndbmaxmatches = 10\nallowipv6 = auto\n",
+                    folder.display()
+                ),
+            ),
+            (
+                "jail.conf",
+                format!(
+                    "[DEFAULT]\nusedns = no\nignorecommand =\nignoreip =\nignoreself = false\nmaxmatches = 5\nbackend = auto\n\
+                 [inspircd]\nenabled = true\nfilter = inspircd\nlogpath = {}\nmaxretry = 3\nfindtime = 300\n\
+                 bantime = 600\naction = record\n",
+                    log.display()
+                ),
+            ),
+            (
+                "filter.d/inspircd.conf",
+                "[Definition]\nfailregex = Failed oper attempt by [^@\\s]+@<HOST>\ndatepattern = ^%%a %%b %%d %%Y %%H:%%M:%%S\n".to_owned(),
+            ),
+            (
+                "action.d/record.conf",
+                format!(
+                    "[Definition]\nactionban = echo \"$(date +%%s.%%N) <ip>\" >> {}\nactionunban =\n",
+                    record.display()
+                ),
+            ),
+        ] {
+            let path = folder.join(name);
+            std::fs::write(path, text).expect("a configuration");
+        }
+        std::fs::write(&log, "").expect("a log");
+        let mut command = Command::new("/usr/bin/fail2ban-server");
+        command
+            .arg("-f")
+            .arg("-c")
+            .arg(&folder)
+            .arg("-s")
+            .arg(folder.join("socket"))
+            .arg("-p")
+            .arg(folder.join("pid"));
+        self.start_server(&mut command);
+        let started = folder.join("log");
+        eventually("fail2ban", || {
+            std::fs::read_to_string(&started).is_ok_and(|said| said.contains("Jail 'inspircd' started"))
+        });
+        Some(record)
     }
 
     /// Occupies XDP at the guarded interface with somebody else's program; `false` (said loudly) without `xdp-filter`.

@@ -41,6 +41,8 @@ pub(crate) struct Snapshot {
     pub(crate) present: u64,
     pub(crate) connections: u64,
     pub(crate) losses: BTreeMap<String, u64>,
+    /// Sent, failed, left out.
+    pub(crate) notifications: [u64; 3],
     pub(crate) ledger_failing: bool,
     pub(crate) ledger_written: u64,
     pub(crate) destroyed: u64,
@@ -211,6 +213,10 @@ fn write_wall(sheet: &Sheet, snapshot: &Snapshot) -> Result<()> {
     let help = "What bounds have cost; whatever is not 0 weakens what is known.";
     let losses: Vec<_> = s.losses.iter().map(|(what, count)| (vec![what.as_str()], *count)).collect();
     sheet.counters("floodwall_losses_total", help, &["what"], &losses)?;
+    let [sent, failed, left_out] = s.notifications;
+    let notifications = [(vec!["sent"], sent), (vec!["failed"], failed), (vec!["left-out"], left_out)];
+    let help = "What became of notifications; left-out came faster than they could be sent.";
+    sheet.counters("floodwall_notifications_total", help, &["outcome"], &notifications)?;
     let help = "1 while the ledger cannot be written.";
     sheet.gauges("floodwall_ledger_failing", help, &[], &one(u64::from(s.ledger_failing)))?;
     sheet.counters("floodwall_ledger_entries_total", "Entries written.", &[], &one(s.ledger_written))

@@ -53,6 +53,7 @@ use crate::{
     configuration::{self, Configuration, ConfigurationError, LogEntry},
     enforce::{kernel::KernelStore, tables::Store},
     guard::Guard,
+    notify::Notifier,
     output::{Exit, complain},
     rules::{self, RulesError},
 };
@@ -696,6 +697,8 @@ impl Live {
                 "other interfaces, services, links or logs take a restart; the gate stays in force meanwhile",
             ));
         }
+        let notifier = Notifier::start(&plan.guard.notify, &plan.guard.notified())
+            .map_err(|error| Refusal::bad_input(format!("{error:#}")))?;
         let changes = plan.guard.differences(&self.plan.guard);
         let before = std::mem::replace(&mut self.plan, plan);
         if let Err(error) = self.install_rules() {
@@ -704,6 +707,7 @@ impl Live {
         }
         self.wall.engine.replace_rules(self.plan.guard.rules());
         self.wall.guard = self.plan.guard.clone();
+        self.wall.set_notifier(notifier);
         let allowed = |guard: &Guard| -> Vec<Prefix> {
             guard
                 .allow

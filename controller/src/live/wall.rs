@@ -43,6 +43,7 @@ use crate::{
         tables::{Store, TablesEnforcer},
     },
     guard::Guard,
+    notify::{Message, Notifier},
     replay::rfc3339,
 };
 
@@ -116,6 +117,7 @@ pub(crate) struct Wall<S> {
     repaired: Vec<String>,
     counts: Counts,
     log_budget: LogBudget,
+    notifier: Notifier,
     /// What was not put into force, said once until it works again.
     failing: bool,
     learning_until: Timestamp,
@@ -168,6 +170,7 @@ impl<S: Store> Wall<S> {
             repaired: Vec::new(),
             counts: Counts::default(),
             log_budget: LogBudget::default(),
+            notifier: Notifier::start(&guard.notify, &guard.notified())?,
             failing: false,
             learning_until: Timestamp::EPOCH,
             join: None,
@@ -521,8 +524,17 @@ impl<S: Store> Wall<S> {
             return;
         }
         let is_grave = !matches!(action, "limit" | "reset");
+        if !self.settings.observe && self.notifier.wants(&explanation.rule) {
+            let at = rfc3339(self.clock.to_utc(explanation.at));
+            self.notifier.tell(&explanation.rule, &Message::new(action, at, subject, explanation));
+        }
         let decision = Decision { action, subject, explanation, is_grave };
         self.incidents.handle_decision(self.clock.to_utc(explanation.at), &decision);
+    }
+
+    /// Tells other people from now on: rules and configuration were read again.
+    pub(crate) fn set_notifier(&mut self, notifier: Notifier) {
+        self.notifier = notifier;
     }
 
     pub(crate) fn service_name(&self, service: u8) -> &'static str {

@@ -30,7 +30,8 @@ const BYTES_LIMIT_MAX: u64 = 4_000_000_000;
 /// Rules in one file.
 const RULES_MAX: usize = 512;
 
-const RULE_KEYS: [&str; 20] = [
+/// The keys of a `[[rule]]`.
+pub const RULE_KEYS: [&str; 20] = [
     "id",
     "why",
     "signal",
@@ -51,6 +52,18 @@ const RULE_KEYS: [&str; 20] = [
     "shadow",
     "expires",
     "notify",
+];
+
+/// The keys of `[service]`.
+pub const SERVICE_KEYS: [&str; 8] = [
+    "protocol",
+    "ports",
+    "query-ports",
+    "file-ports",
+    "plain-ports",
+    "user-timeout",
+    "require-session",
+    "require-own-id",
 ];
 
 /// Reads the text of a rule file.
@@ -74,16 +87,6 @@ pub fn parse(path: &str, source: &str) -> Result<RuleFile, Vec<Diagnostic>> {
 }
 
 fn read_file(path: &str, top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<RuleFile> {
-    const SERVICE_KEYS: [&str; 8] = [
-        "protocol",
-        "ports",
-        "query-ports",
-        "file-ports",
-        "plain-ports",
-        "user-timeout",
-        "require-session",
-        "require-own-id",
-    ];
     top.require("service", "{ protocol = \"teamtalk\" }", diagnostics)?;
     let service = top.table_of("service", "[service]", &SERVICE_KEYS, diagnostics)?;
     service.require("protocol", "\"teamtalk\"", diagnostics);
@@ -292,6 +295,8 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
         shadow,
         expires,
         notify,
+        except: Vec::new(),
+        only: Vec::new(),
     })
 }
 
@@ -444,7 +449,8 @@ fn start_of_day(year: u64, month: u64, day: u64) -> Timestamp {
     Timestamp::from_secs(days.saturating_sub(719_468).saturating_mul(86_400))
 }
 
-fn read_notify(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Box<str>> {
+/// Reads `notify = ["webhook:ops", "journal"]`.
+pub fn read_notify(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Box<str>> {
     let mut notify = Vec::new();
     for value in table.list_of("notify") {
         let Some(target) = text(value, "notify", diagnostics) else {

@@ -347,6 +347,10 @@ impl<S: Store> Wall<S> {
             present: self.roster.len() as u64,
             connections: self.engine.streams().len() as u64,
             losses: self.losses().into_iter().map(|loss| (loss.what, loss.count)).collect::<BTreeMap<_, _>>(),
+            notifications: {
+                let counts = self.notifier.counts();
+                [&counts.sent, &counts.failed, &counts.left_out].map(|count| count.load(Relaxed))
+            },
             ledger_failing: self.ledger.health().failing.load(Relaxed),
             ledger_written: self.ledger.health().written.load(Relaxed),
             destroyed: self.cutter.as_ref().map_or(0, |cutter| cutter.counts().destroyed.load(Relaxed)),

@@ -1,0 +1,235 @@
+//! Rules that are no mistake and yet do nothing: they can never fire, or another one always comes first.
+
+use super::{Action, By, Level, Match, Rule, RuleFile};
+use crate::{
+    protocol::Protocol::{self, Irc, TeamSpeak, TeamTalk},
+    signal::SignalKind,
+    time::Timestamp,
+};
+
+/// What is odd about a rule of a file, in words, by index of the rule.
+pub fn warnings(file: &RuleFile, now: Timestamp) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (index, rule) in file.rules.iter().enumerate() {
+        if let Some(why) = never_fires(rule, file, now) {
+            found.push((index, format!("\"{}\" can never fire: {why}", rule.id)));
+        } else if let Some(other) = file.rules.iter().find(|other| comes_first(other, rule, now)) {
+            let why = format!("\"{}\" is shadowed by \"{}\"", rule.id, other.id);
+            found.push((index, format!("{why}, which counts as much, fires no later and does no less")));
+        }
+    }
+    found
+}
+
+fn never_fires(rule: &Rule, file: &RuleFile, now: Timestamp) -> Option<String> {
+    if rule.expires <= now {
+        return Some("it has expired".to_owned());
+    }
+    let is_raised = |kind: &&SignalKind| services(**kind).contains(&file.protocol);
+    let Some(kind) = rule.signals.iter().find(is_raised) else {
+        let names: Vec<&str> = rule.signals.iter().map(|kind| kind.as_str()).collect();
+        return Some(format!("no {} server raises {}", file.protocol.as_str(), names.join(" or ")));
+    };
+    if rule.level > Level::Normal
+        && !file.rules.iter().any(|other| other.action == Action::RaiseLevel && !other.shadow)
+    {
+        return Some("no rule raises the level".to_owned());
+    }
+    let by = [Some(rule.by), rule.distinct].into_iter().flatten();
+    for by in by {
+        let lacks = rule.signals.iter().filter(is_raised).all(|kind| lacks(*kind, by, file.protocol));
+        if lacks {
+            return Some(format!("{} has no {}", kind.as_str(), by.as_str()));
+        }
+    }
+    if let Some(after) = &rule.after
+        && !after.signals.iter().any(|kind| services(*kind).contains(&file.protocol))
+    {
+        return Some(format!("what it comes after is raised by no {} server", file.protocol.as_str()));
+    }
+    let against = rule.against.as_ref().filter(|against| against.ratio > 1);
+    let outweighs_itself = against.is_some_and(|against| {
+        !rule.sums_bytes && rule.signals.iter().all(|kind| against.signals.contains(kind))
+    });
+    outweighs_itself.then(|| "it is held against what it counts itself".to_owned())
+}
+
+/// Whether a signal never has this field.
+fn lacks(kind: SignalKind, by: By, protocol: Protocol) -> bool {
+    let name = kind.as_str();
+    let is_datagram = name.starts_with("datagram.") || name.starts_with("fragment.");
+    match by {
+        By::Session => is_datagram,
+        By::Content => !name.starts_with("message."),
+        By::Identity => protocol != TeamSpeak,
+        By::Account | By::Nickname | By::Channel => is_datagram,
+        By::Address | By::Prefix | By::Site | By::Service | By::Target => false,
+    }
+}
+
+/// Whether one rule does all that another does, and no later.
+fn comes_first(one: &Rule, other: &Rule, now: Timestamp) -> bool {
+    let is_plain = one.after.is_none()
+        && one.against.is_none()
+        && one.except.is_empty()
+        && one.only.is_empty()
+        && one.exceptions.is_empty();
+    let same_unit =
+        one.by == other.by && one.distinct == other.distinct && one.sums_bytes == other.sums_bytes;
+    one.id != other.id
+        && is_plain
+        && same_unit
+        && !one.shadow
+        && one.expires > now
+        && other.signals.iter().all(|kind| one.signals.contains(kind))
+        && one.matches.iter().all(|condition| other.matches.iter().any(|same| is_same(condition, same)))
+        && one.bytes_min <= other.bytes_min
+        && one.limit <= other.limit
+        && one.within >= other.within
+        && one.level <= other.level
+        && one.action >= other.action
+        && one.duration >= other.duration
+        && other.notify.iter().all(|target| one.notify.contains(target))
+}
+
+fn is_same(one: &Match, other: &Match) -> bool {
+    one.field == other.field && format!("{:?}", one.pattern) == format!("{:?}", other.pattern)
+}
+
+/// Of which servers a signal can be heard (docs/signals.md).
+pub const fn services(kind: SignalKind) -> &'static [Protocol] {
+    use SignalKind as S;
+    match kind {
+        S::ConnectionHeld
+        | S::ConnectionUnused
+        | S::ChannelJoined
+        | S::ChannelLeft
+        | S::IdentitySpoofed
+        | S::TlsBrief => &[Irc, TeamTalk],
+        S::StatusChanged
+        | S::FileTransferred
+        | S::DatagramAbsent
+        | S::DatagramRebound
+        | S::DatagramPrebound
+        | S::DatagramScan
+        | S::DatagramKeptAlive
+        | S::ClientStalled
+        | S::IdentityUnseen
+        | S::VersionMismatch
+        | S::StreamGap => &[TeamTalk],
+        S::ChannelCreated
+        | S::ChannelRemoved
+        | S::UserMoved
+        | S::AccountChanged
+        | S::ServerChanged
+        | S::DatagramMalformed
+        | S::DatagramStranger
+        | S::DatagramForeign => &[TeamSpeak, TeamTalk],
+        S::HandshakeBegun
+        | S::HandshakeForged
+        | S::HandshakeReplayed
+        | S::HandshakeSolved
+        | S::HandshakeFailed => &[TeamSpeak],
+        S::ChannelTimestampChanged
+        | S::LinkOpened
+        | S::LinkEstablished
+        | S::LinkClosed
+        | S::LinkSplit
+        | S::LinkRejoined
+        | S::LinkCollision
+        | S::LinkOpsLost
+        | S::LinkStranger
+        | S::LinkDisordered
+        | S::LinkIncompatible
+        | S::LinkFakeDirection
+        | S::LinkReintroduced
+        | S::LinkMalformed
+        | S::LinkForgedJoin
+        | S::LinkTimestampZero
+        | S::LinkTimestampImplausible
+        | S::LinkTimestampBackwards
+        | S::LinkTimestampMismatch
+        | S::LinkServerMode
+        | S::LinkPlainJoin
+        | S::LinkOpsKept
+        | S::LinkUnoppedAction
+        | S::LinkImpossible
+        | S::LinkBouncedMode
+        | S::LinkMassAction => &[Irc],
+        _ => &[Irc, TeamSpeak, TeamTalk],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::file;
+
+    fn said(rules: &str) -> Vec<String> {
+        let source = format!("[service]\nprotocol = \"teamtalk\"\n{rules}");
+        let file = file::parse("f.toml", &source).unwrap();
+        warnings(&file, Timestamp::from_secs(1_800_000_000)).into_iter().map(|(_, text)| text).collect()
+    }
+
+    fn rule(id: &str, more: &str) -> String {
+        format!("[[rule]]\nid = \"{id}\"\nwhy = \"x\"\n{more}\n")
+    }
+
+    #[test]
+    fn rules_that_can_never_fire_are_told() {
+        for (more, expected) in [
+            ("signal = \"link.split\"\naction = \"note\"", "no teamtalk server raises link.split"),
+            ("signal = \"login.failed\"\naction = \"note\"\nexpires = 2020-01-01", "it has expired"),
+            (
+                "signal = \"login.failed\"\nby = \"address\"\nlimit = 3\nwithin = \"60s\"\nlevel = \"attack\"\naction = \"note\"",
+                "no rule raises the level",
+            ),
+            (
+                "signal = \"datagram.stranger\"\nby = \"session\"\nlimit = 3\nwithin = \"60s\"\naction = \"note\"",
+                "datagram.stranger has no session",
+            ),
+            (
+                "signal = \"login.failed\"\nby = \"address\"\nlimit = 3\nwithin = \"60s\"\naction = \"note\"\n\
+                 against = { signal = \"login.failed\", ratio = 2 }",
+                "it is held against what it counts itself",
+            ),
+        ] {
+            assert_eq!(said(&rule("a", more)), [format!("\"a\" can never fire: {expected}")]);
+        }
+    }
+
+    #[test]
+    fn a_rule_behind_another_that_does_no_less_is_told() {
+        let of = |limit: u32, action: &str, more: &str| {
+            format!(
+                "signal = \"login.failed\"\nby = \"address\"\nlimit = {limit}\nwithin = \"60s\"\naction = \"{action}\"\n{more}"
+            )
+        };
+        let both = |one: &str, other: &str| said(&format!("{}{}", rule("a", one), rule("b", other)));
+        let ban = of(8, "ban", "for = \"10m\"");
+        let behind = "\"b\" is shadowed by \"a\", which counts as much, fires no later and does no less";
+        assert_eq!(both(&ban, &of(9, "limit", "")), [behind]);
+        assert_eq!(both(&ban, &of(9, "limit", "where = { method = \"account\" }")), [behind]);
+        assert_eq!(both(&ban, &of(7, "limit", "")), [""; 0]);
+        assert_eq!(both(&of(8, "ban", "for = \"10m\"\nshadow = true"), &of(9, "limit", "")), [""; 0]);
+    }
+
+    /// The third column of the table of signals.
+    #[test]
+    fn who_raises_what_is_as_documented() {
+        let table = include_str!("../../../docs/signals.md");
+        for kind in SignalKind::ALL {
+            let row = table.lines().find(|line| line.starts_with(&format!("| `{}` |", kind.as_str())));
+            let written = row.unwrap().split('|').nth(3).unwrap().trim();
+            let expected: Vec<Protocol> = Protocol::ALL
+                .into_iter()
+                .filter(|protocol| {
+                    written == "all" || written.split(", ").any(|name| name == protocol.as_str())
+                })
+                .collect();
+            let mut found = services(*kind).to_vec();
+            found.sort();
+            assert_eq!(found, expected, "{}", kind.as_str());
+        }
+    }
+}
