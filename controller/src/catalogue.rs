@@ -69,30 +69,27 @@ pub(crate) fn report(
     service_name: impl Fn(u8) -> &'static str,
     time: impl Fn(Timestamp) -> String,
 ) -> Report {
-    let mut rows: BTreeMap<(u8, Sort, Text), (Vec<String>, u64, Timestamp, Timestamp)> = BTreeMap::new();
+    let mut found: BTreeMap<(u8, Sort, &Text), Vec<_>> = BTreeMap::new();
     for (key, entry) in catalogue.iter().flat_map(|catalogue| catalogue.entries()) {
-        let row = rows
-            .entry((key.service, key.sort, key.name.clone()))
-            .or_insert_with(|| (Vec::new(), 0, entry.first, entry.last));
-        if !key.within.is_empty() {
-            row.0.push(key.within.as_str().to_owned());
-        }
-        row.1 += entry.count;
-        row.2 = row.2.min(entry.first);
-        row.3 = row.3.max(entry.last);
+        found.entry((key.service, key.sort, &key.name)).or_default().push((&key.within, entry));
     }
-    let row = |((service, sort, name), (within, count, first, last)): ((u8, Sort, Text), _)| Row {
-        service: service_name(service).to_owned(),
-        sort: sort.as_str().to_owned(),
-        name: name.as_str().to_owned(),
-        within,
-        count,
-        first: time(first),
-        last: time(last),
-    };
+    let rows = found.into_iter().map(|((service, sort, name), places)| {
+        let words = places.iter().map(|(within, _)| within.as_str()).filter(|within| !within.is_empty());
+        let first = places.iter().map(|(_, entry)| entry.first).min();
+        let last = places.iter().map(|(_, entry)| entry.last).max();
+        Row {
+            service: service_name(service).to_owned(),
+            sort: sort.as_str().to_owned(),
+            name: name.as_str().to_owned(),
+            within: words.map(str::to_owned).collect(),
+            count: places.iter().map(|(_, entry)| entry.count).sum(),
+            first: first.map(&time).unwrap_or_default(),
+            last: last.map(&time).unwrap_or_default(),
+        }
+    });
     Report {
         schema: "floodwall.catalogue/1".into(),
-        entries: rows.into_iter().map(row).collect(),
+        entries: rows.collect(),
         not_kept: catalogue.map_or(0, Catalogue::refused),
     }
 }

@@ -546,6 +546,7 @@ mod tests {
     /// 300 regulars, each with an account, two nicknames and an address that changes every ten days; half of them share it
     /// with somebody they live with.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "how long it takes is printed, and nothing depends on it")]
     fn a_year_of_a_busy_server_is_answered_right() {
         let folder = tempfile::tempdir().unwrap();
         let mut people = People::open(folder.path(), Span::from_secs(400 * 86_400)).unwrap();

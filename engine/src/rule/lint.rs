@@ -156,7 +156,30 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::LinkImpossible
         | S::LinkBouncedMode
         | S::LinkMassAction => &[Irc],
-        _ => &[Irc, TeamSpeak, TeamTalk],
+        S::ConnectionOpened
+        | S::ConnectionClosed
+        | S::ConnectionRefused
+        | S::LoginAttempted
+        | S::LoginSucceeded
+        | S::LoginFailed
+        | S::LoginRefused
+        | S::LoginEnded
+        | S::LoginElsewhere
+        | S::CommandSent
+        | S::CommandRejected
+        | S::MessagePrivate
+        | S::MessageChannel
+        | S::MessageBroadcast
+        | S::NickChanged
+        | S::ChannelChanged
+        | S::ChannelRefused
+        | S::UserKicked
+        | S::UserBanned
+        | S::ProtocolGarbage
+        | S::StreamConflict
+        | S::FragmentConflict
+        | S::TlsHandshake
+        | S::TlsFailed => &[Irc, TeamSpeak, TeamTalk],
     }
 }
 
