@@ -430,7 +430,7 @@ pub(crate) struct WhoArguments {
     /// One line a server.
     #[arg(long, conflicts_with_all = ["links", "person"])]
     short: bool,
-    /// Which nicknames, accounts, identities and addresses were seen together with this one, and when. Takes [people] in the
+    /// Which nicknames, accounts, identities and addresses were seen together with this one, and when. Takes a `people` table in the
     /// configuration.
     #[arg(long, value_name = "NAME", conflicts_with = "links")]
     person: Option<String>,

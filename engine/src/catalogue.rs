@@ -2,7 +2,7 @@
 //! occurred, how often, and first and last when. Kept only where somebody asks for it.
 //!
 //! Names come from the server's own lines, whose grammar they stand in, never values; a client's word counts only once the
-//! server took it, so that a password typed in the wrong place is not kept. Bound: [`ENTRIES_MAX`]; beyond it new ones are
+//! server took it, so that a password typed in the wrong place is not kept. Bound: `ENTRIES_MAX` entries; beyond it new ones are
 //! not kept, which is counted.
 
 use std::collections::{BTreeMap, btree_map};

@@ -118,9 +118,14 @@ def main():
     finally:
         lab.close()
     truth = {
-        "login.succeeded": 1, "login.failed": 12, "message.channel": 1, "user.kicked": 1, "user.banned": 1,
-        "command.rejected": 1, "connection.opened": 13,
-        "attackers": ["10.79.0.30"], "innocent": ["10.79.0.20"],
+        "actors": {
+            "10.79.0.20": {"role": "regular", "desc": "a query bot that logs in, looks around, kicks and bans one"},
+            "10.79.0.30": {"role": "attacker", "desc": "12 wrong passwords, a new connection each"},
+        },
+        "signals": {
+            "login.succeeded": 1, "login.failed": 12, "message.channel": 1, "user.kicked": 1, "user.banned": 1,
+            "command.rejected": 1, "connection.opened": 13,
+        },
     }
     with open(os.path.join(output, "query.truth.json"), "w") as file:
         json.dump(truth, file, indent=1)

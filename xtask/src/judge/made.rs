@@ -65,6 +65,8 @@ impl Row {
 /// Has them made and judged.
 pub(super) fn judge() -> Result<Vec<Row>> {
     let folder = root().join("target");
+    // Where cargo was told to build elsewhere there is none.
+    fs::create_dir_all(&folder)?;
     let path = folder.join("judgement.jsonl");
     let mut command = Command::new("cargo");
     command.current_dir(root()).stdout(Stdio::null()).env("FLOODWALL_JUDGEMENT", &path);

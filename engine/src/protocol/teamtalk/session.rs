@@ -1,7 +1,7 @@
 //! One TCP connection to a TeamTalk server.
 //!
 //! Every client line but `ping` and `quit` is answered by exactly one `ok` or `error`, in order, so answers are
-//! paired with a queue of what was asked ([`Questions`]); a `begin id=` re-synchronises it. What had no place in it counts
+//! paired with a queue of what was asked (`Questions`); a `begin id=` re-synchronises it. What had no place in it counts
 //! by its error number alone.
 //!
 //! An encrypted server is read as far as it can be: whether the handshake was completed, and how long it took.
