@@ -49,6 +49,11 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
         self.entries.get(key).map(|held| &held.value)
     }
 
+    /// The value of `key`, to be changed without touching it.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|held| &mut held.value)
+    }
+
     /// The value of `key`, touched at `now`.
     pub fn touch(&mut self, key: &K, now: Timestamp) -> Option<&mut V> {
         let held = self.entries.get_mut(key)?;

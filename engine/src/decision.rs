@@ -93,6 +93,8 @@ struct Person {
     logged_in_at: Option<Timestamp>,
     /// Connections on which somebody is logged in.
     sessions: BTreeMap<FlowId, LoggedIn>,
+    /// Sessions at a voice port, which have no connection: whatever is forged in their name costs them nothing.
+    voice_sessions: u32,
     /// Accounts of their own that logged in from here, and when last.
     accounts: BTreeMap<Text, Timestamp>,
     offences: u32,
@@ -189,6 +191,11 @@ impl Decisions {
         {
             person.sessions.remove(&flow);
         }
+        let is_voice =
+            signal.kind == SignalKind::LoginEnded && signal.detail.method == Some(Method::Identity);
+        if is_voice && let Some(person) = self.people.touch(&signal.address, signal.at) {
+            person.voice_sessions = person.voice_sessions.saturating_sub(1);
+        }
     }
 
     fn on_login(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
@@ -200,6 +207,9 @@ impl Decisions {
         let Some(person) = self.person(signal.address, now) else {
             return;
         };
+        if signal.detail.method == Some(Method::Identity) {
+            person.voice_sessions = person.voice_sessions.saturating_add(1);
+        }
         if let Some(flow) = signal.flow
             && person.sessions.len() < SESSIONS_PER_ADDRESS_MAX
         {
@@ -388,7 +398,7 @@ impl Decisions {
         let is_limited = rule.action == Action::Limit && person.is_limited(signal.at, rule);
         let is_known = person.behaves_well(signal.at);
         let is_forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
-        let is_somebody = is_known || !person.sessions.is_empty();
+        let is_somebody = is_known || !person.sessions.is_empty() || person.voice_sessions > 0;
         is_limited || (is_known && rule.level > Level::Normal) || (is_forgeable && is_somebody)
     }
 

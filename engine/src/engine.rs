@@ -368,7 +368,7 @@ impl Engine {
     }
 
     /// What bounds and brakes have cost since the start, by name: whatever is not 0 weakens what is reported.
-    pub fn losses(&self) -> [(&'static str, u64); 7] {
+    pub fn losses(&self) -> [(&'static str, u64); 8] {
         let (flows_evicted, segments_refused) = self.streams.losses();
         let counters_evicted = self.evaluations.iter().map(|evaluation| evaluation.counters().1).sum();
         [
@@ -377,9 +377,19 @@ impl Engine {
             ("segments with a wrong checksum", self.streams.broken_segments()),
             ("counters let go for lack of room", counters_evicted),
             ("entries of server links not kept for lack of room", self.links_lost()),
+            ("voice sessions not remembered for lack of room", self.voice_lost()),
             ("bans that the brake made limits", self.decisions.bans_braked()),
             ("bans refused by a full ledger", self.ledger.refused()),
         ]
+    }
+
+    fn voice_lost(&self) -> u64 {
+        let servers = self.conversations.servers.iter();
+        let lost = servers.map(|(server, _)| match server {
+            Server::TeamSpeak(server) => server.voice.lost(),
+            Server::Irc(_) | Server::TeamTalk(_) => 0,
+        });
+        lost.sum()
     }
 
     /// By links that are over and by those that are open.

@@ -98,14 +98,17 @@ fn weigh<W: Window>(window: &W, headers: &Headers, role: Role, learning: bool) -
 #[inline(always)]
 fn weigh_teamspeak<W: Window>(window: &W, headers: &Headers, learning: bool) -> (Class, Evidence) {
     let at = headers.datagram_offset();
-    let (Some(magic), Some(kind)) = (window.read_u64(at), window.read_u16(at + 10)) else {
-        return (Class::UdpOther, Evidence::None);
-    };
+    let Some(magic) = window.read_u64(at) else { return (Class::UdpOther, Evidence::None) };
     if magic == HANDSHAKE_MAGIC {
-        let evidence = if kind & 0xff == 3 { Evidence::Proves } else { Evidence::None };
+        let evidence = match window.read_u16(at + 10) {
+            Some(kind_and_step) if kind_and_step & 0xff == 3 => Evidence::Proves,
+            _ => Evidence::None,
+        };
         return (Class::UdpHandshake, evidence);
     }
-    let class = match (kind >> 8) & 0x0f {
+    // With the byte before it: a ping ends with its type, and the verifier wants two bytes at once.
+    let Some(kind) = window.read_u16(at + 9) else { return (Class::UdpOther, Evidence::None) };
+    let class = match kind & 0x0f {
         0 | 1 => Class::UdpVoice,
         2 | 3 | 6 | 7 => Class::UdpCommand,
         4 | 5 => Class::UdpKeepalive,

@@ -54,6 +54,8 @@ type Outcomes = BTreeMap<String, String>;
 struct Judgement {
     /// Who had to be found, who was, and who was stopped.
     attackers: usize,
+    /// Of those, who had to be stopped as well.
+    to_stop: usize,
     flagged: usize,
     stopped: usize,
     /// Sources that did nothing wrong, and those of them that were hurt or only noted.
@@ -185,8 +187,9 @@ fn held_against(roles: &BTreeMap<String, Role>, outcomes: &Outcomes) -> Judgemen
             Role::Innocent => {}
             Role::Attacker | Role::Usurper => {
                 judgement.attackers += 1;
+                judgement.to_stop += usize::from(role == Role::Attacker);
                 judgement.flagged += usize::from(outcome != "clean");
-                judgement.stopped += usize::from(is_stopped(outcome));
+                judgement.stopped += usize::from(role == Role::Attacker && is_stopped(outcome));
                 if outcome == "clean" || (role == Role::Attacker && !is_stopped(outcome)) {
                     judgement.misjudged.push(format!("attacker {address} was {outcome}"));
                 }

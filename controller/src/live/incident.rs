@@ -1,7 +1,7 @@
 //! The record of incidents: what happened from ten minutes before an attack or takeover was noticed until it was calm again.
 //!
 //! One file per incident, in JSON Lines under `incidents/` in the state folder: first what opened it, then signals and
-//! decisions in order. A signal holds no text and no secret, so neither does a record. Lines are appended as they come, by a
+//! decisions in order, of those whom a rule has named and of nobody else. A signal holds no text and no secret, so neither does a record. Lines are appended as they come, by a
 //! thread of its own; after a crash all but the last line is whole, and whoever reads passes over that.
 //!
 //! Bounds: [`RECENT_MAX`] signals remembered while all is calm, [`SIGNALS_PER_SECOND_MAX`] written a second, [`RECORD_BYTES_MAX`]
@@ -9,7 +9,7 @@
 //! in the record.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -19,6 +19,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use floodwall_engine::{Span, Timestamp, command::Explanation, signal::Signal};
+use floodwall_wire::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::replay::rfc3339;
@@ -29,9 +30,13 @@ const BEFORE: Span = Span::from_secs(600);
 const CALM: Span = Span::from_secs(600);
 /// How long records are kept.
 const KEEP: Span = Span::from_secs(30 * 24 * 3_600);
+/// Addresses whose signals one record holds.
+const INVOLVED_MAX: usize = 1_024;
 const RECENT_MAX: usize = 10_000;
 const SIGNALS_PER_SECOND_MAX: u32 = 100;
 const RECORD_BYTES_MAX: u64 = 8 << 20;
+/// Of which signals take at most this.
+const SIGNAL_BYTES_MAX: u64 = 6 << 20;
 const RECORDS_MAX: usize = 50;
 /// Lines on their way to the disk.
 const LINES_MAX: usize = 16_384;
@@ -91,6 +96,8 @@ struct Open {
     in_second: u32,
     left_out: u64,
     lost_before: u64,
+    /// Whose signals are recorded; of all others is counted how many there were.
+    involved: BTreeSet<Address>,
 }
 
 #[derive(Debug)]
@@ -142,7 +149,7 @@ impl Incidents {
             }
         }
         let Some(open) = &mut self.open else { return };
-        if open.in_second >= SIGNALS_PER_SECOND_MAX {
+        if open.in_second >= SIGNALS_PER_SECOND_MAX || !open.involved.contains(&signal.address) {
             open.left_out += 1;
             return;
         }
@@ -159,7 +166,12 @@ impl Incidents {
             self.begin(at, decision);
         }
         if let Some(open) = &mut self.open {
-            open.calm_at = at + CALM;
+            if decision.is_grave {
+                open.calm_at = at + CALM;
+            }
+            if open.involved.len() < INVOLVED_MAX {
+                open.involved.insert(decision.explanation.offender);
+            }
         }
         let Decision { action, subject, explanation, .. } = decision;
         self.write(Line::Decision {
@@ -175,8 +187,10 @@ impl Incidents {
     fn begin(&mut self, at: Timestamp, decision: &Decision<'_>) {
         let name = format!("{}{ENDING}", name_of(at));
         self.send(Written::Begin(self.folder.join(name)));
+        let involved = BTreeSet::from([decision.explanation.offender]);
+        let lost_before = self.lost;
         self.open =
-            Some(Open { calm_at: at + CALM, second: 0, in_second: 0, left_out: 0, lost_before: self.lost });
+            Some(Open { calm_at: at + CALM, second: 0, in_second: 0, left_out: 0, lost_before, involved });
         let Decision { subject, explanation, .. } = decision;
         self.write(Line::Opened {
             schema: "floodwall.incident/1".into(),
@@ -187,7 +201,7 @@ impl Incidents {
         });
         let since = at - BEFORE;
         for (at, service, signal) in std::mem::take(&mut self.recent) {
-            if at >= since {
+            if at >= since && signal.address == explanation.offender {
                 self.write(signal_line(at, service, &signal));
             }
         }
@@ -268,11 +282,14 @@ pub(crate) fn folder_in(state_folder: &Path) -> PathBuf {
 }
 
 fn write_all(folder: &Path, lines: &Receiver<Written>) {
-    let mut record: Option<(File, u64)> = None;
+    let mut record: Option<Record> = None;
     let mut failing = false;
     while let Ok(written) = lines.recv() {
         let outcome = match written {
-            Written::Begin(path) => begin_record(folder, &path).map(|file| record = Some((file, 0))),
+            Written::Begin(path) => {
+                record = None;
+                begin_record(folder, &path).map(|file| record = Some(Record { file, bytes: 0, left_out: 0 }))
+            }
             Written::Line(line) => append(&mut record, &line),
             Written::Purge { before } => remove_older(folder, &before),
         };
@@ -301,16 +318,38 @@ fn remove_older(folder: &Path, before: &str) -> Result<()> {
     Ok(())
 }
 
-fn append(record: &mut Option<(File, u64)>, line: &Line) -> Result<()> {
-    let Some((file, bytes)) = record else { return Ok(()) };
-    let mut text = serde_json::to_vec(line)?;
+/// A record that is being written.
+struct Record {
+    file: File,
+    bytes: u64,
+    /// Lines that had no room, or that the disk refused.
+    left_out: u64,
+}
+
+fn append(record: &mut Option<Record>, line: &Line) -> Result<()> {
+    let Some(Record { file, bytes, left_out }) = record else { return Ok(()) };
+    let mut line = line.clone();
+    if let Line::Closed { lost_lines, .. } = &mut line {
+        *lost_lines += *left_out;
+    }
+    let mut text = serde_json::to_vec(&line)?;
     text.push(b'\n');
-    let is_last = matches!(line, Line::Closed { .. });
-    // The last line always has room.
-    if *bytes + text.len() as u64 > RECORD_BYTES_MAX && !is_last {
+    // What was decided has room left when signals have none, and the last line always has.
+    let room = match line {
+        Line::Signal { .. } | Line::LeftOut { .. } => SIGNAL_BYTES_MAX,
+        Line::Opened { .. } | Line::Decision { .. } => RECORD_BYTES_MAX,
+        Line::Closed { .. } => u64::MAX,
+    };
+    if *bytes + text.len() as u64 > room {
+        *left_out += 1;
         return Ok(());
     }
-    file.write_all(&text)?;
+    if let Err(error) = file.write_all(&text) {
+        *left_out += 1;
+        // Half a line must not swallow the next one.
+        file.set_len(*bytes)?;
+        return Err(error.into());
+    }
     *bytes += text.len() as u64;
     if matches!(line, Line::Opened { .. } | Line::Closed { .. } | Line::Decision { .. }) {
         file.sync_data()?;
@@ -323,8 +362,13 @@ fn append(record: &mut Option<(File, u64)>, line: &Line) -> Result<()> {
 /// # Errors
 /// When the folder cannot be read.
 pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot read the incidents in {}", folder.display()))?;
+    let entries = match fs::read_dir(folder) {
+        // Nothing has happened yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => {
+            entries.with_context(|| format!("cannot read the incidents in {}; root can", folder.display()))?
+        }
+    };
     let mut names = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
@@ -364,7 +408,6 @@ mod tests {
         rule::{RuleId, evaluate::Subject},
         signal::{Detail, SignalKind},
     };
-    use floodwall_wire::Address;
 
     use super::*;
 
@@ -423,7 +466,15 @@ mod tests {
         for _ in 0..150 {
             incidents.handle_signal(at(1_801), "teamtalk", &signal());
         }
-        decide(&mut incidents, 2_000, false);
+        // Of those whom no rule has named only the number is kept.
+        incidents.handle_signal(
+            at(1_801),
+            "teamtalk",
+            &Signal { address: Address::from_v4(0x0a00_0099), ..signal() },
+        );
+        decide(&mut incidents, 2_000, true);
+        // Junk that is limited again and again keeps nothing open.
+        decide(&mut incidents, 2_100, false);
         incidents.handle_tick(at(2_599));
         assert!(incidents.open.is_some());
         incidents.handle_tick(at(2_600));
@@ -438,8 +489,8 @@ mod tests {
         assert!(matches!(&lines[0], Line::Opened { rule, .. } if rule == "teamtalk/takeover"));
         let count = |is: fn(&Line) -> bool| lines.iter().filter(|line| is(line)).count();
         assert_eq!(count(|line| matches!(line, Line::Signal { .. })), 10 + 100);
-        assert_eq!(count(|line| matches!(line, Line::LeftOut { signals: 50, .. })), 1);
-        assert_eq!(count(|line| matches!(line, Line::Decision { .. })), 2);
+        assert_eq!(count(|line| matches!(line, Line::LeftOut { signals: 51, .. })), 1);
+        assert_eq!(count(|line| matches!(line, Line::Decision { .. })), 3);
         assert!(matches!(lines.last(), Some(Line::Closed { why, lost_lines: 0, .. }) if why == "calm"));
     }
 

@@ -298,6 +298,8 @@ fn open(path: &Path) -> Result<Connection> {
         .pragma_update(None, "journal_mode", "WAL")
         .with_context(|| format!("cannot use {shown}: is it a file of ours, and writable?"))?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // What is deleted is overwritten, not only unlinked.
+    connection.pragma_update(None, "secure_delete", "ON")?;
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match version {
         0 => {
@@ -390,8 +392,6 @@ fn drop_unlinked(transaction: &Transaction<'_>) -> Result<()> {
 }
 
 fn delete(connection: &mut Connection, name: &str) -> Result<usize> {
-    // What is deleted is overwritten, not only unlinked.
-    connection.pragma_update(None, "secure_delete", "ON")?;
     let transaction = connection.transaction()?;
     let named = "SELECT id FROM name WHERE folded = ?1";
     let links = transaction

@@ -103,6 +103,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Exit {
         );
         return Exit::NotPermitted;
     }
+    // What is kept names people: nobody else on this host is to read it.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     match guard_host(plan) {
         Ok(()) => Exit::Done,
         Err(error) => {

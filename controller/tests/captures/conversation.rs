@@ -136,7 +136,12 @@ impl Wire {
 
     /// A datagram of a client, from one port of its own.
     pub(crate) fn datagram(&mut self, client: &str, bytes: &[u8]) {
-        let client = SocketAddr::new(client.parse().unwrap(), 40_000);
+        self.datagram_from(client, 40_000, bytes);
+    }
+
+    /// A datagram of a client, from a port of its choice.
+    pub(crate) fn datagram_from(&mut self, client: &str, port: u16, bytes: &[u8]) {
+        let client = SocketAddr::new(client.parse().unwrap(), port);
         self.datagram_between(client, self.server_of(client.ip()), bytes);
     }
 

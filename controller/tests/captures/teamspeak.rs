@@ -164,6 +164,51 @@ fn twenty_sources_are_judged_and_the_talker_is_untouched() {
     }
 }
 
+/// From another port of the talker's address: what anybody can write in their name costs them nothing.
+#[test]
+fn datagrams_forged_in_a_talkers_name_cost_nothing() {
+    let mut server = TeamSpeak::new();
+    for _ in 0..40 {
+        server.wire.datagram_from(TALKER, 5_000, &packet(9, 3, 0x80, 120));
+        server.wire.datagram_from(TALKER, 5_000, &packet(9, 3, 0x0b, 40));
+        let mut broken = FIRST_COMMAND.to_vec();
+        broken[30] ^= 1;
+        server.wire.datagram_from(TALKER, 5_000, &broken);
+    }
+    for _ in 0..20 {
+        server.wire.wait_millis(1_000);
+        server.breathe();
+    }
+    let report = server.wire.report();
+    assert!(report.rules(TALKER).is_empty(), "{report:?}");
+}
+
+#[test]
+fn one_puzzle_is_not_solved_a_hundred_times() {
+    let mut server = TeamSpeak::new();
+    let puzzle = server.get_puzzle("10.78.2.9");
+    for round in 1..=100 {
+        server.solve("10.78.2.9", &puzzle, round);
+        server.wire.wait_millis(100);
+    }
+    assert_eq!(server.wire.report().rules("10.78.2.9"), ["teamspeak/junk-solutions"]);
+}
+
+/// A session that the server has left is none, however long the client goes on.
+#[test]
+fn who_goes_on_alone_has_no_session() {
+    let mut server = TeamSpeak::new();
+    server.log_in("10.78.2.13", 9);
+    for _ in 0..80 {
+        server.wire.wait_millis(1_000);
+        server.breathe();
+        for _ in 0..10 {
+            server.wire.datagram("10.78.2.13", &packet(9, 1, 0x80, 120));
+        }
+    }
+    assert_ne!(server.wire.report().outcome("10.78.2.13"), "clean");
+}
+
 /// The client is a real one, the PyPI library `ts3`; the server is a stand-in (`tests/record/teamspeak.py`).
 #[test]
 fn a_real_query_client_is_read_as_its_driver_wrote_down() {

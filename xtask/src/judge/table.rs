@@ -11,21 +11,22 @@ pub(super) fn corpus(rows: &[&(String, Judgement)]) -> String {
     );
     let mut sum = Judgement::default();
     for (name, one) in rows {
-        let Judgement { attackers, flagged, stopped, others, hurt, noted, .. } = one;
+        let Judgement { attackers, to_stop, flagged, stopped, others, hurt, noted, .. } = one;
         line(
             &mut text,
             &format!("{name} | {attackers} | {flagged} | {stopped} | {others} | {noted} | {hurt}"),
         );
         sum.attackers += attackers;
+        sum.to_stop += to_stop;
         sum.flagged += flagged;
         sum.stopped += stopped;
         sum.others += others;
         sum.noted += noted;
         sum.hurt += hurt;
     }
-    let Judgement { attackers, flagged, stopped, others, hurt, noted, .. } = sum;
+    let Judgement { attackers, to_stop, flagged, stopped, others, hurt, noted, .. } = sum;
     line(&mut text, &format!("all | {attackers} | {flagged} | {stopped} | {others} | {noted} | {hurt}"));
-    text.push_str(&figures(stopped, attackers, hurt));
+    text.push_str(&figures(stopped, to_stop, hurt));
     text
 }
 
@@ -41,7 +42,7 @@ fn figures(stopped: usize, attackers: usize, hurt: usize) -> String {
         if whole == 0 { "none".to_owned() } else { format!("{:.3}", part as f64 / whole as f64) }
     };
     format!(
-        "\nPrecision (of those who were stopped, attackers): {}. Recall (of attackers, those who were stopped): {}.\n",
+        "\nPrecision (of those who were stopped, attackers): {}. Recall (of attackers who had to be stopped, those who were): {}.\n",
         share(stopped, stopped + hurt),
         share(stopped, attackers),
     )

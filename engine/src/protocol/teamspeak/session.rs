@@ -464,10 +464,14 @@ fn subjects(command: &Command<'_>) -> Vec<Text> {
     }
 }
 
-/// `login client_login_name=x client_login_password=y` or `login x y`. A single word may be a password.
+/// `login client_login_name=x client_login_password=y` or `login x y`. A single word may be a password, and so may any word
+/// where one is written as a parameter.
 fn login_name<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
     command.value("client_login_name").or_else(|| {
-        let mut words = command.words().filter(|word| !word.starts_with(b"client_login_"));
+        if command.words().any(|word| word.contains(&b'=')) {
+            return None;
+        }
+        let mut words = command.words();
         let name = words.next()?;
         words.next().map(|_| name)
     })

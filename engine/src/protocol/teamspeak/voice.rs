@@ -52,6 +52,8 @@ pub(crate) struct Voice {
     hasher: FixedState,
     /// Since when the server's side is heard.
     heard_since: Option<Timestamp>,
+    /// There was no room for everybody: until then nothing is held against those who are not remembered.
+    crowded_until: Timestamp,
 }
 
 /// Address and port.
@@ -94,6 +96,7 @@ impl Voice {
             awaited: VecDeque::new(),
             hasher: FixedState::with_seed(seed),
             heard_since: None,
+            crowded_until: Timestamp::EPOCH,
         }
     }
 
@@ -106,7 +109,7 @@ impl Voice {
         out: &mut Vec<Signal>,
     ) {
         let Some(datagram) = FromClient::parse(payload) else { return };
-        let is_heard = self.heard_since.is_some();
+        let is_heard = self.heard_since.is_some() && self.remembers_all(packet.at);
         let told = match datagram {
             FromClient::GetCookie => Some((SignalKind::HandshakeBegun, Detail::default())),
             FromClient::GetPuzzle { cookie } => {
@@ -116,7 +119,7 @@ impl Voice {
                 let identity = identity(command);
                 if self.was_given(packet, puzzle) {
                     let solution = self.hash(solution);
-                    let is_new = self.await_answer(packet, solution, identity.clone());
+                    let is_new = self.await_answer(packet, solution, identity.clone(), out);
                     is_new.then(|| (SignalKind::HandshakeSolved, Detail { identity, ..Detail::default() }))
                 } else {
                     is_heard.then(|| forged("puzzle", identity))
@@ -149,6 +152,7 @@ impl Voice {
             FromServer::Reset | FromServer::Session(_) => None,
         };
         let place = (packet.client, packet.client_port);
+        let let_go = self.associations.evicted();
         let association = self.associations.touch_or_insert(
             &place,
             packet.at,
@@ -156,7 +160,11 @@ impl Voice {
             |association| !association.is_up,
             |_, _| {},
         );
-        let Some(association) = association else { return };
+        let is_refused = association.is_none();
+        if is_refused || self.associations.evicted() != let_go {
+            self.crowded_until = packet.at + SILENCE_MAX;
+        }
+        let Some(association) = self.associations.get_mut(&place) else { return };
         match datagram {
             FromServer::SetCookie { .. } => association.given.extend(given),
             FromServer::SetPuzzle { .. } => {
@@ -185,7 +193,7 @@ impl Voice {
             && deadline <= now
         {
             self.awaited.pop_front();
-            if let Some(association) = self.associations.touch(&place, now)
+            if let Some(association) = self.associations.get_mut(&place)
                 && association.solution == Some(solution)
             {
                 association.solution = None;
@@ -201,9 +209,10 @@ impl Voice {
     /// Anything but a handshake.
     fn on_session(&mut self, header: &Header, packet: &Packet<'_>) -> Option<(SignalKind, Detail)> {
         let place = (packet.client, packet.client_port);
-        let Some(association) = self.associations.touch(&place, packet.at).filter(|known| known.is_up) else {
+        let Some(association) = self.associations.get_mut(&place).filter(|known| known.is_up) else {
             // A session older than the watch is one that the server speaks to, every second.
             let is_watched = self.heard_since.is_some_and(|since| packet.at.since(since) > WATCH_MIN);
+            let is_watched = is_watched && self.remembers_all(packet.at);
             let claims = header.client_id != 0 && packet.reason != Reason::StandingStranger;
             return (is_watched && claims).then(|| (SignalKind::DatagramStranger, Detail::default()));
         };
@@ -220,6 +229,16 @@ impl Voice {
         Some((SignalKind::LoginSucceeded, detail))
     }
 
+    /// Whether everybody whom the server has spoken to lately is remembered.
+    fn remembers_all(&self, now: Timestamp) -> bool {
+        now >= self.crowded_until
+    }
+
+    /// Addresses with port let go, or not remembered, for lack of room.
+    pub(crate) const fn lost(&self) -> u64 {
+        self.associations.evicted().saturating_add(self.associations.refused())
+    }
+
     /// Whether the server speaks to this address and port.
     pub(crate) fn has_session(&self, packet: &Packet<'_>) -> bool {
         let association = self.associations.get(&(packet.client, packet.client_port));
@@ -234,13 +253,22 @@ impl Voice {
     }
 
     /// Whether it is a new solution, whose answer is waited for from now on.
-    fn await_answer(&mut self, packet: &Packet<'_>, solution: u64, identity: Option<Text>) -> bool {
+    fn await_answer(
+        &mut self,
+        packet: &Packet<'_>,
+        solution: u64,
+        identity: Option<Text>,
+        out: &mut Vec<Signal>,
+    ) -> bool {
         let place = (packet.client, packet.client_port);
         let Some(association) = self.associations.touch(&place, packet.at) else { return false };
         if association.solution == Some(solution) || association.is_up {
             return false;
         }
-        association.solution = Some(solution);
+        // Another one instead of waiting for the answer: the first was none.
+        if association.solution.replace(solution).is_some() {
+            out.push(failed(packet.at, packet.service, place, association, "replaced"));
+        }
         association.identity = identity;
         if self.awaited.len() >= ASSOCIATIONS_MAX {
             self.awaited.pop_front();
