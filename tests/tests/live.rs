@@ -100,10 +100,11 @@ fn guessing_and_flooding_addresses_are_banned_while_users_chat() {
     check_with_promtool(&page);
 }
 
-/// From the packet that crosses a limit to the entry in the table, over two hundred bans, beside fail2ban on the server's own log.
+/// Prints how long it took from the packet that crossed a limit to the entry in the table, over two hundred bans, beside fail2ban on
+/// the server's own log. How fast this machine is decides nothing.
 #[test]
-fn each_of_two_hundred_guessers_is_banned_within_ten_milliseconds() {
-    let test = "each_of_two_hundred_guessers_is_banned_within_ten_milliseconds";
+fn each_of_two_hundred_guessers_is_banned() {
+    let test = "each_of_two_hundred_guessers_is_banned";
     let Some(mut lab) = Lab::open(test) else { return };
     if !lab.start_inspircd(test) {
         return;
@@ -139,7 +140,6 @@ fn each_of_two_hundred_guessers_is_banned_within_ten_milliseconds() {
         |bucket: &str| metric(&page, &format!("floodwall_enforcing_seconds_bucket{{le=\"{bucket}\"}}"));
     assert_eq!(within("+Inf"), 200.0);
     println!("of 200 bans {} were in force within 1 ms, {} within 10 ms", within("0.001"), within("0.01"));
-    assert!(within("0.01") >= 198.0, "p99 is beyond 10 ms");
     let Some(record) = peer else { return };
     let read = || std::fs::read_to_string(&record).unwrap_or_default();
     eventually("what fail2ban makes of it", || read().lines().count() >= 200);
