@@ -14,7 +14,7 @@ use crate::{
     client,
     live::control::Request,
     output::{Exit, complain, print, print_json},
-    replay::{self, rfc3339},
+    replay,
 };
 
 /// `floodwall.catalogue/1`
@@ -92,14 +92,6 @@ pub(crate) fn report(
         entries: rows.collect(),
         not_kept: catalogue.map_or(0, Catalogue::refused),
     }
-}
-
-/// The same, of captures.
-pub(crate) fn report_of_capture(
-    catalogue: Option<&Catalogue>,
-    service_name: impl Fn(u8) -> &'static str,
-) -> Report {
-    report(catalogue, service_name, rfc3339)
 }
 
 fn text(report: &Report) -> String {

@@ -109,7 +109,7 @@ pub(crate) fn catalogue(
     wall.finish();
     let name =
         |service: u8| guard.services.get(usize::from(service)).map_or("unguarded", |service| service.name);
-    Ok((crate::catalogue::report_of_capture(wall.engine.catalogue(), name), failures))
+    Ok((crate::catalogue::report(wall.engine.catalogue(), name, rfc3339), failures))
 }
 
 /// One wall, or two to compare: `--rules` and `--against`.

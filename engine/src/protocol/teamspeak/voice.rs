@@ -2,7 +2,8 @@
 //!
 //! What counts is what the server said to an address and port: a cookie, a puzzle, and after a good solution its own
 //! commands. A client's datagrams are held against that; alone they move nothing, because anybody can write them in
-//! somebody's name. An echoed cookie proves the address. The identity that a solution names is believed from then on.
+//! somebody's name. An echoed cookie proves the address. The identity that a solution names is what the
+//! client claims: that it has the key is known to the server alone.
 //!
 //! Judged is only what the server can be heard to answer: in a capture of one side nobody is a forger.
 //!
@@ -69,7 +70,7 @@ struct Association {
     identity: Option<Text>,
     /// The server speaks to it: there is a session, or one is being made.
     is_up: bool,
-    /// The client has used the id that only the server's last step gives.
+    /// The client has used an id after the server spoke to it. Any id: which one the server gave is encrypted.
     is_in: bool,
     /// What all unencrypted packets of the client carry as long as the session lasts; the first one told it.
     mac: Option<u64>,
