@@ -315,7 +315,7 @@ impl Wall {
     }
 
     /// The signals since this was called last.
-    pub(crate) fn take_signals(&mut self) -> Vec<Signal> {
+    pub(crate) fn take_signals(&mut self) -> Vec<Arc<Signal>> {
         self.engine.take_signals()
     }
 

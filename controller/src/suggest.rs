@@ -3,7 +3,10 @@
 //! Every rule is tried with a ladder of limits at once, by the evaluation that judges packets too, as if the level were raised. On a
 //! quiet evening nobody should be hit: whoever is, is a false positive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use floodwall_engine::{
     rule::{Level, Rule, evaluate::Evaluation},
@@ -80,7 +83,7 @@ impl Trial {
         Self { origin, variants, evaluation, counted: vec![false; rules.len()], hit: BTreeMap::new() }
     }
 
-    fn take(&mut self, rules: &[Rule], signal: &Signal) {
+    fn take(&mut self, rules: &[Rule], signal: &Arc<Signal>) {
         for (rule, counted) in rules.iter().zip(&mut self.counted) {
             *counted |= rule.signals.contains(&signal.kind) && rule.concerns(signal);
         }
@@ -250,14 +253,14 @@ mod tests {
             for number in 0..failures {
                 trial.take(
                     &rules,
-                    &Signal {
+                    &Arc::new(Signal {
                         kind: SignalKind::LoginFailed,
                         at: Timestamp::from_secs(1_000 + number),
                         service: 0,
                         address: Address::from_v4(0xcb00_7100 + last),
                         flow: Some(FlowId(u64::from(last))),
                         detail: Detail::default(),
-                    },
+                    }),
                 );
             }
         }

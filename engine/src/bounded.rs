@@ -1,11 +1,12 @@
 //! A map that cannot grow beyond its capacity and forgets what was longest untouched.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
+    collections::VecDeque,
+    hash::{BuildHasher, Hash},
 };
 
 use foldhash::fast::FixedState;
+use hashbrown::hash_table::{Entry, HashTable};
 
 use crate::time::Timestamp;
 
@@ -19,7 +20,8 @@ const EVICTION_ATTEMPTS: usize = 64;
 /// Age is approximate: an entry touched since it joined the queue goes to the back of it once more.
 #[derive(Debug)]
 pub struct BoundedMap<K, V> {
-    entries: HashMap<K, Held<V>, FixedState>,
+    entries: HashTable<Held<K, V>>,
+    hasher: FixedState,
     queue: VecDeque<(K, Timestamp)>,
     capacity: usize,
     evicted: u64,
@@ -27,7 +29,8 @@ pub struct BoundedMap<K, V> {
 }
 
 #[derive(Debug)]
-struct Held<V> {
+struct Held<K, V> {
+    key: K,
     value: V,
     touched: Timestamp,
 }
@@ -36,7 +39,8 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
     /// An empty map of at most `capacity` entries.
     pub fn new(capacity: usize, seed: u64) -> Self {
         Self {
-            entries: HashMap::with_hasher(FixedState::with_seed(seed)),
+            entries: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
             queue: VecDeque::new(),
             capacity,
             evicted: 0,
@@ -46,17 +50,25 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
 
     /// The value of `key`, without touching it.
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key).map(|held| &held.value)
+        self.held(key).map(|held| &held.value)
+    }
+
+    fn held(&self, key: &K) -> Option<&Held<K, V>> {
+        self.entries.find(self.hasher.hash_one(key), |held| held.key == *key)
+    }
+
+    fn held_mut(&mut self, key: &K) -> Option<&mut Held<K, V>> {
+        self.entries.find_mut(self.hasher.hash_one(key), |held| held.key == *key)
     }
 
     /// The value of `key`, to be changed without touching it.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.get_mut(key).map(|held| &mut held.value)
+        self.held_mut(key).map(|held| &mut held.value)
     }
 
     /// The value of `key`, touched at `now`.
     pub fn touch(&mut self, key: &K, now: Timestamp) -> Option<&mut V> {
-        let held = self.entries.get_mut(key)?;
+        let held = self.held_mut(key)?;
         held.touched = now;
         Some(&mut held.value)
     }
@@ -73,40 +85,49 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
         may_go: impl Fn(&V) -> bool,
         gone: impl FnOnce(K, V),
     ) -> Option<&mut V> {
-        // Nearly always it is there: the way of the packet must not pay for what only newcomers need.
-        if !self.entries.contains_key(key) {
-            if self.entries.len() >= self.capacity {
-                match self.evict(may_go) {
-                    Some((old_key, old)) => gone(old_key, old),
-                    None => {
-                        self.refused = self.refused.saturating_add(1);
-                        return None;
-                    }
+        if self.entries.len() >= self.capacity && self.held(key).is_none() {
+            match self.evict(may_go) {
+                Some((old_key, old)) => gone(old_key, old),
+                None => {
+                    self.refused = self.refused.saturating_add(1);
+                    return None;
                 }
             }
-            self.compact_queue();
-            self.queue.push_back((key.clone(), now));
-            let held = self.entries.entry(key.clone()).insert_entry(Held { value: make(), touched: now });
-            return Some(&mut held.into_mut().value);
         }
-        self.touch(key, now)
+        self.compact_queue();
+        let Self { entries, hasher, queue, .. } = self;
+        let hash = hasher.hash_one(key);
+        let held = match entries.entry(hash, |held| held.key == *key, |held| hasher.hash_one(&held.key)) {
+            Entry::Occupied(entry) => {
+                let held = entry.into_mut();
+                held.touched = now;
+                held
+            }
+            Entry::Vacant(entry) => {
+                queue.push_back((key.clone(), now));
+                entry.insert(Held { key: key.clone(), value: make(), touched: now }).into_mut()
+            }
+        };
+        Some(&mut held.value)
     }
 
     /// Takes `key` out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key).map(|held| held.value)
+        let hash = self.hasher.hash_one(key);
+        let entry = self.entries.find_entry(hash, |held| held.key == *key).ok()?;
+        Some(entry.remove().0.value)
     }
 
     /// Takes out at most one entry that is `expired`, looking at the oldest `looks` of the queue.
     pub fn expire_one(&mut self, looks: usize, expired: impl Fn(&V, Timestamp) -> bool) -> Option<(K, V)> {
         for _ in 0..looks {
             let (key, joined) = self.queue.pop_front()?;
-            let Some(held) = self.entries.get(&key) else {
+            let Some(held) = self.held(&key) else {
                 continue;
             };
             if expired(&held.value, held.touched) {
-                let held = self.entries.remove(&key)?;
-                return Some((key, held.value));
+                let value = self.remove(&key)?;
+                return Some((key, value));
             }
             let unchanged = held.touched == joined;
             let touched = held.touched;
@@ -120,18 +141,19 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
         None
     }
 
-    fn evict(&mut self, may_go: impl Fn(&V) -> bool) -> Option<(K, V)> {
+    /// Takes out the entry longest untouched, as a full map does of itself.
+    pub fn evict(&mut self, may_go: impl Fn(&V) -> bool) -> Option<(K, V)> {
         let mut attempts = 0;
         while attempts < EVICTION_ATTEMPTS {
             let (key, joined) = self.queue.pop_front()?;
-            let Some(held) = self.entries.get(&key) else {
+            let Some(held) = self.held(&key) else {
                 continue;
             };
             attempts = attempts.saturating_add(1);
             if held.touched == joined && may_go(&held.value) {
-                let held = self.entries.remove(&key)?;
+                let value = self.remove(&key)?;
                 self.evicted = self.evicted.saturating_add(1);
-                return Some((key, held.value));
+                return Some((key, value));
             }
             let touched = held.touched;
             self.queue.push_back((key, touched));
@@ -145,7 +167,7 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
             return;
         }
         let mut queue: Vec<(K, Timestamp)> =
-            self.entries.iter().map(|(key, held)| (key.clone(), held.touched)).collect();
+            self.entries.iter().map(|held| (held.key.clone(), held.touched)).collect();
         queue.sort_by_key(|(_, touched)| *touched);
         self.queue = queue.into();
     }
@@ -173,12 +195,12 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
     /// Takes everything out, in no particular order.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> {
         self.queue.clear();
-        self.entries.drain().map(|(key, held)| (key, held.value))
+        self.entries.drain().map(|held| (held.key, held.value))
     }
 
     /// Every entry, in no particular order: sort before it reaches an output.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.entries.iter().map(|(key, held)| (key, &held.value))
+        self.entries.iter().map(|held| (&held.key, &held.value))
     }
 }
 

@@ -371,14 +371,8 @@ impl Decisions {
                 self.sanction_contributors(rule, finding, ledger, commands);
             }
             Action::Limit | Action::Reset | Action::Ban if by_address => {
-                self.sanction(
-                    rule,
-                    finding.signal.address,
-                    finding.signal.flow,
-                    explain(rule, finding),
-                    ledger,
-                    commands,
-                );
+                let (address, flow) = (finding.signal.address, finding.signal.flow);
+                self.sanction(rule, address, flow, Grounds::Finding(rule, finding), ledger, commands);
             }
             Action::Limit | Action::Reset | Action::Ban => {
                 if !self.ban_rotating_network(rule, finding, ledger, commands) {
@@ -449,7 +443,7 @@ impl Decisions {
                 if limits && self.people.get(address).is_some_and(|person| person.is_limited(now, rule)) {
                     continue;
                 }
-                self.sanction(rule, *address, None, explain(rule, finding), ledger, commands);
+                self.sanction(rule, *address, None, Grounds::Finding(rule, finding), ledger, commands);
             } else if !is_neighbourhood && self.suspects.len() < SUBJECTS_MAX {
                 self.suspects.entry(*address).or_insert_with(|| Suspect {
                     since: now,
@@ -487,7 +481,7 @@ impl Decisions {
             && finding.contributors.len() >= ROTATING_ADDRESSES
             && good.get(&first).is_none_or(|at| now.since(*at) > KNOWN_FOR);
         if rotating {
-            self.ban(rule, subject, first, explain(rule, finding), ledger, commands);
+            self.ban(rule, subject, first, Grounds::Finding(rule, finding), ledger, commands);
         }
         rotating
     }
@@ -498,24 +492,24 @@ impl Decisions {
         rule: &Rule,
         address: Address,
         flow: Option<FlowId>,
-        explanation: Explanation,
+        grounds: Grounds<'_>,
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) {
         match rule.action {
-            Action::Ban => match self.others(address, flow, explanation.at) {
-                Others::None => self.ban(rule, Prefix::host(address), address, explanation, ledger, commands),
+            Action::Ban => match self.others(address, flow, grounds.at()) {
+                Others::None => self.ban(rule, Prefix::host(address), address, grounds, ledger, commands),
                 others @ (Others::Guests | Others::People) => {
-                    self.cut(rule, address, flow, others, explanation, commands);
+                    self.cut(rule, address, flow, others, grounds, commands);
                 }
             },
-            Action::Reset => self.cut(rule, address, flow, Others::People, explanation, commands),
-            Action::Limit | Action::RaiseLevel => self.limit(address, rule.duration, explanation, commands),
+            Action::Reset => self.cut(rule, address, flow, Others::People, grounds, commands),
+            Action::Limit | Action::RaiseLevel => self.limit(address, rule.duration, grounds, commands),
             Action::Note => {
                 commands.push(Command::Note {
                     address: Some(address),
                     notify: rule.notify.clone(),
-                    explanation,
+                    explanation: grounds.explain(),
                 });
             }
         }
@@ -529,16 +523,16 @@ impl Decisions {
         address: Address,
         flow: Option<FlowId>,
         others: Others,
-        explanation: Explanation,
+        grounds: Grounds<'_>,
         commands: &mut Vec<Command>,
     ) {
-        let now = explanation.at;
+        let now = grounds.at();
         let resets = self.person(address, now).map_or(0, |person| person.resets.count(now, RESETS_WITHIN));
         if let Some(flow) = flow {
-            commands.push(Command::Reset { address, flow, explanation: explanation.clone() });
+            commands.push(Command::Reset { address, flow, explanation: grounds.explain() });
         }
         if flow.is_none() || others != Others::People || resets >= RESETS_MAX {
-            self.limit(address, rule.duration, explanation, commands);
+            self.limit(address, rule.duration, grounds, commands);
         }
     }
 
@@ -576,36 +570,37 @@ impl Decisions {
         rule: &Rule,
         subject: Prefix,
         address: Address,
-        explanation: Explanation,
+        grounds: Grounds<'_>,
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) {
-        let now = explanation.at;
+        let now = grounds.at();
         if ledger.ban_of(address, now).is_some() {
             return;
         }
         if self.people.get(&address).is_some_and(|person| person.grace_until > now) {
-            let notify = rule.notify.clone();
+            let (notify, explanation) = (rule.notify.clone(), grounds.explain());
             return commands.push(Command::Note { address: Some(address), notify, explanation });
         }
         // Those made count, not those wanted: under an attack that goes on the brake would never come off.
         if self.bans_made.held(now, MINUTE) >= BANS_PER_MINUTE_MAX {
             self.bans_braked = self.bans_braked.saturating_add(1);
-            return self.limit(address, rule.duration, explanation, commands);
+            return self.limit(address, rule.duration, grounds, commands);
         }
         if self.behaves_well(&address, now) && !self.may_ban_known(now) {
             self.bans_braked = self.bans_braked.saturating_add(1);
-            let notify = rule.notify.clone();
-            commands.push(Command::Note { address: None, notify, explanation: explanation.clone() });
-            return self.limit(address, rule.duration, explanation, commands);
+            let (notify, explanation) = (rule.notify.clone(), grounds.explain());
+            commands.push(Command::Note { address: None, notify, explanation });
+            return self.limit(address, rule.duration, grounds, commands);
         }
         self.bans_made.count(now, MINUTE);
         let until = now + self.escalated(address, rule, now);
+        let explanation = grounds.explain();
         let entered = ledger.enter(subject, Ban { since: now, until, explanation: explanation.clone() });
         if entered {
             commands.push(Command::Ban { subject, until, explanation });
         } else {
-            self.limit(address, rule.duration, explanation, commands);
+            self.limit(address, rule.duration, grounds, commands);
         }
     }
 
@@ -623,14 +618,8 @@ impl Decisions {
         rule.duration.saturating_mul(factor).min(rule.duration_max)
     }
 
-    fn limit(
-        &mut self,
-        address: Address,
-        duration: Span,
-        explanation: Explanation,
-        commands: &mut Vec<Command>,
-    ) {
-        let now = explanation.at;
+    fn limit(&mut self, address: Address, duration: Span, grounds: Grounds<'_>, commands: &mut Vec<Command>) {
+        let now = grounds.at();
         let until = now + duration;
         if let Some(person) = self.person(address, now) {
             if is_fresh(person.limited_until, now, duration) {
@@ -639,7 +628,7 @@ impl Decisions {
             person.limited_until = until;
             person.is_suspected = false;
         }
-        commands.push(Command::Limit { address, until, explanation });
+        commands.push(Command::Limit { address, until, explanation: grounds.explain() });
     }
 
     /// Suspects whose time is up are limited; alarms whose time is up calm down one level.
@@ -680,7 +669,7 @@ impl Decisions {
     fn settle_suspect(&mut self, address: Address, commands: &mut Vec<Command>) {
         if let Some(suspect) = self.suspects.remove(&address) {
             let now = suspect.explanation.at;
-            self.limit(address, suspect.duration, suspect.explanation, commands);
+            self.limit(address, suspect.duration, Grounds::Told(&suspect.explanation), commands);
             if let Some(person) = self.person(address, now) {
                 person.is_suspected = true;
             }
@@ -699,6 +688,31 @@ impl Decisions {
 /// A limit is said once: while it stands it is prolonged only when half of it is over.
 fn is_fresh(limited_until: Timestamp, now: Timestamp, duration: Span) -> bool {
     limited_until.since(now).as_nanos() > duration.as_nanos() / 2
+}
+
+/// Why something is to be done. A flood gives reasons with every packet, and nearly all of them are put into words by nobody:
+/// the address is limited or banned already.
+#[derive(Clone, Copy, Debug)]
+enum Grounds<'a> {
+    Finding(&'a Rule, &'a Finding<'a>),
+    /// Put into words before.
+    Told(&'a Explanation),
+}
+
+impl Grounds<'_> {
+    const fn at(self) -> Timestamp {
+        match self {
+            Self::Finding(_, finding) => finding.signal.at,
+            Self::Told(explanation) => explanation.at,
+        }
+    }
+
+    fn explain(self) -> Explanation {
+        match self {
+            Self::Finding(rule, finding) => explain(rule, finding),
+            Self::Told(explanation) => explanation.clone(),
+        }
+    }
 }
 
 fn explain(rule: &Rule, finding: &Finding<'_>) -> Explanation {

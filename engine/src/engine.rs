@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    sync::Arc,
 };
 
 use floodwall_wire::{Address, Reason};
@@ -82,7 +83,7 @@ pub struct Engine {
     fired: Vec<Vec<Fired>>,
     commands: VecDeque<Command>,
     /// The signals of the last call, where somebody wants to see them.
-    watched: Option<Vec<Signal>>,
+    watched: Option<Vec<Arc<Signal>>>,
     housekeeping_at: Timestamp,
     now: Timestamp,
 }
@@ -232,11 +233,8 @@ impl Engine {
         self.handle_output();
         let mut shown = Vec::new();
         self.identities.handle_timeout(now, &mut shown);
-        for signal in &shown {
+        for signal in shown {
             self.handle_signal(signal);
-        }
-        if let Some(watched) = &mut self.watched {
-            watched.append(&mut shown);
         }
         let mut commands = Vec::new();
         self.decisions.handle_timeout(now, &mut commands);
@@ -272,17 +270,12 @@ impl Engine {
             });
         }
         let mut shown = Vec::new();
-        for signal in &output.signals {
-            self.identities.handle_signal(signal, &mut shown);
+        for signal in output.signals.drain(..) {
+            self.identities.handle_signal(&signal, &mut shown);
             self.handle_signal(signal);
         }
-        for signal in &shown {
+        for signal in shown {
             self.handle_signal(signal);
-        }
-        output.signals.append(&mut shown);
-        match &mut self.watched {
-            Some(watched) => watched.append(&mut output.signals),
-            None => output.signals.clear(),
         }
         // Given back for its room: most packets say something.
         self.conversations.output = output;
@@ -309,30 +302,38 @@ impl Engine {
     }
 
     /// The signals since this was called last.
-    pub fn take_signals(&mut self) -> Vec<Signal> {
+    pub fn take_signals(&mut self) -> Vec<Arc<Signal>> {
         self.watched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn handle_signal(&mut self, signal: &Signal) {
+    fn handle_signal(&mut self, signal: Signal) {
         if let Some(tally) = self.signals.get_mut(signal.kind as usize) {
             *tally = tally.saturating_add(1);
         }
         let mut commands = Vec::new();
         // What a banned source still does in a capture would not have reached the server: it is reported, but
         // moves no rule. That its sessions end is true all the same: kept, they would make it look like several people.
-        if self.ledger.ban_of(signal.address, signal.at).is_some() {
-            if matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed) {
-                self.decisions.handle_signal(signal, &mut commands);
-            }
-            return;
+        let is_banned = self.ledger.ban_of(signal.address, signal.at).is_some();
+        if !is_banned || matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed) {
+            self.decisions.handle_signal(&signal, &mut commands);
         }
-        self.decisions.handle_signal(signal, &mut commands);
+        if is_banned && self.watched.is_none() {
+            return self.commands.extend(commands);
+        }
+        // Rules keep it as evidence, and whoever watches shares it with them.
+        let signal = Arc::new(signal);
+        if let Some(watched) = &mut self.watched {
+            watched.push(Arc::clone(&signal));
+        }
+        if is_banned {
+            return self.commands.extend(commands);
+        }
         let service = usize::from(signal.service);
         if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))
         {
             let level = self.decisions.level(signal.service);
             let Self { decisions, ledger, fired, .. } = self;
-            evaluation.handle_signal(rules, signal, level, |rule, finding| {
+            evaluation.handle_signal(rules, &signal, level, |rule, finding| {
                 if let Some(fired) = fired.get_mut(service).and_then(|all| all.get_mut(finding.rule)) {
                     let counter = if rule.shadow { &mut fired.shadowed } else { &mut fired.fired };
                     *counter = counter.saturating_add(1);

@@ -82,6 +82,7 @@ fn work<J: Judge>(
 ) {
     let mut scanner = Scanner::new(format);
     let mut block = Block::default();
+    let mut room = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let (number, read) = {
             let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,7 +102,10 @@ fn work<J: Judge>(
             Err(error) => (false, Some(error)),
         };
         let mut overlong = block.overlong;
-        let lines = if has_more { glance(&mut scanner, block.bytes(), &mut overlong) } else { Vec::new() };
+        let mut lines = emptied(room);
+        if has_more {
+            glance(&mut scanner, block.bytes(), &mut overlong, &mut lines);
+        }
         let _wake = Wake(changed);
         // Whoever panicked while it was their turn has ended the whole.
         let Ok(turn) = turn.lock() else { return };
@@ -116,6 +120,7 @@ fn work<J: Judge>(
         if !has_more || turn.failure.is_some() {
             return;
         }
+        room = emptied(lines);
     }
 }
 
@@ -128,11 +133,15 @@ impl Drop for Wake<'_> {
     }
 }
 
+/// The same list with nothing in it, for lines of another block: one made anew for each block would cost more than what is
+/// put into it (a list of nothing is collected into the room of the one it came from).
+fn emptied<'a>(mut lines: Vec<Line<'_>>) -> Vec<Line<'a>> {
+    lines.clear();
+    lines.into_iter().filter_map(|_| None).collect()
+}
+
 /// Takes a block apart and looks at each line.
-fn glance<'a>(scanner: &mut Scanner, bytes: &'a [u8], overlong: &mut u64) -> Vec<Line<'a>> {
-    /// Shorter lines are rare, and make the list grow.
-    const LINE_BYTES_USUAL: usize = 64;
-    let mut lines = Vec::with_capacity(bytes.len() / LINE_BYTES_USUAL);
+fn glance<'a>(scanner: &mut Scanner, bytes: &'a [u8], overlong: &mut u64, lines: &mut Vec<Line<'a>>) {
     let mut start = 0;
     let ends = memchr::memchr_iter(b'\n', bytes);
     let last = (bytes.last().is_some_and(|byte| *byte != b'\n')).then_some(bytes.len());
@@ -145,5 +154,4 @@ fn glance<'a>(scanner: &mut Scanner, bytes: &'a [u8], overlong: &mut u64) -> Vec
         }
         lines.push(Line { bytes: line, glance: scanner.glance(line) });
     }
-    lines
 }

@@ -330,7 +330,7 @@ impl<S: Store> Wall<S> {
         self.carry_out_after(&signals);
     }
 
-    fn carry_out_after(&mut self, signals: &[Signal]) {
+    fn carry_out_after(&mut self, signals: &[Arc<Signal>]) {
         for signal in signals {
             self.roster.handle_signal(signal);
             let (at, service) = (self.clock.to_utc(signal.at), self.service_name(signal.service));

@@ -18,6 +18,8 @@ const PARTS: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct SlidingCount {
     parts: [u32; PARTS],
+    /// Of all parts.
+    total: u64,
     /// Number of the newest part since the epoch.
     newest: u64,
     /// Where the newest part ends: as long as time lies before, there is nothing to divide.
@@ -35,9 +37,11 @@ impl SlidingCount {
         self.advance(at, within);
         let index = (self.newest % PARTS as u64) as usize;
         if let Some(part) = self.parts.get_mut(index) {
-            *part = part.saturating_add(amount);
+            let more = part.saturating_add(amount);
+            self.total += u64::from(more - *part);
+            *part = more;
         }
-        self.total()
+        u32::try_from(self.total).unwrap_or(u32::MAX)
     }
 
     /// How many lie within the window now.
@@ -48,10 +52,7 @@ impl SlidingCount {
     /// Starts again at none.
     pub const fn clear(&mut self) {
         self.parts = [0; PARTS];
-    }
-
-    fn total(&self) -> u32 {
-        self.parts.iter().fold(0, |sum: u32, part| sum.saturating_add(*part))
+        self.total = 0;
     }
 
     fn advance(&mut self, at: Timestamp, within: Span) {
@@ -71,6 +72,7 @@ impl SlidingCount {
             for step in 1..=steps {
                 let index = (self.newest.saturating_add(step) % PARTS as u64) as usize;
                 if let Some(part) = self.parts.get_mut(index) {
+                    self.total -= u64::from(*part);
                     *part = 0;
                 }
             }

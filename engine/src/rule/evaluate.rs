@@ -120,10 +120,14 @@ pub struct Finding<'a> {
 /// The running counts of one service's rules.
 #[derive(Debug)]
 pub struct Evaluation {
-    /// Indices of the rules that a kind of signal concerns, and how, by kind.
-    by_kind: Vec<Vec<(usize, Part)>>,
+    /// The rules that a kind of signal concerns, by kind.
+    by_kind: Vec<Concerned>,
     counts: Counts,
 }
+
+/// Rules that one kind of signal concerns, in the order of their files. Neighbours that count by the same are asked for
+/// their counts together: that is one look-up, and most rules count by address.
+type Concerned = Vec<(By, Vec<(usize, Part)>)>;
 
 /// The part a kind of signal plays in a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -138,9 +142,33 @@ enum Part {
 
 #[derive(Debug)]
 struct Counts {
-    counters: BoundedMap<(u16, Subject), Tally>,
+    counters: BoundedMap<Subject, Counted>,
+    /// Tallies of all subjects.
+    held: usize,
+    let_go: u64,
     hasher: FixedState,
     seed: u64,
+}
+
+/// What is counted of one subject, by rule.
+#[derive(Debug, Default)]
+struct Counted {
+    rules: Vec<u16>,
+    tallies: Vec<Tally>,
+}
+
+impl Counted {
+    /// The tally of a rule, and whether it is new.
+    fn tally(&mut self, index: usize, rule: &Rule, seed: u64) -> (Option<&mut Tally>, bool) {
+        let number = u16::try_from(index).unwrap_or(u16::MAX);
+        let found = self.rules.iter().position(|known| *known == number);
+        if found.is_none() {
+            self.rules.push(number);
+            self.tallies.push(Tally::new(rule, seed));
+        }
+        let at = found.unwrap_or(self.tallies.len() - 1);
+        (self.tallies.get_mut(at), found.is_none())
+    }
 }
 
 #[derive(Debug)]
@@ -167,165 +195,125 @@ enum Count {
 impl Evaluation {
     /// No counts yet; `seed` keys the tables.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
-        let mut by_kind = vec![Vec::new(); SignalKind::ALL.len()];
+        let mut by_kind = vec![Concerned::new(); SignalKind::ALL.len()];
         for (index, rule) in rules.iter().enumerate() {
             let counted = rule.signals.iter().map(|kind| (*kind, Part::Counted));
             let before = rule.after.iter().flat_map(|after| &after.signals).map(|kind| (*kind, Part::Before));
             let against =
                 rule.against.iter().flat_map(|against| &against.signals).map(|kind| (*kind, Part::Against));
             for (kind, part) in counted.chain(before).chain(against) {
-                if let Some(list) = by_kind.get_mut(kind as usize) {
-                    list.push((index, part));
+                let Some(groups) = by_kind.get_mut(kind as usize) else { continue };
+                match groups.last_mut() {
+                    Some((by, group)) if *by == rule.by => group.push((index, part)),
+                    _ => groups.push((rule.by, vec![(index, part)])),
                 }
             }
         }
         let counters = BoundedMap::new(COUNTERS_MAX, seed);
-        Self { by_kind, counts: Counts { counters, hasher: FixedState::with_seed(seed), seed } }
+        let hasher = FixedState::with_seed(seed);
+        Self { by_kind, counts: Counts { counters, held: 0, let_go: 0, hasher, seed } }
     }
 
     /// Counts a signal in every rule it concerns and hands on what is found. `rules` are those it was made for.
     pub fn handle_signal(
         &mut self,
         rules: &[Rule],
-        signal: &Signal,
+        signal: &Arc<Signal>,
         level: Level,
         mut found: impl FnMut(&Rule, Finding<'_>),
     ) {
-        let Some(indices) = self.by_kind.get(signal.kind as usize) else { return };
-        let mut evidence = Evidence { signal, shared: None, is_shared: indices.len() > 1 };
-        for (index, part) in indices {
-            let Some(rule) = rules.get(*index) else { continue };
-            if *part != Part::Counted {
-                self.counts.remember(*index, rule, *part, &mut evidence);
-            } else if rule.concerns(signal) {
-                self.counts.count(*index, rule, &mut evidence, level, &mut found);
-            }
+        let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
+        for (by, group) in concerned {
+            self.counts.handle_group(rules, *by, group, signal, level, &mut found);
         }
     }
 
     /// Counters held now, let go for lack of room since the start.
-    pub fn counters(&self) -> (usize, u64) {
-        (self.counts.counters.len(), self.counts.counters.evicted())
+    pub const fn counters(&self) -> (usize, u64) {
+        (self.counts.held, self.counts.let_go)
     }
 }
 
 impl Counts {
-    fn tally(&mut self, index: usize, rule: &Rule, subject: &Subject, now: Timestamp) -> Option<&mut Tally> {
-        let key = (u16::try_from(index).unwrap_or(u16::MAX), subject.clone());
-        let seed = self.seed;
-        self.counters.touch_or_insert(&key, now, || Tally::new(rule, seed), |_| true, |_, _| {})
-    }
-
-    /// What a rule does not count, and needs to know all the same.
-    fn remember(&mut self, index: usize, rule: &Rule, part: Part, evidence: &mut Evidence<'_>) {
-        let signal = evidence.signal;
-        let Some(subject) = Subject::of(rule.by, signal) else { return };
-        let Some(tally) = self.tally(index, rule, &subject, signal.at) else { return };
-        if part == Part::Before {
-            tally.before = Some(signal.at);
-            tally.note(evidence);
-        } else {
-            tally.against.get_or_insert_default().count(signal.at, rule.within);
-        }
-    }
-
-    fn count(
+    /// Counts a signal in rules that count by the same.
+    fn handle_group(
         &mut self,
-        index: usize,
-        rule: &Rule,
-        evidence: &mut Evidence<'_>,
+        rules: &[Rule],
+        by: By,
+        group: &[(usize, Part)],
+        signal: &Arc<Signal>,
         level: Level,
         found: &mut impl FnMut(&Rule, Finding<'_>),
     ) {
-        let signal = evidence.signal;
-        let Some(subject) = Subject::of(rule.by, signal) else { return };
-        let distinct = match rule.distinct.map(|by| self.distinct_value(by, signal)) {
-            Some(None) => return,
-            Some(value) => value,
-            None => None,
+        let concerned = |(index, part): &(usize, Part)| {
+            let rule = rules.get(*index)?;
+            (*part != Part::Counted || rule.concerns(signal)).then_some((*index, *part, rule))
         };
-        let Some(tally) = self.tally(index, rule, &subject, signal.at) else { return };
-        if rule.after.as_ref().is_some_and(|after| !tally.is_soon(after.within, signal.at)) {
+        let Some(first) = group.iter().position(|one| concerned(one).is_some()) else { return };
+        let Some(subject) = Subject::of(by, signal) else { return };
+        let now = signal.at;
+        // The last signal may have brought it over its bound by a few.
+        while self.held > COUNTERS_MAX {
+            let Some((_, gone)) = self.counters.evict(|_| true) else { break };
+            self.forget(&gone);
+        }
+        let mut gone = None;
+        let Self { counters, held, hasher, seed, .. } = self;
+        let Some(counted) =
+            counters.touch_or_insert(&subject, now, Counted::default, |_| true, |_, old| gone = Some(old))
+        else {
             return;
-        }
-        let amount =
-            if rule.sums_bytes { u32::try_from(signal.detail.weight).unwrap_or(u32::MAX) } else { 1 };
-        let count = match (&mut tally.count, distinct) {
-            (Count::Signals(count), _) => count.add(amount, signal.at, rule.within),
-            (Count::Distinct(count), Some(value)) => count.count(value, signal.at, rule.within, rule.limit),
-            (Count::Distinct(_), None) => return,
         };
-        tally.note(evidence);
-        let own = tally.contributors.as_mut().map(|all| all.count(signal.address, signal.at, rule.within));
-        let outweighs = rule.against.as_ref().is_none_or(|against| {
-            let others = tally.against.as_mut().map_or(0, |count| count.held(signal.at, rule.within));
-            count >= others.saturating_mul(against.ratio)
-        });
-        let reached = count >= rule.limit && level >= rule.level && outweighs;
-        let joins = !reached && tally.active_until > signal.at;
-        if !reached && !joins {
-            return;
-        }
-        if tally.contributors.is_some() && rule.action != Action::Note {
-            tally.active_until = signal.at + rule.within;
-        }
-        let contributors = match (&tally.contributors, own) {
-            (Some(all), _) if reached => all.within(signal.at, rule.within).collect(),
-            (Some(_), Some(own)) => vec![(signal.address, own)],
-            _ => Vec::new(),
-        };
-        let evidence = &tally.evidence;
-        found(rule, Finding { rule: index, subject: &subject, signal, count, contributors, evidence });
-        if reached {
-            tally.rearm();
-        }
-    }
-
-    /// Different addresses are told apart by /48 for IPv6: more cost nothing.
-    fn distinct_value(&self, by: By, signal: &Signal) -> Option<u64> {
-        let mut hasher = self.hasher.build_hasher();
-        if by == By::Address && !signal.address.is_v4() {
-            (signal.address.high >> 16).hash(&mut hasher);
-        } else if by == By::Target {
-            // Who or what it was done to: a user, else a channel, else the server.
-            let detail = &signal.detail;
-            detail.target.as_ref().or(detail.channel.as_ref()).hash(&mut hasher);
-        } else {
-            Subject::of(by, signal)?.hash(&mut hasher);
-        }
-        Some(hasher.finish())
-    }
-}
-
-/// A signal on its way into the tallies of the rules that count it.
-struct Evidence<'a> {
-    signal: &'a Signal,
-    shared: Option<Arc<Signal>>,
-    /// More than one rule counts it.
-    is_shared: bool,
-}
-
-impl Evidence<'_> {
-    /// The signal to keep, in the place of one that nobody else keeps: a flood's evidence changes with every packet.
-    fn keep(&mut self, oldest: Option<Arc<Signal>>) -> Arc<Signal> {
-        if let Some(shared) = &self.shared {
-            return Arc::clone(shared);
-        }
-        let kept = match oldest {
-            Some(mut place) => {
-                match Arc::get_mut(&mut place) {
-                    Some(free) => free.clone_from(self.signal),
-                    None => place = Arc::new(self.signal.clone()),
-                }
-                place
+        for (index, part) in group.get(first..).unwrap_or_default() {
+            let Some(rule) = rules.get(*index) else { continue };
+            if *part == Part::Counted && !rule.concerns(signal) {
+                continue;
             }
-            None => Arc::new(self.signal.clone()),
-        };
-        if self.is_shared {
-            self.shared = Some(Arc::clone(&kept));
+            let distinct = match rule.distinct.filter(|_| *part == Part::Counted) {
+                Some(by) => match distinct_value(hasher, by, signal) {
+                    Some(value) => Some(value),
+                    None => continue,
+                },
+                None => None,
+            };
+            let (tally, is_new) = counted.tally(*index, rule, *seed);
+            *held += usize::from(is_new);
+            let Some(tally) = tally else { continue };
+            match part {
+                Part::Counted => tally.count((*index, rule), &subject, distinct, signal, level, found),
+                Part::Before => {
+                    tally.before = Some(now);
+                    tally.note(signal);
+                }
+                Part::Against => {
+                    tally.against.get_or_insert_default().count(now, rule.within);
+                }
+            }
         }
-        kept
+        if let Some(gone) = gone {
+            self.forget(&gone);
+        }
     }
+
+    const fn forget(&mut self, gone: &Counted) {
+        self.held = self.held.saturating_sub(gone.rules.len());
+        self.let_go = self.let_go.saturating_add(gone.rules.len() as u64);
+    }
+}
+
+/// Different addresses are told apart by /48 for IPv6: more cost nothing.
+fn distinct_value(hasher: &FixedState, by: By, signal: &Signal) -> Option<u64> {
+    let mut hasher = hasher.build_hasher();
+    if by == By::Address && !signal.address.is_v4() {
+        (signal.address.high >> 16).hash(&mut hasher);
+    } else if by == By::Target {
+        // Who or what it was done to: a user, else a channel, else the server.
+        let detail = &signal.detail;
+        detail.target.as_ref().or(detail.channel.as_ref()).hash(&mut hasher);
+    } else {
+        Subject::of(by, signal)?.hash(&mut hasher);
+    }
+    Some(hasher.finish())
 }
 
 impl Tally {
@@ -344,14 +332,62 @@ impl Tally {
         }
     }
 
+    /// Counts a signal, and hands on what is found by it.
+    fn count(
+        &mut self,
+        (index, rule): (usize, &Rule),
+        subject: &Subject,
+        distinct: Option<u64>,
+        signal: &Arc<Signal>,
+        level: Level,
+        found: &mut impl FnMut(&Rule, Finding<'_>),
+    ) {
+        let (at, weight) = (signal.at, signal.detail.weight);
+        if rule.after.as_ref().is_some_and(|after| !self.is_soon(after.within, at)) {
+            return;
+        }
+        let amount = if rule.sums_bytes { u32::try_from(weight).unwrap_or(u32::MAX) } else { 1 };
+        let count = match (&mut self.count, distinct) {
+            (Count::Signals(count), _) => count.add(amount, at, rule.within),
+            (Count::Distinct(count), Some(value)) => count.count(value, at, rule.within, rule.limit),
+            (Count::Distinct(_), None) => return,
+        };
+        self.note(signal);
+        let own = self.contributors.as_mut().map(|all| all.count(signal.address, at, rule.within));
+        let outweighs = rule.against.as_ref().is_none_or(|against| {
+            let others = self.against.as_mut().map_or(0, |count| count.held(at, rule.within));
+            count >= others.saturating_mul(against.ratio)
+        });
+        let reached = count >= rule.limit && level >= rule.level && outweighs;
+        let joins = !reached && self.active_until > at;
+        if !reached && !joins {
+            return;
+        }
+        if self.contributors.is_some() && rule.action != Action::Note {
+            self.active_until = at + rule.within;
+        }
+        let contributors = match (&self.contributors, own) {
+            (Some(all), _) if reached => all.within(at, rule.within).collect(),
+            (Some(_), Some(own)) => vec![(signal.address, own)],
+            _ => Vec::new(),
+        };
+        let evidence = &self.evidence;
+        found(rule, Finding { rule: index, subject, signal, count, contributors, evidence });
+        if reached {
+            self.rearm();
+        }
+    }
+
     /// Whether what must come before has come, and not too long ago.
     fn is_soon(&self, within: Span, now: Timestamp) -> bool {
         self.before.is_some_and(|at| now.since(at) <= within)
     }
 
-    fn note(&mut self, evidence: &mut Evidence<'_>) {
-        let oldest = if self.evidence.len() >= EVIDENCE_LINES_MAX { self.evidence.pop_front() } else { None };
-        self.evidence.push_back(evidence.keep(oldest));
+    fn note(&mut self, signal: &Arc<Signal>) {
+        if self.evidence.len() >= EVIDENCE_LINES_MAX {
+            self.evidence.pop_front();
+        }
+        self.evidence.push_back(Arc::clone(signal));
     }
 
     /// A rule fires anew only when its limit is reached anew.

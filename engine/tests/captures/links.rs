@@ -1,7 +1,7 @@
 //! Server links as recorded: each rogue line its own signal, each real split, collision and rejoin, and nothing
 //! else. What is expected comes from the recorders' notes (`tests/corpus/irc-links/*.truth.json`, the steps files).
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use crate::support::{self, Recorded, capture_at};
 use floodwall_engine::{
@@ -29,7 +29,7 @@ fn play(links: Vec<Peer>, packets: &[Recorded]) -> Vec<Signal> {
         engine.handle_packet(&packet.packet());
     }
     engine.finish();
-    engine.take_signals()
+    engine.take_signals().into_iter().map(Arc::unwrap_or_clone).collect()
 }
 
 fn is_violation(signal: &Signal) -> bool {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use floodwall_engine::{
@@ -155,7 +156,7 @@ pub(crate) fn signals<'a>(folder: &str, packets: impl IntoIterator<Item = &'a Re
         engine.handle_packet(&packet.packet());
     }
     engine.finish();
-    engine.take_signals()
+    engine.take_signals().into_iter().map(Arc::unwrap_or_clone).collect()
 }
 
 pub(crate) fn counts(signals: &[Signal]) -> Counts {

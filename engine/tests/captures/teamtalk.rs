@@ -113,7 +113,7 @@ impl World {
         let quiet = ["command.sent", "connection.opened", "login.attempted"];
         let signals = self.engine.take_signals();
         let loud = signals.iter().filter(|signal| !quiet.contains(&signal.kind.as_str()));
-        loud.map(short).collect()
+        loud.map(|signal| short(signal)).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 
 use floodwall_wire::Address;
 
-use super::super::log::{Actor, Cursor, Glance, Reading, instant};
+use super::super::log::{Actor, Cursor, Glance, Reading, instant, six_digits};
 use crate::{
     signal::{Detail, FlowId, Method, Signal, SignalKind},
     text::Text,
@@ -48,15 +48,9 @@ impl Clock {
         let second = line.first_chunk::<SECOND_BYTES>()?;
         match self.at {
             Some(at) if *second == self.second => {
-                let [b'.', digits @ .., b' '] = line.get(SECOND_BYTES..STAMP_BYTES)? else { return None };
-                let mut micros = 0;
-                for digit in digits {
-                    let digit = digit.wrapping_sub(b'0');
-                    if digit > 9 {
-                        return None;
-                    }
-                    micros = micros * 10 + u64::from(digit);
-                }
+                let fraction = line.get(SECOND_BYTES..).and_then(|rest| rest.first_chunk::<8>())?;
+                let [b'.', .., b' '] = fraction else { return None };
+                let micros = six_digits(u64::from_le_bytes(*fraction) >> 8)?;
                 Some(at + Span::from_nanos(micros * 1_000))
             }
             _ => {
