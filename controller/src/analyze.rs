@@ -21,7 +21,7 @@ use crate::{
     rules::{self, RulesError},
 };
 use judgement::{Judgement, Window};
-use lines::{Block, Lines};
+use lines::{Block, LINE_BYTES_MAX, Lines};
 use report::Report;
 
 mod hitters;
@@ -112,8 +112,17 @@ fn read_all(arguments: &AnalyzeArguments, judgement: &mut Judgement) -> Vec<Stri
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        let before = judgement.overlong();
         if let Err(error) = read_file(&path, arguments, judgement, &stop) {
             failures.push(format!("{error:#}"));
+        }
+        let overlong = judgement.overlong() - before;
+        if overlong > 0 {
+            let shown = if path == Path::new("-") { "standard input".to_owned() } else { shown(&path) };
+            failures.push(format!(
+                "{shown}: {overlong} of its lines are longer than {LINE_BYTES_MAX} bytes and were not read; no server writes \
+                 such: look at the file"
+            ));
         }
     }
     if stop.load(Ordering::Relaxed) {

@@ -17,6 +17,7 @@ use crate::{
         answers::{Bans, Done, Explanation, Link, Links, Present, Status, Who},
         control::{DEFAULT_SOCKET, Envelope, Outcome, Refusal, RefusalKind, Reply, Request, VERSION},
         ledger::BanRow,
+        logs::LogFigures,
         people::Person,
         watching::Watched,
     },
@@ -261,12 +262,31 @@ pub(crate) fn status(status: &Status) -> String {
             if rule.shadowed > 0 { format!(", would have {}", times(rule.shadowed)) } else { String::new() };
         lines.push(format!("Rule {}: fired {}{shadowed}.", rule.rule, times(rule.fired)));
     }
+    lines.extend(status.logs.iter().map(followed_log));
     if status.ledger_failing {
         lines.push("The ledger cannot be written; bans hold from memory. Free the disk.".into());
     }
     lines.extend(status.losses.iter().map(|loss| format!("Lost: {}, {}.", loss.what, loss.count)));
     lines.extend(status.repaired.iter().map(|what| format!("Put right: {what}.")));
     lines.join("\n") + "\n"
+}
+
+fn followed_log(log: &LogFigures) -> String {
+    let mut line = format!(
+        "Log {}: {} lines read, {} signals only it has told, {} the wire had told already",
+        log.name, log.lines, log.judged, log.joined
+    );
+    for (count, what) in [
+        (log.unparsed, "lines not understood"),
+        (log.old, "lines older than a few seconds, not judged"),
+        (log.behind_bytes, "bytes behind"),
+        (log.passed_over_bytes, "bytes passed over: what it says is a sample"),
+    ] {
+        if count > 0 {
+            line.push_str(&format!("; {count} {what}"));
+        }
+    }
+    if log.is_failing { line + "; it cannot be read now." } else { line + "." }
 }
 
 fn times(count: u64) -> String {
@@ -371,8 +391,13 @@ pub(crate) fn person(person: &Person) -> String {
     let mut lines = vec![format!("{} names are linked to {asked}.", person.names.len())];
     for known in &person.names {
         let (sort, name) = (known.sort.as_str(), quoted(&known.name));
-        let when =
-            format!("{} times on {}, first {}, last {}", known.times, known.service, known.first, known.last);
+        let when = format!(
+            "{} on {}, first {}, last {}",
+            times(known.times),
+            known.service,
+            known.first,
+            known.last
+        );
         lines.push(match &known.through {
             None => format!("{sort} {name}: seen together {when}."),
             Some((through, by)) => {

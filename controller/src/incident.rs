@@ -31,8 +31,12 @@ struct Row {
     subject: Option<String>,
     signals: u64,
     decisions: u64,
-    /// Signals that were too many to be recorded, lines lost or torn.
+    /// Signals that were too many to be recorded: their number stands in the record.
     left_out: u64,
+    /// Lines that the disk refused or was too slow for.
+    lost: u64,
+    /// Lines cut off or damaged afterwards.
+    torn: u64,
 }
 
 /// Runs the command.
@@ -74,7 +78,9 @@ fn row(name: String, lines: &[Line], broken: u64) -> Row {
         subject: None,
         signals: 0,
         decisions: 0,
-        left_out: broken,
+        left_out: 0,
+        lost: 0,
+        torn: broken,
     };
     for line in lines {
         match line {
@@ -89,7 +95,7 @@ fn row(name: String, lines: &[Line], broken: u64) -> Row {
             Line::LeftOut { signals, .. } => row.left_out += signals,
             Line::Closed { at, lost_lines, .. } => {
                 row.closed = Some(at.clone());
-                row.left_out += lost_lines;
+                row.lost += lost_lines;
             }
         }
     }
@@ -100,16 +106,23 @@ fn sentence(row: &Row) -> String {
     let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
     let until =
         row.closed.as_ref().map_or_else(|| "still open or cut short".to_owned(), |at| format!("until {at}"));
-    let left_out = if row.left_out > 0 { format!(", {} left out", row.left_out) } else { String::new() };
-    format!(
-        "{}: {}, {}, by {}, {until}. {} signals and {} decisions{left_out}.",
+    let mut text = format!(
+        "{}: {}, {}, by {}, {until}. Signals {}, decisions {}",
         row.name,
         or(&row.rule),
         or(&row.why),
         or(&row.subject),
         row.signals,
         row.decisions
-    )
+    );
+    for (count, what) in
+        [(row.left_out, "signals counted only"), (row.lost, "lines lost"), (row.torn, "lines torn")]
+    {
+        if count > 0 {
+            text.push_str(&format!(", {what} {count}"));
+        }
+    }
+    text + "."
 }
 
 /// The record as it stands: JSON Lines.

@@ -212,6 +212,7 @@ fn a_line_of_two_gigabytes_is_passed_over() {
     input.write_all(line).unwrap();
     drop(input);
     let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "a line that was not read is no success");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["lines"], &report["overlong"]), (&Value::from(3), &Value::from(1)));
     assert_eq!(counts(&report, "connection.opened"), BTreeMap::from([("10.77.0.21".to_owned(), 2)]));

@@ -1,6 +1,6 @@
 //! Commands: what the engine wants done. The shell carries them out; the engine never waits for it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use floodwall_wire::Address;
 
@@ -74,7 +74,7 @@ pub struct Explanation {
     /// Which rule.
     pub rule: RuleId,
     /// What the rule is for.
-    pub why: Box<str>,
+    pub why: Arc<str>,
     /// Whom the rule counted by.
     pub subject: Subject,
     /// Whose signal reached the limit.

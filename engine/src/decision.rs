@@ -11,7 +11,10 @@
 //! - no more than [`BANS_PER_MINUTE_MAX`] bans a minute, and of those who are known no more than one in
 //!   [`KNOWN_PER_BAN`] within [`KNOWN_BANS_WITHIN`]; beyond that the address is limited.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use floodwall_wire::Address;
 
@@ -21,7 +24,7 @@ use crate::{
     ledger::{Ban, Ledger},
     limits::{ACCOUNTS_PER_ADDRESS_MAX, SESSIONS_PER_ADDRESS_MAX, SUBJECTS_MAX},
     rule::{
-        Action, Level, Rule,
+        Action, Level, Rule, RuleId,
         counter::SlidingCount,
         evaluate::{Finding, Subject, network, site},
     },
@@ -143,7 +146,49 @@ struct LoggedIn {
 struct Suspect {
     since: Timestamp,
     duration: Span,
-    explanation: Explanation,
+    grounds: Suspicion,
+}
+
+/// A finding that may come to nothing: nearly all do, so it is not put into words yet.
+#[derive(Debug)]
+struct Suspicion {
+    rule: RuleId,
+    why: Arc<str>,
+    limit: u32,
+    within: Span,
+    subject: Subject,
+    signal: Arc<Signal>,
+    count: u32,
+    evidence: VecDeque<Arc<Signal>>,
+}
+
+impl Suspicion {
+    fn new(rule: &Rule, finding: &Finding<'_>) -> Self {
+        Self {
+            rule: rule.id.clone(),
+            why: Arc::clone(&rule.why),
+            limit: rule.limit,
+            within: rule.within,
+            subject: finding.subject.clone(),
+            signal: Arc::clone(finding.signal),
+            count: finding.count,
+            evidence: finding.evidence.clone(),
+        }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            rule: self.rule.clone(),
+            why: Arc::clone(&self.why),
+            subject: self.subject.clone(),
+            offender: self.signal.address,
+            at: self.signal.at,
+            count: self.count,
+            limit: self.limit,
+            within: self.within,
+            evidence: self.evidence.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -448,7 +493,7 @@ impl Decisions {
                 self.suspects.entry(*address).or_insert_with(|| Suspect {
                     since: now,
                     duration: rule.duration,
-                    explanation: explain(rule, finding),
+                    grounds: Suspicion::new(rule, finding),
                 });
             }
         }
@@ -668,8 +713,8 @@ impl Decisions {
 
     fn settle_suspect(&mut self, address: Address, commands: &mut Vec<Command>) {
         if let Some(suspect) = self.suspects.remove(&address) {
-            let now = suspect.explanation.at;
-            self.limit(address, suspect.duration, Grounds::Told(&suspect.explanation), commands);
+            let now = suspect.grounds.signal.at;
+            self.limit(address, suspect.duration, Grounds::Suspicion(&suspect.grounds), commands);
             if let Some(person) = self.person(address, now) {
                 person.is_suspected = true;
             }
@@ -695,36 +740,25 @@ fn is_fresh(limited_until: Timestamp, now: Timestamp, duration: Span) -> bool {
 #[derive(Clone, Copy, Debug)]
 enum Grounds<'a> {
     Finding(&'a Rule, &'a Finding<'a>),
-    /// Put into words before.
-    Told(&'a Explanation),
+    Suspicion(&'a Suspicion),
 }
 
 impl Grounds<'_> {
-    const fn at(self) -> Timestamp {
+    fn at(self) -> Timestamp {
         match self {
             Self::Finding(_, finding) => finding.signal.at,
-            Self::Told(explanation) => explanation.at,
+            Self::Suspicion(suspicion) => suspicion.signal.at,
         }
     }
 
     fn explain(self) -> Explanation {
         match self {
             Self::Finding(rule, finding) => explain(rule, finding),
-            Self::Told(explanation) => explanation.clone(),
+            Self::Suspicion(suspicion) => suspicion.explain(),
         }
     }
 }
 
 fn explain(rule: &Rule, finding: &Finding<'_>) -> Explanation {
-    Explanation {
-        rule: rule.id.clone(),
-        why: rule.why.clone(),
-        subject: finding.subject.clone(),
-        offender: finding.signal.address,
-        at: finding.signal.at,
-        count: finding.count,
-        limit: rule.limit,
-        within: rule.within,
-        evidence: finding.evidence.iter().map(ToString::to_string).collect(),
-    }
+    Suspicion::new(rule, finding).explain()
 }

@@ -3,6 +3,8 @@
 //! [`mod@file`] reads rule files into [`RuleFile`]s and names every mistake, [`counter`] counts in sliding windows,
 //! [`evaluate`] turns signals into [`Finding`](evaluate::Finding)s.
 
+use std::sync::Arc;
+
 use floodwall_wire::tables::{KINDS, LEVELS, STANDINGS};
 use regex::Regex;
 
@@ -205,7 +207,7 @@ impl Level {
 
 /// A rule's name, unique in a rule set: `teamtalk/login-storm`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct RuleId(pub Box<str>);
+pub struct RuleId(pub Arc<str>);
 
 impl std::fmt::Display for RuleId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -219,7 +221,7 @@ pub struct Rule {
     /// Its name.
     pub id: RuleId,
     /// What it is for, in words that stand in explanations.
-    pub why: Box<str>,
+    pub why: Arc<str>,
     /// What it counts.
     pub signals: Vec<SignalKind>,
     /// Which of those.

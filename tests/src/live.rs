@@ -224,6 +224,55 @@ impl Lab {
         true
     }
 
+    /// Debian's ngircd with TLS alone, at port 6697, and the same operator; answers where it writes its log. `None` (said loudly)
+    /// where it or openssl is not installed.
+    pub fn start_ngircd_with_tls(&mut self, test: &str) -> Option<PathBuf> {
+        let (certificate, key) = (self.folder().join("certificate.pem"), self.folder().join("key.pem"));
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=lab.example",
+        ]);
+        let made = openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate).output();
+        if !Path::new("/usr/sbin/ngircd").exists() || !made.is_ok_and(|made| made.status.success()) {
+            crate::skip(test, "needs Debian's ngircd and openssl");
+            return None;
+        }
+        let path = self.folder().join("ngircd.conf");
+        let configuration = format!(
+            "[Global]\n\tName = lab.example\n\tListen = 0.0.0.0\n\tPorts = 6668\n\tMotdPhrase = hi\n\
+             [Limits]\n\tMaxConnectionsIP = 50\n\
+             [Options]\n\tDNS = no\n\tIdent = no\n\tPAM = no\n\
+             [Operator]\n\tName = admin\n\tPassword = right\n\
+             [SSL]\n\tCertFile = {}\n\tKeyFile = {}\n\tPorts = 6697\n",
+            certificate.display(),
+            key.display()
+        );
+        std::fs::write(&path, configuration).expect("a configuration");
+        let log = self.folder().join(format!("server-{}.log", self.servers.len()));
+        self.start_server(Command::new("/usr/sbin/ngircd").args(["-n", "-f"]).arg(&path));
+        self.await_port(6697);
+        Some(log)
+    }
+
+    /// Somebody who speaks TLS with the guarded host, from one of the clients' addresses. Ends with the value.
+    pub fn connect_tls(&self, client: &str, port: u16) -> TlsClient {
+        let (server, client) = (format!("{SERVER}:{port}"), format!("{client}:0"));
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-quiet", "-connect", &server, "-bind", &client]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = self.among_clients(|| command.spawn().expect("openssl starts"));
+        let output = child.stdout.take().expect("a pipe");
+        TlsClient { child, reader: BufReader::new(output) }
+    }
+
     /// Debian's inspircd; `false` (said loudly) where it is not installed.
     pub fn start_inspircd(&mut self, test: &str) -> bool {
         if !Path::new("/usr/sbin/inspircd").exists() {
@@ -476,6 +525,44 @@ impl Drop for Lab {
         for namespace in [self.host(), self.clients(), self.container()] {
             drop(Command::new("ip").args(["netns", "del", &namespace]).output());
         }
+    }
+}
+
+/// A line-based client behind TLS.
+pub struct TlsClient {
+    child: Child,
+    reader: BufReader<std::process::ChildStdout>,
+}
+
+impl TlsClient {
+    /// Sends a line; whether the connection still stands shows in what is heard.
+    pub fn say(&mut self, line: &str) {
+        if let Some(input) = &mut self.child.stdin {
+            drop(input.write_all(format!("{line}\r\n").as_bytes()));
+        }
+    }
+
+    /// Reads until a line holds `text`; `false` when the connection ends before.
+    pub fn try_hear(&mut self, text: &str) -> bool {
+        let mut line = String::new();
+        while self.reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+            if line.contains(text) {
+                return true;
+            }
+            if let Some(cookie) = line.strip_prefix("PING ") {
+                let answer = format!("PONG {}", cookie.trim_end());
+                self.say(&answer);
+            }
+            line.clear();
+        }
+        false
+    }
+}
+
+impl Drop for TlsClient {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

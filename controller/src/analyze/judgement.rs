@@ -95,6 +95,11 @@ impl Judgement {
         Ok(())
     }
 
+    /// Lines passed over as too long.
+    pub(super) const fn overlong(&self) -> u64 {
+        self.tally.overlong
+    }
+
     /// The input is over.
     pub(super) fn finish(mut self) -> Tally {
         self.engine.finish();
@@ -142,7 +147,7 @@ impl Judgement {
     }
 
     /// Takes a line that was glanced at.
-    fn take_glance(&mut self, glance: &Glance<'_>, line: &[u8]) -> Option<Format> {
+    fn take_glance(&mut self, glance: &Glance, line: &[u8]) -> Option<Format> {
         let Self { engine, tally, window, readers, current, .. } = self;
         let (_, reader) = readers.get_mut(*current)?;
         let at = glance.at;
@@ -152,9 +157,9 @@ impl Judgement {
         let Some(is_step) = is_step else { return self.take_line(line) };
         reader.pass(glance);
         if glance.kind == SignalKind::LoginFailed {
-            match glance.plain_account() {
+            match glance.plain_account(line) {
                 Some(account) => tally.count_account(account),
-                None => tally.count_account(glance.account().as_str().as_bytes()),
+                None => tally.count_account(glance.account(line).as_str().as_bytes()),
             }
         }
         if is_step {
@@ -189,13 +194,13 @@ impl Judgement {
 }
 
 impl Judge for Judgement {
-    fn judge(&mut self, lines: &[Line<'_>], overlong: u64) -> Result<()> {
+    fn judge<'a>(&mut self, lines: impl Iterator<Item = Line<'a>>, overlong: u64) -> Result<()> {
         self.before += overlong;
         self.tally.overlong += overlong;
         self.tally.lines += overlong;
         for line in lines {
             self.before += 1;
-            let other = match &line.glance {
+            let other = match line.glance {
                 Some(glance) => self.take_glance(glance, line.bytes),
                 None => self.take_line(line.bytes),
             };

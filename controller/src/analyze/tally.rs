@@ -1,6 +1,9 @@
 //! What is counted while a log is read, within bounds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use floodwall_engine::{
     Command, Span, Timestamp,
@@ -36,7 +39,7 @@ pub(super) struct Source {
     signals: Vec<(SignalKind, u64)>,
     total: u64,
     pub(super) outcome: Outcome,
-    pub(super) rules: BTreeSet<Box<str>>,
+    pub(super) rules: BTreeSet<Arc<str>>,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     /// A ban holds until then: so much was asked of the engine last.

@@ -34,7 +34,7 @@ fn plain(log: &[u8], window: Window) -> Value {
     let (mut judgement, _) = judgement(log, window);
     for bytes in log.split_inclusive(|byte| *byte == b'\n') {
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        judgement.judge(&[Line { bytes, glance: None }], 0).unwrap();
+        judgement.judge(std::iter::once(Line { bytes, glance: None }), 0).unwrap();
     }
     report(judgement)
 }

@@ -1,34 +1,41 @@
-//! Several cores on one log: lines are glanced at on all of them, and judged in the log's order.
+//! Several cores on one log: lines are glanced at on all of them, and judged in the log's order by one.
 //!
-//! Every worker takes the next block, glances at its lines, waits for its block's turn and hands it to the one who judges.
-//! So there are never more blocks in memory than workers, and what comes out does not depend on how many there are.
+//! Whoever is free takes the next block and glances at its lines. The thread that judges does so too while the block that
+//! comes next is not ready, but nobody else ever judges: its tables stay in its own core's cache. No more than a few
+//! blocks are in memory, and what comes out does not depend on how many threads there are.
 
-use std::sync::{
-    Condvar, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use floodwall_engine::protocol::log::{Format, Glance, Scanner};
 
 use super::lines::{Block, LINE_BYTES_MAX, Lines};
 
-/// One line of a block.
-#[derive(Debug)]
+/// Blocks in memory, for each thread.
+const BLOCKS_PER_THREAD: u64 = 4;
+
+/// One line.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
     /// Without its end.
     pub(super) bytes: &'a [u8],
     /// What it says, where that was seen at a glance.
-    pub(super) glance: Option<Glance<'a>>,
+    pub(super) glance: Option<&'a Glance>,
 }
 
 /// Who takes lines in their order.
-pub(super) trait Judge: Send {
-    /// Takes the lines of the next block.
+pub(super) trait Judge {
+    /// Takes the lines that come next; `overlong` were passed over before or between them.
     ///
     /// # Errors
     /// When nothing that follows can be read.
-    fn judge(&mut self, lines: &[Line<'_>], overlong: u64) -> Result<()>;
+    fn judge<'a>(&mut self, lines: impl Iterator<Item = Line<'a>>, overlong: u64) -> Result<()>;
 }
 
 /// Reads a log to its end, until somebody says stop, or until the judge or the input fails; the judge has been given
@@ -40,21 +47,81 @@ pub(super) fn read(
     lines: Lines,
     first: Block,
     format: Format,
-    workers: usize,
+    threads: usize,
     stop: &AtomicBool,
     judge: &mut impl Judge,
 ) -> Result<()> {
-    let input = Mutex::new(Input { lines, first: Some(first), taken: 0 });
-    let turn = Mutex::new(Turn { next: 0, failure: None, judge });
-    let changed = Condvar::new();
+    let threads = threads.max(1);
+    let desk = Desk {
+        input: Mutex::new(Input { lines, first: Some(first), taken: 0, is_over: false }),
+        ready: Mutex::new(Ready { next: 0, items: BTreeMap::new(), spare: Vec::new(), glancing: 0 }),
+        changed: Condvar::new(),
+        is_over: AtomicBool::new(false),
+        ahead: BLOCKS_PER_THREAD * threads as u64,
+        stop,
+    };
     std::thread::scope(|scope| {
-        for _ in 1..workers.max(1) {
-            scope.spawn(|| work(&input, &turn, &changed, format, stop));
+        for _ in 1..threads {
+            scope.spawn(|| desk.glance(format));
         }
-        work(&input, &turn, &changed, format, stop);
-    });
-    let turn = turn.into_inner().unwrap_or_else(PoisonError::into_inner);
-    turn.failure.map_or(Ok(()), Err)
+        // Whatever becomes of the judge, nobody waits for it afterwards.
+        let _over = Over(&desk);
+        desk.judge(format, judge)
+    })
+}
+
+/// A block and what was seen in it.
+#[derive(Default)]
+struct Glanced {
+    block: Block,
+    lines: Vec<Seen>,
+    overlong: u64,
+}
+
+/// A line of a block by its place there.
+struct Seen {
+    start: u32,
+    length: u32,
+    glance: Option<Glance>,
+}
+
+impl Glanced {
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let bytes = self.block.bytes();
+        self.lines.iter().map(move |seen| {
+            let start = seen.start as usize;
+            let bytes = bytes.get(start..start + seen.length as usize).unwrap_or_default();
+            Line { bytes, glance: seen.glance.as_ref() }
+        })
+    }
+
+    /// Takes the block apart and looks at each line.
+    fn glance(&mut self, scanner: &mut Scanner) {
+        self.lines.clear();
+        self.overlong = self.block.overlong;
+        let bytes = self.block.bytes();
+        let mut start = 0;
+        let ends = memchr::memchr_iter(b'\n', bytes);
+        let last = (bytes.last().is_some_and(|byte| *byte != b'\n')).then_some(bytes.len());
+        for end in ends.chain(last) {
+            let line = bytes.get(start..end).unwrap_or_default();
+            if line.len() > LINE_BYTES_MAX {
+                self.overlong += 1;
+            } else {
+                // Blocks are far smaller than 32 bits can count.
+                let (start, length) = (start as u32, line.len() as u32);
+                self.lines.push(Seen { start, length, glance: scanner.glance(line) });
+            }
+            start = end + 1;
+        }
+    }
+}
+
+/// What comes at a place in the log's order.
+enum Item {
+    Lines(Glanced),
+    /// The input ends here, or cannot be read from here on.
+    End(Option<anyhow::Error>),
 }
 
 /// What is read, and how many blocks of it were taken.
@@ -62,96 +129,161 @@ struct Input {
     lines: Lines,
     first: Option<Block>,
     taken: u64,
+    is_over: bool,
 }
 
-/// Whose turn it is.
-struct Turn<'a, J> {
-    /// Number of the block that comes next.
+/// What was glanced at and not judged yet.
+struct Ready {
+    /// Number of the block that is judged next.
     next: u64,
-    /// Why nothing comes any more.
-    failure: Option<anyhow::Error>,
-    judge: &'a mut J,
+    items: BTreeMap<u64, Item>,
+    /// Used again: room made anew for each block would cost more than what is put into it.
+    spare: Vec<Glanced>,
+    /// Threads that have a block now.
+    glancing: usize,
 }
 
-fn work<J: Judge>(
-    input: &Mutex<Input>,
-    turn: &Mutex<Turn<'_, J>>,
-    changed: &Condvar,
-    format: Format,
-    stop: &AtomicBool,
-) {
-    let mut scanner = Scanner::new(format);
-    let mut block = Block::default();
-    let mut room = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        let (number, read) = {
-            let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
-            let read = match input.first.take() {
-                Some(first) => {
-                    block = first;
-                    Ok(true)
+/// Where blocks change hands.
+struct Desk<'a> {
+    input: Mutex<Input>,
+    ready: Mutex<Ready>,
+    changed: Condvar,
+    /// Nobody judges any more.
+    is_over: AtomicBool,
+    /// Blocks that may be taken before the one that is judged next.
+    ahead: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Desk<'_> {
+    fn ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The judge's thread.
+    fn judge(&self, format: Format, judge: &mut impl Judge) -> Result<()> {
+        let mut scanner = Scanner::new(format);
+        while !self.stop.load(Ordering::Relaxed) {
+            let mut ready = self.ready();
+            let next = ready.next;
+            let Some(item) = ready.items.remove(&next) else {
+                if !self.take(ready, &mut scanner) {
+                    self.await_next()?;
                 }
-                None => input.lines.next(&mut block),
+                continue;
             };
-            let number = input.taken;
-            input.taken += 1;
-            (number, read)
+            drop(ready);
+            let glanced = match item {
+                Item::Lines(glanced) => glanced,
+                Item::End(None) => return Ok(()),
+                Item::End(Some(error)) => return Err(error),
+            };
+            judge.judge(glanced.lines(), glanced.overlong)?;
+            let mut ready = self.ready();
+            ready.next += 1;
+            ready.spare.push(glanced);
+            drop(ready);
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Until the block that comes next is there.
+    fn await_next(&self) -> Result<()> {
+        let ready = self.ready();
+        let waiting = |ready: &mut Ready| ready.glancing > 0 && !ready.items.contains_key(&ready.next);
+        let ready = self.changed.wait_while(ready, waiting).unwrap_or_else(PoisonError::into_inner);
+        if !ready.items.contains_key(&ready.next) {
+            bail!("a thread that read the log has failed");
+        }
+        Ok(())
+    }
+
+    /// A thread that only glances.
+    fn glance(&self, format: Format) {
+        let mut scanner = Scanner::new(format);
+        while !self.stop.load(Ordering::Relaxed) && !self.is_over.load(Ordering::Relaxed) {
+            if self.take(self.ready(), &mut scanner) {
+                continue;
+            }
+            let ready = self.ready();
+            let is_over = self.input.lock().unwrap_or_else(PoisonError::into_inner).is_over;
+            if is_over {
+                return;
+            }
+            let is_full = |ready: &mut Ready| {
+                !self.is_over.load(Ordering::Relaxed) && ready.items.len() as u64 + 1 >= self.ahead
+            };
+            drop(self.changed.wait_while(ready, is_full));
+        }
+    }
+
+    /// Takes the next block and glances at it; `false` when there is none, or enough are waiting.
+    fn take(&self, mut ready: MutexGuard<'_, Ready>, scanner: &mut Scanner) -> bool {
+        if ready.items.len() as u64 >= self.ahead {
+            return false;
+        }
+        let mut glanced = ready.spare.pop().unwrap_or_default();
+        ready.glancing += 1;
+        drop(ready);
+        let leaving = Leaving(self);
+        let Some((number, read)) =
+            self.input.lock().unwrap_or_else(PoisonError::into_inner).next(&mut glanced)
+        else {
+            return false;
         };
-        let (has_more, failure) = match read {
-            Ok(has_more) => (has_more, None),
-            Err(error) => (false, Some(error)),
+        let item = match read {
+            Ok(true) => {
+                glanced.glance(scanner);
+                Item::Lines(glanced)
+            }
+            Ok(false) => Item::End(None),
+            Err(error) => Item::End(Some(error)),
         };
-        let mut overlong = block.overlong;
-        let mut lines = emptied(room);
-        if has_more {
-            glance(&mut scanner, block.bytes(), &mut overlong, &mut lines);
-        }
-        let _wake = Wake(changed);
-        // Whoever panicked while it was their turn has ended the whole.
-        let Ok(turn) = turn.lock() else { return };
-        let Ok(mut turn) = changed.wait_while(turn, |turn| turn.next != number) else { return };
-        if turn.failure.is_none() {
-            turn.failure = failure;
-        }
-        if has_more && turn.failure.is_none() {
-            turn.failure = turn.judge.judge(&lines, overlong).err();
-        }
-        turn.next += 1;
-        if !has_more || turn.failure.is_some() {
-            return;
-        }
-        room = emptied(lines);
+        self.ready().items.insert(number, item);
+        drop(leaving);
+        true
     }
 }
 
-/// Wakes those who wait for their turn, whatever happened during this one.
-struct Wake<'a>(&'a Condvar);
+impl Input {
+    /// Reads the next block; answers its number and whether there was one, and nothing after the end.
+    fn next(&mut self, glanced: &mut Glanced) -> Option<(u64, Result<bool>)> {
+        if self.is_over {
+            return None;
+        }
+        let read = match self.first.take() {
+            Some(first) => {
+                glanced.block = first;
+                Ok(true)
+            }
+            None => self.lines.next(&mut glanced.block),
+        };
+        self.is_over = !matches!(read, Ok(true));
+        let number = self.taken;
+        self.taken += 1;
+        Some((number, read))
+    }
+}
 
-impl Drop for Wake<'_> {
+/// A thread puts its block down, whatever happened.
+struct Leaving<'a, 'b>(&'a Desk<'b>);
+
+impl Drop for Leaving<'_, '_> {
     fn drop(&mut self) {
-        self.0.notify_all();
+        self.0.ready().glancing -= 1;
+        self.0.changed.notify_all();
     }
 }
 
-/// The same list with nothing in it, for lines of another block: one made anew for each block would cost more than what is
-/// put into it (a list of nothing is collected into the room of the one it came from).
-fn emptied<'a>(mut lines: Vec<Line<'_>>) -> Vec<Line<'a>> {
-    lines.clear();
-    lines.into_iter().filter_map(|_| None).collect()
-}
+/// Nobody judges any more, whatever happened.
+struct Over<'a, 'b>(&'a Desk<'b>);
 
-/// Takes a block apart and looks at each line.
-fn glance<'a>(scanner: &mut Scanner, bytes: &'a [u8], overlong: &mut u64, lines: &mut Vec<Line<'a>>) {
-    let mut start = 0;
-    let ends = memchr::memchr_iter(b'\n', bytes);
-    let last = (bytes.last().is_some_and(|byte| *byte != b'\n')).then_some(bytes.len());
-    for end in ends.chain(last) {
-        let line = bytes.get(start..end).unwrap_or_default();
-        start = end + 1;
-        if line.len() > LINE_BYTES_MAX {
-            *overlong += 1;
-            continue;
-        }
-        lines.push(Line { bytes: line, glance: scanner.glance(line) });
+impl Drop for Over<'_, '_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+        // Whoever is about to wait has the lock: what it waits for must not change in between.
+        drop(self.0.ready());
+        self.0.changed.notify_all();
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::logs::LogFigures;
+
 /// `floodwall.status/1`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Status {
@@ -33,6 +35,8 @@ pub(crate) struct Status {
     pub(crate) rules: Vec<FiredRule>,
     /// Whatever is not 0 weakens what is known.
     pub(crate) losses: Vec<Loss>,
+    /// Logs that are followed.
+    pub(crate) logs: Vec<LogFigures>,
     pub(crate) ledger_failing: bool,
     /// What was put right at the start and since.
     pub(crate) repaired: Vec<String>,

@@ -276,6 +276,13 @@ fn name_of(at: Timestamp) -> String {
     rfc3339(at).replace(':', "-")
 }
 
+/// Whether a file is named as records are. Others are left alone: they are neither listed nor deleted to make room.
+fn is_ours(name: &str) -> bool {
+    let shape = b"dddd-dd-ddTdd-dd-dd.";
+    let fits = |(byte, shape): (u8, &u8)| if *shape == b'd' { byte.is_ascii_digit() } else { byte == *shape };
+    name.len() > shape.len() && name.bytes().zip(shape).all(fits)
+}
+
 /// Where incidents are recorded.
 pub(crate) fn folder_in(state_folder: &Path) -> PathBuf {
     state_folder.join("incidents")
@@ -372,7 +379,9 @@ pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(ENDING)) {
+        if let Some(name) =
+            name.to_str().and_then(|name| name.strip_suffix(ENDING)).filter(|name| is_ours(name))
+        {
             names.push(name.to_owned());
         }
     }
@@ -512,6 +521,8 @@ mod tests {
     fn the_oldest_records_make_room() {
         let folder = tempfile::tempdir().unwrap();
         let mut incidents = Incidents::open(folder.path()).unwrap();
+        let stray = folder_in(folder.path()).join("0-notes.jsonl");
+        fs::write(&stray, "{}").unwrap();
         for number in 0..60 {
             decide(&mut incidents, number * 10_000, true);
             incidents.handle_tick(at(number * 10_000 + 601));
@@ -519,6 +530,7 @@ mod tests {
         drop(incidents);
         let names = names_in(&folder_in(folder.path())).unwrap();
         assert_eq!(names.len(), RECORDS_MAX);
+        assert!(stray.exists(), "what somebody else keeps there is theirs");
         assert!(names[0].starts_with(&rfc3339(at(100_000))[..13]), "{names:?}");
     }
 }

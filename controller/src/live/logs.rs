@@ -31,6 +31,8 @@ const POSITIONS_FILE: &str = "logs.json";
 /// What is told of one followed log.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct LogFigures {
+    /// Its path, or its unit in the journal.
+    pub(crate) name: String,
     pub(crate) lines: u64,
     pub(crate) unparsed: u64,
     /// Lines read to know who is there, and not judged.
@@ -160,6 +162,7 @@ impl Logs {
     /// By place in the configuration.
     pub(super) fn figures(&self) -> Vec<LogFigures> {
         let figures = |followed: &Followed| LogFigures {
+            name: followed.name.clone(),
             behind_bytes: followed.progress.behind.load(Ordering::Relaxed),
             passed_over_bytes: followed.progress.passed_over.load(Ordering::Relaxed),
             is_failing: followed.progress.is_failing.load(Ordering::Relaxed),

@@ -4,13 +4,18 @@
 //! service, how often, first and last; never what anybody said or where they were. What was last seen longer ago than
 //! `keep` is deleted every hour; [`forget`](People::forget) deletes one name at once.
 //!
-//! Bounds: [`PENDING_MAX`] pairs on their way to the disk, [`LINKS_MAX`] on it; beyond the first, sightings are lost and
-//! counted, beyond the second, those longest unseen go.
+//! Bounds: [`PENDING_MAX`] pairs on their way to the disk, [`LINKS_MAX`] on it, [`LINKS_PER_NAME_MAX`] of one name; beyond the
+//! first, sightings are lost and counted, beyond the others, those longest unseen go. So whoever takes a thousand names
+//! pushes out their own, and nobody else's.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -33,10 +38,17 @@ const PENDING_MAX: usize = 20_000;
 const WRITES_MAX: usize = 4;
 /// Pairs kept.
 const LINKS_MAX: i64 = 1_000_000;
+/// Pairs kept of one name.
+const LINKS_PER_NAME_MAX: i64 = 512;
 /// Names told about one person, at each distance.
 const ROWS_MAX: usize = 200;
-/// A name that is linked to more others than this is a place, not a person: it links nobody.
+/// A name that is linked to more others than this is a place, not a person: it links nobody. Nicknames and identities, which
+/// anybody makes in passing, count once they were seen [a while](LASTING) apart: or who takes a dozen would hide behind them.
 const NEIGHBOURS_MAX: usize = 12;
+/// A day, in nanoseconds.
+const LASTING: i64 = 86_400_000_000_000;
+/// How long until a write-ahead log is emptied that somebody was reading.
+const CHECKPOINT_AGAIN: Duration = Duration::from_secs(1);
 /// How long an order to forget waits for the disk. It is carried out all the same.
 const FORGET_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -111,6 +123,8 @@ pub(crate) struct People {
     keep: Span,
     pending: Sightings,
     lost: u64,
+    /// Sightings that the disk refused.
+    refused: Arc<AtomicU64>,
     work: Option<SyncSender<Work>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -154,15 +168,18 @@ impl People {
     pub(crate) fn open(folder: &Path, keep: Span) -> Result<Self> {
         let connection = open(&path_in(folder))?;
         let (work, orders) = sync_channel(WRITES_MAX);
+        let refused = Arc::new(AtomicU64::new(0));
+        let theirs = Arc::clone(&refused);
         let thread = thread::Builder::new()
             .name("people".into())
-            .spawn(move || write_all(connection, &orders))
+            .spawn(move || write_all(connection, &orders, &theirs))
             .context("failed to start the thread that writes who belongs together")?;
         Ok(Self {
             folder: folder.to_owned(),
             keep,
             pending: HashMap::new(),
             lost: 0,
+            refused,
             work: Some(work),
             thread: Some(thread),
         })
@@ -266,9 +283,9 @@ impl People {
         person(&self.folder, name)
     }
 
-    /// Sightings not kept for lack of room.
-    pub(crate) const fn lost(&self) -> u64 {
-        self.lost
+    /// Sightings not kept for lack of room, or because the disk refused them.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost + self.refused.load(Ordering::Relaxed)
     }
 }
 
@@ -314,18 +331,37 @@ fn open(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-fn write_all(mut connection: Connection, orders: &Receiver<Work>) {
+fn write_all(mut connection: Connection, orders: &Receiver<Work>, refused: &AtomicU64) {
     let mut failing = false;
-    while let Ok(work) = orders.recv() {
+    // What was deleted is in the write-ahead log still.
+    let mut is_deleted = false;
+    loop {
+        let work = if is_deleted {
+            orders.recv_timeout(CHECKPOINT_AGAIN)
+        } else {
+            orders.recv().map_err(Into::into)
+        };
         let outcome = match work {
-            Work::Write(sightings) => write(&mut connection, &sightings),
-            Work::Purge { before } => purge(&mut connection, before),
-            Work::Forget { name, done } => {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(Work::Write(sightings)) => write(&mut connection, &sightings).inspect_err(|_| {
+                let count: u64 = sightings.values().map(|sighting| sighting.count).sum();
+                refused.fetch_add(count, Ordering::Relaxed);
+            }),
+            Ok(Work::Purge { before }) => {
+                is_deleted = true;
+                purge(&mut connection, before)
+            }
+            Ok(Work::Forget { name, done }) => {
+                let deleted = delete(&mut connection, &name);
+                // The one who asked is answered when nothing is left of it, if that can be had at once.
+                is_deleted = !is_emptied(&connection);
                 // Whoever asked may have given up.
-                drop(done.send(delete(&mut connection, &name)));
+                drop(done.send(deleted));
                 Ok(())
             }
         };
+        is_deleted = is_deleted && !is_emptied(&connection);
         if let Err(error) = &outcome
             && !failing
         {
@@ -335,16 +371,31 @@ fn write_all(mut connection: Connection, orders: &Receiver<Work>) {
     }
 }
 
+/// Empties the write-ahead log into the file; `false` while somebody reads in it.
+fn is_emptied(connection: &Connection) -> bool {
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    busy.is_ok_and(|busy| busy == 0)
+}
+
 fn write(connection: &mut Connection, sightings: &Sightings) -> Result<()> {
     let transaction = connection.transaction()?;
+    let mut touched = BTreeSet::new();
     for ((one, other, service), sighting) in sightings {
         let (one, other) = (name_id(&transaction, one)?, name_id(&transaction, other)?);
+        touched.extend([one, other]);
         transaction
             .prepare_cached(
                 "INSERT INTO link VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET
                  first = min(first, excluded.first), last = max(last, excluded.last), count = count + excluded.count",
             )?
             .execute(params![one, other, service, signed(sighting.first), signed(sighting.last), signed(sighting.count)])?;
+    }
+    let mut is_crowded = false;
+    for name in touched {
+        is_crowded |= let_go_of(&transaction, name)?;
+    }
+    if is_crowded {
+        drop_unlinked(&transaction)?;
     }
     let links: i64 = transaction.query_row("SELECT count(*) FROM link", [], |row| row.get(0))?;
     if links > LINKS_MAX {
@@ -357,6 +408,25 @@ fn write(connection: &mut Connection, sightings: &Sightings) -> Result<()> {
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// Deletes the links of a name longest unseen, if it has too many; answers whether it had.
+fn let_go_of(transaction: &Transaction<'_>, name: i64) -> Result<bool> {
+    let links: i64 = transaction
+        .prepare_cached(
+            "SELECT (SELECT count(*) FROM link WHERE one = ?1) + (SELECT count(*) FROM link WHERE other = ?1)",
+        )?
+        .query_row([name], |row| row.get(0))?;
+    if links <= LINKS_PER_NAME_MAX {
+        return Ok(false);
+    }
+    transaction
+        .prepare_cached(
+            "DELETE FROM link WHERE (one, other, service) IN
+             (SELECT one, other, service FROM link WHERE one = ?1 OR other = ?1 ORDER BY last, count LIMIT ?2)",
+        )?
+        .execute([name, links - LINKS_PER_NAME_MAX / 10 * 9])?;
+    Ok(true)
 }
 
 fn name_id(transaction: &Transaction<'_>, (sort, value): &Name) -> Result<i64> {
@@ -398,7 +468,6 @@ fn delete(connection: &mut Connection, name: &str) -> Result<usize> {
         .execute(&format!("DELETE FROM link WHERE one IN ({named}) OR other IN ({named})"), [fold(name)])?;
     drop_unlinked(&transaction)?;
     transaction.commit()?;
-    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     Ok(links)
 }
 
@@ -419,7 +488,7 @@ pub(crate) fn person(folder: &Path, asked: &str) -> Result<Person> {
     let mut seen: Vec<i64> = own.iter().map(|(id, _)| *id).collect();
     let mut near = Vec::new();
     for (id, _) in &own {
-        let found = neighbours(&connection, *id, ROWS_MAX + 1)?;
+        let found = neighbours(&connection, *id, "last DESC, sort, folded", ROWS_MAX + 1)?;
         more |= found.len() > ROWS_MAX;
         for neighbour in found.into_iter().take(ROWS_MAX) {
             if !seen.contains(&neighbour.id) {
@@ -430,10 +499,11 @@ pub(crate) fn person(folder: &Path, asked: &str) -> Result<Person> {
         }
     }
     for (id, name) in near {
-        let found = neighbours(&connection, id, NEIGHBOURS_MAX + 1)?;
-        if found.len() > NEIGHBOURS_MAX {
+        if lasting_neighbours(&connection, id)? > NEIGHBOURS_MAX {
             continue;
         }
+        // What is hard to come by first: names taken in passing must not hide it.
+        let found = neighbours(&connection, id, "sort, last DESC, folded", NEIGHBOURS_MAX)?;
         for neighbour in found {
             if seen.contains(&neighbour.id) {
                 continue;
@@ -472,14 +542,27 @@ impl Neighbour {
     }
 }
 
-/// Those a name was seen with, the latest first.
-fn neighbours(connection: &Connection, id: i64, most: usize) -> Result<Vec<Neighbour>> {
+/// How many a name belongs to, as far as they are not passing ones.
+fn lasting_neighbours(connection: &Connection, id: i64) -> Result<usize> {
     let mut statement = connection.prepare_cached(
+        "SELECT count(DISTINCT id) FROM (
+             SELECT other AS next, last - first AS lasted FROM link WHERE one = ?1
+             UNION ALL SELECT one, last - first FROM link WHERE other = ?1)
+         JOIN name ON id = next WHERE lasted >= ?2 OR sort NOT IN (?3, ?4)",
+    )?;
+    let passing = [Sort::Nickname as i64, Sort::Identity as i64];
+    let count: i64 = statement.query_row(params![id, LASTING, passing[0], passing[1]], |row| row.get(0))?;
+    Ok(usize::try_from(count)?)
+}
+
+/// Those a name was seen with.
+fn neighbours(connection: &Connection, id: i64, order: &'static str, most: usize) -> Result<Vec<Neighbour>> {
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT id, sort, value, service, first, last, count FROM (
              SELECT other AS next, service, first, last, count FROM link WHERE one = ?1
              UNION ALL SELECT one, service, first, last, count FROM link WHERE other = ?1)
-         JOIN name ON id = next ORDER BY last DESC, sort, folded LIMIT ?2",
-    )?;
+         JOIN name ON id = next ORDER BY {order} LIMIT ?2",
+    ))?;
     let rows = statement.query_map(params![id, i64::try_from(most)?], |row| {
         Ok(Neighbour {
             id: row.get(0)?,
@@ -608,6 +691,38 @@ mod tests {
         assert!(people.person("alice").unwrap().names.is_empty());
         let raw: Vec<u8> = std::fs::read(path_in(folder.path())).unwrap();
         assert!(!raw.windows(5).any(|bytes| bytes.eq_ignore_ascii_case(b"alice")), "overwritten on disk");
+    }
+
+    #[test]
+    fn a_dozen_new_names_hide_nobody_and_push_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut people = People::open(folder.path(), Span::from_secs(30 * 86_400)).unwrap();
+        sight(&mut people, 1, &[(Sort::Account, "carol"), (Sort::Address, "192.0.2.7")]);
+        sight(&mut people, 1, &[(Sort::Account, "mallory"), (Sort::Address, "192.0.2.9")]);
+        for number in 0..2_000 {
+            let nickname = format!("flood{number}");
+            sight(&mut people, 2, &[(Sort::Nickname, &nickname), (Sort::Address, "192.0.2.9")]);
+        }
+        while !people.pending.is_empty() {
+            people.flush();
+            thread::sleep(Duration::from_millis(1));
+        }
+        sight(&mut people, 3, &[(Sort::Account, "mallory"), (Sort::Address, "192.0.2.9")]);
+        assert_eq!(forgotten(&mut people, "nobody"), 0);
+        let carol = people.person("carol").unwrap();
+        assert_eq!(direct(&carol), [(Sort::Address, "192.0.2.7")]);
+        let flooder = people.person("flood1999").unwrap();
+        assert!(
+            flooder.names.iter().any(|name| name.name == "mallory" && name.through.is_some()),
+            "{flooder:?}"
+        );
+        let address = people.person("192.0.2.9").unwrap();
+        assert!(address.more, "no more of one name are told");
+        let links: i64 = Connection::open(path_in(folder.path()))
+            .unwrap()
+            .query_row("SELECT count(*) FROM link", [], |row| row.get(0))
+            .unwrap();
+        assert!(links <= LINKS_PER_NAME_MAX + 1, "{links}");
     }
 
     #[test]

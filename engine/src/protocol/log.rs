@@ -5,7 +5,7 @@
 //! `irc.md` D). So a line is read from its beginning to its very end, field by field, quoted strings with their
 //! escapes; a line that does not fit to the last byte is not understood and says nothing.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Range};
 
 use floodwall_wire::Address;
 use memchr::memchr2;
@@ -114,8 +114,8 @@ pub enum Reading {
 
 /// The commonest lines, read by themselves: who did what, without names. Lines can be glanced at in any order and on any
 /// thread; what a glance leaves out is read by [`LogReader::read_line`] where it matters, in the log's order.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Glance<'a> {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Glance {
     /// When.
     pub at: Timestamp,
     /// What.
@@ -124,19 +124,44 @@ pub struct Glance<'a> {
     pub number: u16,
     /// From where, where the line says so.
     pub address: Option<Address>,
-    /// The account that a login failed for, escaped as it stands there.
-    pub account: &'a [u8],
+    /// Where in the line the account stands that a login failed for.
+    account: Range<u32>,
+    /// Whether it stands there as it is kept: most do.
+    is_plain: bool,
 }
 
-impl<'a> Glance<'a> {
-    /// The account that a login failed for, if it stands there as it is kept: most do.
-    pub fn plain_account(&self) -> Option<&'a [u8]> {
-        Some(self.account).filter(|account| account.len() <= TEXT_BYTES_MAX && !account.contains(&b'\\'))
+impl Glance {
+    /// The account that a login failed for, if it stands there as it is kept. `line` is the one that was glanced at.
+    pub fn plain_account<'a>(&self, line: &'a [u8]) -> Option<&'a [u8]> {
+        self.quoted_account(line).filter(|_| self.is_plain)
     }
 
     /// The account that a login failed for, in plain.
-    pub fn account(&self) -> Text {
-        teamtalk::log::unescaped(self.account)
+    pub fn account(&self, line: &[u8]) -> Text {
+        teamtalk::log::unescaped(self.quoted_account(line).unwrap_or_default())
+    }
+
+    fn quoted_account<'a>(&self, line: &'a [u8]) -> Option<&'a [u8]> {
+        line.get(self.account.start as usize..self.account.end as usize)
+    }
+
+    /// With the account that stands before `rest` in a line, in quotes, and whether a backslash is in it.
+    pub(super) fn with_account(
+        self,
+        line: &[u8],
+        (account, has_escapes): (&[u8], bool),
+        rest: &[u8],
+    ) -> Self {
+        let end = line.len().saturating_sub(rest.len() + 1);
+        let start = end.saturating_sub(account.len());
+        let is_plain = account.len() <= TEXT_BYTES_MAX && !has_escapes;
+        // Lines are far shorter than 32 bits can count.
+        Self { account: start as u32..end as u32, is_plain, ..self }
+    }
+
+    /// Something else than a failed login.
+    pub(super) const fn new(at: Timestamp, kind: SignalKind, number: u16, address: Option<Address>) -> Self {
+        Self { at, kind, number, address, account: 0..0, is_plain: true }
     }
 }
 
@@ -154,7 +179,7 @@ impl Scanner {
     }
 
     /// What a line says, if it is one of the commonest and fits to its end; `None` for one to be read in full.
-    pub fn glance<'a>(&mut self, line: &'a [u8]) -> Option<Glance<'a>> {
+    pub fn glance(&mut self, line: &[u8]) -> Option<Glance> {
         match self.format {
             Format::TeamTalk => teamtalk::log::glance(&mut self.clock, line),
             // Few lines, most with names that rules ask for: read in full at once.
@@ -226,7 +251,7 @@ impl LogReader {
     }
 
     /// Who did what was glanced at; `None` when it is not known, and then the line says nothing.
-    pub fn actor(&self, glance: &Glance<'_>) -> Option<Actor> {
+    pub fn actor(&self, glance: &Glance) -> Option<Actor> {
         match self {
             Self::TeamTalk(reader) => reader.actor(glance),
             Self::Hybrid(_)
@@ -239,7 +264,7 @@ impl LogReader {
     }
 
     /// Takes note of a line without reading its names: what [`read_line`](Self::read_line) would remember of it, and no signal.
-    pub fn pass(&mut self, glance: &Glance<'_>) {
+    pub fn pass(&mut self, glance: &Glance) {
         match self {
             Self::TeamTalk(reader) => reader.pass(glance),
             Self::Hybrid(_)
@@ -305,13 +330,18 @@ impl<'a> Cursor<'a> {
 
     /// A string in quotes, as it stands there; a backslash keeps the next byte from ending it.
     pub(super) fn quoted(&mut self) -> Option<&'a [u8]> {
+        self.quoted_with_escapes().map(|(text, _)| text)
+    }
+
+    /// The same, and whether a backslash is in it.
+    pub(super) fn quoted_with_escapes(&mut self) -> Option<(&'a [u8], bool)> {
         let text = self.0.strip_prefix(b"\"")?;
         let mut at = 0;
         loop {
             let found = at + find_mark(text.get(at..)?)?;
             if text.get(found) == Some(&b'"') {
                 self.0 = text.get(found + 1..)?;
-                return text.get(..found);
+                return Some((text.get(..found)?, at > 0));
             }
             at = found + 2;
         }
@@ -379,43 +409,46 @@ const fn zero_bytes(word: u64) -> u64 {
 /// The commonest form, `10.77.0.66`, at the beginning of a text, and its length: several times as fast as the general one, to
 /// which `None` leaves the judgement.
 fn dotted(text: &[u8]) -> Option<(u32, usize)> {
+    // The longest has fifteen bytes, and four are read at each place up to the thirteenth.
+    let padded;
+    let bytes = match text.first_chunk::<16>() {
+        Some(bytes) => bytes,
+        None => {
+            let mut room = [0; 16];
+            room.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+            padded = room;
+            &padded
+        }
+    };
     let (mut bits, mut length) = (0, 0);
     for place in 0..4 {
-        if place > 0 {
-            if text.get(length) != Some(&b'.') {
-                return None;
-            }
-            length += 1;
+        // One load and one check for all three digits and what follows them.
+        let window = bytes.get(length..length + 4)?.first_chunk()?;
+        let [first, second, third, fourth] =
+            u32::from_le_bytes(*window).to_le_bytes().map(|byte| byte ^ b'0');
+        let (part, digits, next) = match (first, second, third) {
+            (10.., _, _) => return None,
+            (_, 10.., _) => (u32::from(first), 1, second),
+            // Leading zeros have meant octal to some.
+            (0, ..) => return None,
+            (_, _, 10..) => (u32::from(first) * 10 + u32::from(second), 2, third),
+            _ => (u32::from(first) * 100 + u32::from(second) * 10 + u32::from(third), 3, fourth),
+        };
+        if part > 255 {
+            return None;
         }
-        let (part, digits) = part(text.get(length..)?)?;
         bits = bits << 8 | part;
         length += digits;
+        if place == 3 {
+            // A fourth digit is no part's.
+            return (next > 9).then_some((bits, length));
+        }
+        if next != b'.' ^ b'0' {
+            return None;
+        }
+        length += 1;
     }
-    // A fourth digit is no part's.
-    let is_whole = text.get(length).is_none_or(|next| !next.is_ascii_digit());
-    is_whole.then_some((bits, length))
-}
-
-/// A number up to 255 and its digits. Leading zeros have meant octal to some.
-#[inline]
-fn part(text: &[u8]) -> Option<(u32, usize)> {
-    let digit = |at: usize| text.get(at).map_or(u8::MAX, |byte| byte.wrapping_sub(b'0'));
-    let (first, second) = (digit(0), digit(1));
-    if first > 9 {
-        return None;
-    }
-    if second > 9 {
-        return Some((u32::from(first), 1));
-    }
-    if first == 0 {
-        return None;
-    }
-    let two = u32::from(first) * 10 + u32::from(second);
-    let third = digit(2);
-    if third > 9 {
-        return Some((two, 2));
-    }
-    Some((two * 10 + u32::from(third), 3)).filter(|(part, _)| *part <= 255)
+    None
 }
 
 /// Six digits, the first in the lowest byte of eight; the two highest bytes do not count.

@@ -108,7 +108,7 @@ pub struct Finding<'a> {
     /// Whom it counted by.
     pub subject: &'a Subject,
     /// The signal that reached the limit.
-    pub signal: &'a Signal,
+    pub signal: &'a Arc<Signal>,
     /// How many there were.
     pub count: u32,
     /// Which addresses contributed, and how often, where the subject is not an address itself.

@@ -66,10 +66,14 @@ impl<S: Store> Wall<S> {
     }
 
     fn forget(&mut self, name: &str) -> Answer {
+        if name.trim().is_empty() {
+            return Err(Refusal::bad_input("name whom to forget: floodwall forget NAME"));
+        }
         let shown = Text::from(name);
         let deleted = self.people()?.forget(name).map_err(|error| Refusal::failed(format!("{error:#}")))?;
         to_value(&Done::new([match deleted {
             Some(0) => format!("Nothing was kept about {shown}."),
+            Some(1) => format!("{shown} is deleted, with 1 link to others."),
             Some(links) => format!("{shown} is deleted, with {links} links to others."),
             None => format!("{shown} is being deleted; the disk is slow."),
         }]))

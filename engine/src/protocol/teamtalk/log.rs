@@ -64,12 +64,11 @@ impl Clock {
 }
 
 /// Connections, failed and refused logins, messages, channels entered and left, connections closed.
-pub(in crate::protocol) fn glance<'a>(clock: &mut Clock, line: &'a [u8]) -> Option<Glance<'a>> {
+pub(in crate::protocol) fn glance(clock: &mut Clock, line: &[u8]) -> Option<Glance> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let at = clock.time(line)?;
     let mut text = Cursor(line.get(STAMP_BYTES..)?);
-    let glance =
-        |kind, id, address| Some(Glance { at, kind, number: u16::try_from(id).ok()?, address, account: &[] });
+    let glance = |kind, id, address| Some(Glance::new(at, kind, u16::try_from(id).ok()?, address));
     if text.eat(b"User #") {
         let id = id(&mut text)?;
         text.expect(b" ")?;
@@ -82,10 +81,11 @@ pub(in crate::protocol) fn glance<'a>(clock: &mut Clock, line: &'a [u8]) -> Opti
             };
         }
         if text.eat(b"failed to authenticate for account ") {
-            let account = text.quoted()?;
+            let account = text.quoted_with_escapes()?;
+            let rest = text.0;
             let address = read_addresses(&mut text)?;
             let glance = glance(SignalKind::LoginFailed, id, Some(address)).filter(|_| text.0 == b".")?;
-            return Some(Glance { account, ..glance });
+            return Some(glance.with_account(line, account, rest));
         }
         read_names(&mut text)?;
         if text.0 == b"disconnected." {
@@ -149,11 +149,19 @@ pub struct LogReader {
     users: Vec<Option<User>>,
     connections: u64,
     last: Timestamp,
+    clock: Clock,
 }
 
 impl LogReader {
     pub(in crate::protocol) fn new(service: u8, seed: u64) -> Self {
-        Self { service, seed, users: vec![None; IDS], connections: 0, last: Timestamp::EPOCH }
+        Self {
+            service,
+            seed,
+            users: vec![None; IDS],
+            connections: 0,
+            last: Timestamp::EPOCH,
+            clock: Clock::default(),
+        }
     }
 
     pub(in crate::protocol) fn read_line(
@@ -162,7 +170,7 @@ impl LogReader {
         signals: &mut Vec<Signal>,
     ) -> (Reading, Timestamp) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Some(at) = time(line) else {
+        let Some(at) = self.clock.time(line) else {
             // Written without a time when handles run out, and after a failed assertion.
             let known = line.is_empty() || line.starts_with(b"unable to register client handler: ");
             return (if known { Reading::Understood } else { Reading::Unknown }, self.last);
@@ -225,7 +233,7 @@ impl LogReader {
         own.iter().any(|start| text.0.starts_with(start)).then_some(())
     }
 
-    pub(in crate::protocol) fn actor(&self, glance: &Glance<'_>) -> Option<Actor> {
+    pub(in crate::protocol) fn actor(&self, glance: &Glance) -> Option<Actor> {
         let user = self.users.get(usize::from(glance.number)).and_then(Option::as_ref);
         match glance.address {
             // What the line itself says holds; who was there before under this number has gone unseen.
@@ -237,7 +245,7 @@ impl LogReader {
         }
     }
 
-    pub(in crate::protocol) fn pass(&mut self, glance: &Glance<'_>) {
+    pub(in crate::protocol) fn pass(&mut self, glance: &Glance) {
         self.last = glance.at;
         let id = usize::from(glance.number);
         match (glance.kind, glance.address) {
