@@ -312,6 +312,9 @@ pub(crate) struct ReplayArguments {
     /// Ports of a service, instead of its default ports: teamtalk=10333,10335.
     #[arg(long = "service", value_name = "PROTOCOL=PORTS")]
     pub(crate) services: Vec<ServicePorts>,
+    /// State folder of a wall, whose learnt baseline raises levels; without it only rules do.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) baseline: Option<PathBuf>,
     /// Sources listed one by one; the rest is summed in one row.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) sources: usize,

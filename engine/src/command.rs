@@ -6,7 +6,7 @@ use floodwall_wire::Address;
 
 use crate::{
     rule::{Level, RuleId, evaluate::Subject},
-    signal::FlowId,
+    signal::{EvidenceClass, FlowId, SignalKind},
     stream::FlowKey,
     time::{Span, Timestamp},
 };
@@ -200,4 +200,25 @@ pub enum Front {
 impl Front {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+
+    /// The class of traffic a signal is of.
+    pub const fn of(kind: SignalKind) -> Self {
+        match kind.evidence() {
+            EvidenceClass::Spoofable => Self::Udp,
+            EvidenceClass::Acknowledged => Self::Tcp,
+        }
+    }
+
+    /// The name in reports and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The class with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|front| front.as_str() == name)
+    }
 }

@@ -16,12 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use floodwall_wire::Address;
 
 use crate::{
+    baseline::{CALM, INTERVAL, Pressure},
     bounded::BoundedMap,
     command::{Command, Explanation, Front, Prefix},
     ledger::{Ban, Ledger},
     limits::{ACCOUNTS_PER_ADDRESS_MAX, SESSIONS_PER_ADDRESS_MAX, SUBJECTS_MAX},
     rule::{
-        Action, Level, Rule,
+        Action, Level, Rule, RuleId,
         counter::SlidingCount,
         evaluate::{Finding, Subject, network, site},
     },
@@ -32,8 +33,12 @@ use crate::{
 
 /// How long an address stays known after a login with a password.
 pub const KNOWN_FOR: Span = Span::from_secs(30 * 24 * 3_600);
+/// How long after a login of any kind an address is no stranger to the count of strangers.
+const FAMILIAR_FOR: Span = Span::from_secs(7 * 24 * 3_600);
 /// Bans made per minute at most.
 pub const BANS_PER_MINUTE_MAX: u32 = 120;
+/// In whose name the level is raised when more strangers come than usual.
+pub const PRESSURE_RULE: &str = "floodwall/pressure";
 const MINUTE: Span = Span::from_secs(60);
 /// Of so many who are known, one may be banned...
 pub const KNOWN_PER_BAN: usize = 20;
@@ -72,7 +77,7 @@ pub struct Decisions {
     good_sites: BoundedMap<Address, Timestamp>,
     accounts: BoundedMap<(u8, Text), Account>,
     suspects: BTreeMap<Address, Suspect>,
-    levels: BTreeMap<(u8, Front), Alarm>,
+    levels: BTreeMap<(u8, Front, Cause), Alarm>,
     bans_made: SlidingCount,
     known_bans_made: SlidingCount,
     bans_braked: u64,
@@ -91,6 +96,8 @@ struct Account {
 struct Person {
     /// Last login with a password of its own.
     logged_in_at: Option<Timestamp>,
+    /// Last login of any kind.
+    came_at: Option<Timestamp>,
     /// Connections on which somebody is logged in.
     sessions: BTreeMap<FlowId, LoggedIn>,
     /// Sessions at a voice port, which have no connection: whatever is forged in their name costs them nothing.
@@ -146,6 +153,15 @@ struct Suspect {
     explanation: Explanation,
 }
 
+/// Why a service is alarmed.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Cause {
+    /// A rule said so.
+    Rule,
+    /// More strangers came than usual.
+    Pressure,
+}
+
 #[derive(Debug)]
 struct Alarm {
     level: Level,
@@ -169,10 +185,24 @@ impl Decisions {
         }
     }
 
-    /// The higher of a service's levels.
+    /// The highest of a service's levels.
     pub fn level(&self, service: u8) -> Level {
-        let own = self.levels.iter().filter(|((owner, _), _)| *owner == service);
-        own.map(|(_, alarm)| alarm.level).max().unwrap_or_default()
+        Front::ALL.map(|front| self.level_of(service, front)).into_iter().max().unwrap_or_default()
+    }
+
+    /// The level of one class of a service's traffic.
+    pub fn level_of(&self, service: u8, front: Front) -> Level {
+        let alarms = [Cause::Rule, Cause::Pressure].map(|cause| self.level_by(service, front, cause));
+        alarms.into_iter().max().unwrap_or_default()
+    }
+
+    /// The level that rules have raised: it is theirs to ask for. That many strangers come says nothing of those who log in.
+    pub fn level_for_rules(&self, service: u8, front: Front) -> Level {
+        self.level_by(service, front, Cause::Rule)
+    }
+
+    fn level_by(&self, service: u8, front: Front, cause: Cause) -> Level {
+        self.levels.get(&(service, front, cause)).map_or(Level::Normal, |alarm| alarm.level)
     }
 
     /// Bans that became limits because there were too many.
@@ -207,6 +237,7 @@ impl Decisions {
         let Some(person) = self.person(signal.address, now) else {
             return;
         };
+        person.came_at = Some(now);
         if signal.detail.method == Some(Method::Identity) {
             person.voice_sessions = person.voice_sessions.saturating_add(1);
         }
@@ -309,6 +340,13 @@ impl Decisions {
         )
     }
 
+    /// Whether somebody has logged in from there lately, in whatever way. It buys nothing but not to be counted as a stranger.
+    pub fn is_familiar(&self, address: Address, now: Timestamp) -> bool {
+        self.people.get(&address).is_some_and(|person| {
+            person.behaves_well(now) || person.came_at.is_some_and(|at| now.since(at) < FAMILIAR_FOR)
+        })
+    }
+
     /// Forgets what an address has done and bans it no more for a while: an operator said so.
     pub fn forgive(&mut self, address: Address, now: Timestamp, grace: Span) {
         self.suspects.remove(&address);
@@ -398,26 +436,42 @@ impl Decisions {
 
     fn raise_level(&mut self, rule: &Rule, finding: &Finding<'_>, commands: &mut Vec<Command>) {
         let signal = finding.signal;
-        let front = match signal.kind.evidence() {
-            EvidenceClass::Spoofable => Front::Udp,
-            EvidenceClass::Acknowledged => Front::Tcp,
-        };
-        let until = signal.at + rule.duration;
-        let alarm = self.levels.entry((signal.service, front)).or_insert(Alarm {
+        let place = (signal.service, Front::of(signal.kind), Cause::Rule);
+        let levels = (Level::Attack, Level::Attack);
+        self.alarm(place, levels, signal.at, rule.duration, commands, || explain(rule, finding));
+    }
+
+    /// More strangers came than usual: raises the level for strangers, or keeps it from calming down.
+    pub fn handle_pressure(&mut self, pressure: &Pressure, now: Timestamp, commands: &mut Vec<Command>) {
+        let place = (pressure.service, pressure.front, Cause::Pressure);
+        let levels = (pressure.raises, pressure.sustains);
+        self.alarm(place, levels, now, CALM, commands, || explain_pressure(pressure, now));
+    }
+
+    /// Raises a level that is lower than the first of `levels`, and lets one that is no higher than the second stand for
+    /// `duration` from now. Says so where the level of that class of traffic changes by it.
+    fn alarm(
+        &mut self,
+        (service, front, cause): (u8, Front, Cause),
+        (raises, sustains): (Level, Level),
+        at: Timestamp,
+        duration: Span,
+        commands: &mut Vec<Command>,
+        explain: impl FnOnce() -> Explanation,
+    ) {
+        let before = self.level_of(service, front);
+        let alarm = self.levels.entry((service, front, cause)).or_insert(Alarm {
             level: Level::Normal,
-            until,
-            duration: rule.duration,
+            until: at,
+            duration,
         });
-        alarm.until = alarm.until.max(until);
-        if alarm.level < Level::Attack {
-            alarm.level = Level::Attack;
-            commands.push(Command::SetLevel {
-                service: signal.service,
-                front,
-                level: Level::Attack,
-                at: signal.at,
-                explanation: Some(explain(rule, finding)),
-            });
+        alarm.level = alarm.level.max(raises);
+        if alarm.level > Level::Normal && alarm.level <= sustains {
+            alarm.until = alarm.until.max(at + duration);
+        }
+        let level = self.level_of(service, front);
+        if level > before {
+            commands.push(Command::SetLevel { service, front, level, at, explanation: Some(explain()) });
         }
     }
 
@@ -642,19 +696,28 @@ impl Decisions {
         for address in due {
             self.settle_suspect(address, commands);
         }
-        for ((service, front), alarm) in &mut self.levels {
-            if alarm.level == Level::Normal || alarm.until > now {
-                continue;
-            }
+        let due: Vec<(u8, Front, Cause)> = self
+            .levels
+            .iter()
+            .filter(|(_, alarm)| alarm.level > Level::Normal && alarm.until <= now)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in due {
+            self.calm_down(place, now, commands);
+        }
+    }
+
+    /// An alarm calms down one step.
+    fn calm_down(&mut self, place: (u8, Front, Cause), now: Timestamp, commands: &mut Vec<Command>) {
+        let (service, front, _) = place;
+        let before = self.level_of(service, front);
+        if let Some(alarm) = self.levels.get_mut(&place) {
             alarm.level = if alarm.level == Level::Attack { Level::Elevated } else { Level::Normal };
             alarm.until = now + alarm.duration;
-            commands.push(Command::SetLevel {
-                service: *service,
-                front: *front,
-                level: alarm.level,
-                at: now,
-                explanation: None,
-            });
+        }
+        let level = self.level_of(service, front);
+        if level < before {
+            commands.push(Command::SetLevel { service, front, level, at: now, explanation: None });
         }
     }
 
@@ -712,6 +775,25 @@ impl Grounds<'_> {
             Self::Finding(rule, finding) => explain(rule, finding),
             Self::Told(explanation) => explanation.clone(),
         }
+    }
+}
+
+/// Nobody in particular is to blame, and in a flood with forged senders nobody who is named.
+fn explain_pressure(pressure: &Pressure, at: Timestamp) -> Explanation {
+    let usual = match pressure.usual {
+        Some(usual) => format!("usual at this hour of the week: {usual}"),
+        None => "what is usual at this hour of the week has not been learnt yet".to_owned(),
+    };
+    Explanation {
+        rule: RuleId(PRESSURE_RULE.into()),
+        why: "more different strangers than usual".into(),
+        subject: Subject::Service,
+        offender: Address::default(),
+        at,
+        count: u32::from(pressure.strangers),
+        limit: u32::from(pressure.alarmed_from),
+        within: INTERVAL,
+        evidence: vec![usual],
     }
 }
 

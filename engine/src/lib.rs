@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod bounded;
 pub mod catalogue;
 pub mod command;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use floodwall_engine::{
     Command, Configuration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
+    baseline::{HOURS, INTERVAL, Learnt, Slot},
+    command::Front,
     packet::Body,
     rule::{Level, Rule, file},
 };
@@ -14,6 +16,7 @@ use floodwall_wire::{
         TcpHeader,
         tcp_flags::{ACK, FIN, SYN},
     },
+    tables::Standing,
 };
 
 const SERVER: Address = Address::from_v4(0x0a00_0001);
@@ -80,8 +83,36 @@ impl World {
             server_port: 10_333,
             class: Class::TcpPayload,
             reason: Reason::Admitted,
+            standing: floodwall_wire::tables::Standing::Proven,
             body: Body::Segment { tcp, payload, whole: &[] },
         });
+    }
+
+    /// A stranger's SYN, or datagram.
+    fn knock(&mut self, client: Address, class: Class) {
+        self.engine.handle_dropped(&Packet {
+            at: self.now,
+            service: 0,
+            from: Side::Client,
+            client,
+            client_port: 40_000,
+            server: SERVER,
+            server_port: 10_333,
+            class,
+            reason: Reason::LimitService,
+            standing: Standing::Stranger,
+            body: Body::Other,
+        });
+    }
+
+    /// That nobody usually comes has been learnt, for every hour of the week.
+    fn learn_quiet_weeks(&mut self) {
+        for (hour, front) in (0..HOURS).flat_map(|hour| Front::ALL.map(|front| (hour, front))) {
+            let slot = Slot { weeks: vec![0; 3], usual: 0, week: 2_970 };
+            self.engine.restore_baseline(Learnt { service: 0, front, hour, slot });
+        }
+        self.wait(0);
+        self.wait(INTERVAL.as_secs() * 1_000);
     }
 
     fn connect(&mut self, client: Address) -> Connection {
@@ -535,4 +566,83 @@ fn an_account_in_one_place_after_the_other_stays_known() {
         }
     }
     assert_eq!(forgotten, 0);
+}
+
+/// `count` addresses of networks far apart.
+fn crowd(count: u32) -> impl Iterator<Item = Address> {
+    (0..count).map(|number| Address::from_v4(0x5000_0000 + number * 0x1_0000))
+}
+
+#[test]
+fn many_strangers_raise_the_level_of_their_class_alone_and_it_calms_down_step_by_step() {
+    let mut world = World::new(SHIPPED);
+    world.learn_quiet_weeks();
+    for client in crowd(100) {
+        world.knock(client, Class::UdpOther);
+    }
+    world.wait(10_000);
+    assert_eq!(world.deeds(), ["level attack"]);
+    assert_eq!(world.engine.level_of(0, Front::Udp), Level::Attack);
+    assert_eq!(world.engine.level_of(0, Front::Tcp), Level::Normal);
+    for (minutes, level) in [(4, Level::Attack), (2, Level::Elevated), (5, Level::Normal)] {
+        for _ in 0..minutes * 60 {
+            world.wait(1_000);
+        }
+        assert_eq!(world.engine.level(0), level, "{minutes} minutes later");
+    }
+    assert_eq!(world.deeds(), ["level elevated", "level normal"]);
+}
+
+#[test]
+fn without_a_baseline_a_hundred_strangers_are_no_attack() {
+    let mut world = World::new(SHIPPED);
+    world.wait(10_000);
+    for client in crowd(100) {
+        world.knock(client, Class::TcpSyn);
+    }
+    world.wait(10_000);
+    world.wait(10_000);
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+#[test]
+fn everybody_coming_back_after_a_restart_is_no_attack() {
+    let mut world = World::new(SHIPPED);
+    for client in crowd(200) {
+        let mut connection = world.connect(client);
+        world.log_in(&mut connection, "");
+        world.close(connection);
+    }
+    world.wait(3_600_000);
+    world.learn_quiet_weeks();
+    world.deeds();
+    for _ in 0..5 {
+        for client in crowd(200) {
+            world.knock(client, Class::TcpSyn);
+        }
+        world.wait(5_000);
+    }
+    world.wait(10_000);
+    assert_eq!(world.deeds(), [""; 0]);
+    // As many whom nobody has seen before are one.
+    for client in crowd(400) {
+        world.knock(client, Class::TcpSyn);
+    }
+    world.wait(10_000);
+    assert_eq!(world.deeds(), ["level attack"]);
+}
+
+#[test]
+fn a_crowd_of_strangers_makes_no_rule_for_alarmed_times_hit_those_who_mistype() {
+    let mut world = World::new(SHIPPED);
+    world.learn_quiet_weeks();
+    for client in crowd(100) {
+        world.knock(client, Class::TcpSyn);
+    }
+    world.wait(10_000);
+    assert_eq!(world.deeds(), ["level attack"]);
+    for _ in 0..5 {
+        guess_once(&mut world, "192.0.2.9", "newcomer");
+    }
+    assert_eq!(world.deeds(), [""; 0]);
 }

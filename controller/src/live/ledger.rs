@@ -19,7 +19,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use floodwall_engine::{Span, Timestamp, command::Prefix};
+use floodwall_engine::{
+    Span, Timestamp,
+    baseline::Slot,
+    command::{Front, Prefix},
+};
 use floodwall_wire::Address;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -36,7 +40,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const RETENTION: Span = Span::from_secs(90 * 24 * 3_600);
 
 /// One step per schema version; the database says how many it has taken.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE ban (
         id INTEGER PRIMARY KEY,
         address BLOB NOT NULL,
@@ -68,7 +73,19 @@ const MIGRATIONS: [&str; 1] = ["
         since INTEGER NOT NULL,
         PRIMARY KEY (address, bits)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE baseline (
+        service TEXT NOT NULL,
+        class TEXT NOT NULL,
+        hour INTEGER NOT NULL,
+        weeks TEXT NOT NULL,
+        usual INTEGER NOT NULL,
+        week INTEGER NOT NULL,
+        PRIMARY KEY (service, class, hour)
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// One ban as it is kept.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -100,6 +117,17 @@ pub(crate) struct BanRow {
     pub(crate) ended_why: Option<String>,
 }
 
+/// How many strangers are usual at one hour of the week, as it is kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct BaselineRow {
+    /// See [`Guard::service_keys`](crate::guard::Guard::service_keys).
+    pub(crate) service: String,
+    pub(crate) class: Front,
+    /// Of the week, from Monday 00:00 UTC.
+    pub(crate) hour: u8,
+    pub(crate) slot: Slot,
+}
+
 /// Something to be written.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
@@ -114,6 +142,7 @@ pub(crate) enum Entry {
         address: Address,
         until: Timestamp,
     },
+    Baseline(BaselineRow),
     Allow {
         prefix: Prefix,
         since: Timestamp,
@@ -139,6 +168,7 @@ pub(crate) enum Entry {
 pub(crate) struct Remembered {
     pub(crate) bans: Vec<BanRow>,
     pub(crate) known: Vec<(Address, Timestamp)>,
+    pub(crate) baseline: Vec<BaselineRow>,
     pub(crate) allowed: Vec<Prefix>,
 }
 
@@ -260,7 +290,36 @@ fn read(connection: &Connection, now: Timestamp) -> Result<Remembered> {
     let allowed = statement
         .query_map([], |row| Ok(Prefix::new(address_of(&row.get::<_, Vec<u8>>(0)?), row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    Ok(Remembered { bans, known, allowed })
+    let baseline = read_baseline(connection)?;
+    Ok(Remembered { bans, known, baseline, allowed })
+}
+
+/// What is no class, hour or list of numbers was written by somebody else, and is passed over.
+fn read_baseline(connection: &Connection) -> Result<Vec<BaselineRow>> {
+    let mut statement =
+        connection.prepare("SELECT service, class, hour, weeks, usual, week FROM baseline")?;
+    let rows = statement.query_map([], |row| {
+        let (class, weeks) = (row.get::<_, String>(1)?, row.get::<_, String>(3)?);
+        let (Some(class), Ok(weeks)) = (Front::from_name(&class), serde_json::from_str(&weeks)) else {
+            return Ok(None);
+        };
+        let slot = Slot { weeks, usual: row.get(4)?, week: row.get(5)? };
+        Ok(Some(BaselineRow { service: row.get(0)?, class, hour: row.get(2)?, slot }))
+    })?;
+    rows.filter_map(Result::transpose).map(|row| Ok(row?)).collect()
+}
+
+/// What a running or earlier wall has learnt, from its state folder.
+///
+/// # Errors
+/// When there is no ledger, or it is older than that.
+pub(crate) fn baseline(folder: &Path) -> Result<Vec<BaselineRow>> {
+    let path = path_in(folder);
+    let shown = path.display();
+    let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .with_context(|| format!("cannot open the ledger {shown}"))?;
+    connection.busy_timeout(Duration::from_secs(2))?;
+    read_baseline(&connection).with_context(|| format!("cannot read what is usual from {shown}"))
 }
 
 /// The latest bans, over or not, newest first.
@@ -386,6 +445,20 @@ fn write_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
                 "INSERT INTO known (address, until) VALUES (?1, ?2)
                  ON CONFLICT (address) DO UPDATE SET until = max(until, excluded.until)",
                 params![blob(*address), signed(until.as_nanos())],
+            )?;
+        }
+        Entry::Baseline(row) => {
+            transaction.execute(
+                "INSERT OR REPLACE INTO baseline (service, class, hour, weeks, usual, week)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    row.service,
+                    row.class.as_str(),
+                    row.hour,
+                    serde_json::to_string(&row.slot.weeks)?,
+                    row.slot.usual,
+                    row.slot.week
+                ],
             )?;
         }
         Entry::Allow { prefix, since } => {
@@ -559,6 +632,32 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_of_an_earlier_version_is_brought_up_to_date_and_keeps_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Connection::open(path_in(folder.path())).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute("INSERT INTO known VALUES (?1, ?2)", params![vec![1_u8; 16], 200 * DAY as i64]).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        assert!(baseline(folder.path()).is_err());
+        let now = Timestamp::from_nanos(100 * DAY);
+        let (writer, remembered) = LedgerWriter::open(folder.path(), now).unwrap();
+        assert_eq!((remembered.known.len(), remembered.baseline.len()), (1, 0));
+        let row = |usual| BaselineRow {
+            service: "teamtalk".into(),
+            class: Front::Tcp,
+            hour: 167,
+            slot: Slot { weeks: vec![3, 4, usual], usual, week: 2_900 },
+        };
+        writer.write(Entry::Baseline(row(9)));
+        writer.write(Entry::Baseline(row(4)));
+        drop(writer);
+        let (_writer, remembered) = LedgerWriter::open(folder.path(), now).unwrap();
+        assert_eq!(remembered.baseline, [row(4)]);
+        assert_eq!(baseline(folder.path()).unwrap(), [row(4)]);
+    }
+
+    #[test]
     fn a_ban_that_is_prolonged_stands_once_and_old_ones_are_purged() {
         let folder = tempfile::tempdir().unwrap();
         let now = Timestamp::from_nanos(200 * DAY);
@@ -590,8 +689,8 @@ mod tests {
     #[test]
     fn a_disk_that_refuses_loses_nothing_and_says_so() {
         let mut connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(MIGRATIONS[0]).unwrap();
-        connection.pragma_update(None, "max_page_count", 12).unwrap();
+        connection.execute_batch(&MIGRATIONS.concat()).unwrap();
+        connection.pragma_update(None, "max_page_count", 14).unwrap();
         let health = Arc::new(Health::default());
         let mut work =
             Work { connection, waiting: VecDeque::new(), syncing: Vec::new(), health: Arc::clone(&health) };

@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Result;
 use floodwall_engine::{
     Command, Engine, Order, Packet, Span, Timestamp,
+    baseline::Learnt,
     catalogue::Catalogue,
     command::{Explanation, Prefix},
     decision::KNOWN_FOR,
@@ -29,7 +30,7 @@ use super::{
     cut::{Cutter, Victims},
     follow::Batch,
     incident::{Decision, Incidents},
-    ledger::{BanRow, Entry, LedgerWriter, Remembered, parse_subject},
+    ledger::{BanRow, BaselineRow, Entry, LedgerWriter, Remembered, parse_subject},
     log_budget::LogBudget,
     logs::{Join, LogFigures, Logs},
     people::People,
@@ -218,7 +219,29 @@ impl<S: Store> Wall<S> {
                 self.enforce(&Command::Know { address: *address, until });
             }
         }
+        self.engine.set_calendar(now, self.clock.to_utc(now));
+        self.guard.restore_baseline(&mut self.engine, &remembered.baseline);
         Ok(())
+    }
+
+    /// What was learnt in the last hour of how many strangers are usual, to disk.
+    fn keep_learnt(&mut self) {
+        let learnt = self.engine.take_learnt();
+        if learnt.is_empty() {
+            return;
+        }
+        let keys = self.guard.service_keys();
+        for learnt in learnt {
+            if let Some(service) = keys.get(usize::from(learnt.service)) {
+                let Learnt { front: class, hour, slot, .. } = learnt;
+                self.ledger.write(Entry::Baseline(BaselineRow {
+                    service: service.clone(),
+                    class,
+                    hour,
+                    slot,
+                }));
+            }
+        }
     }
 
     /// Takes over bans that the gate holds and the ledger does not: the controller was killed between the two.
@@ -264,6 +287,8 @@ impl<S: Store> Wall<S> {
                 // does not matter.
                 if judgement.verdict() == Verdict::Pass || !is_tcp(headers) || judgement.reason.is_shape() {
                     self.engine.handle_packet(&Packet::arriving(at, frame, headers, judgement));
+                } else {
+                    self.engine.handle_dropped(&Packet::arriving(at, frame, headers, judgement));
                 }
             }
             Seen::Departing { service, class } => {
@@ -414,11 +439,12 @@ impl<S: Store> Wall<S> {
                 self.tell_why("note", &explanation.subject.to_string(), explanation);
                 self.note_decision("note", &explanation.subject.to_string(), explanation);
             }
-            Command::SetLevel { service, level, at, explanation, .. } => {
+            Command::SetLevel { service, front, level, at, explanation } => {
                 self.enforce(command);
                 let name = self.service_name(*service);
-                tracing::info!(service = name, level = level.as_str(), "Level changed");
-                self.tell("level", *at, format!("{name} is now at level {}", level.as_str()));
+                let (class, level) = (front.as_str(), level.as_str());
+                tracing::info!(service = name, class, level, "Level changed");
+                self.tell("level", *at, format!("{name} is now at level {level} for {class}"));
                 if let Some(explanation) = explanation {
                     self.note_decision("raise-level", name, explanation);
                 }
@@ -552,7 +578,9 @@ impl<S: Store> Wall<S> {
                 "The gate cannot be told that its controller is alive"
             );
         }
+        self.engine.set_calendar(now, self.clock.to_utc(now));
         self.engine.handle_timeout(now);
+        self.keep_learnt();
         self.carry_out();
         self.incidents.handle_tick(self.clock.to_utc(now));
         if let Some(left_out) = self.log_budget.handle_tick(now) {

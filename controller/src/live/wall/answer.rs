@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use floodwall_engine::{
-    Side, Timestamp, command::Prefix, ledger::Ban as EngineBan, protocol::irc::link::LinkView, text::Text,
+    Side, Timestamp,
+    command::{Front, Prefix},
+    ledger::Ban as EngineBan,
+    protocol::irc::link::LinkView,
+    text::Text,
 };
 
 use super::{OPERATOR_RULE, Wall, operate::to_value};
@@ -11,8 +15,8 @@ use crate::{
     enforce::tables::Store,
     live::{
         answers::{
-            Ban, Bans, Explanation, FiredRule, Link, LinkChannel, LinkServer, LinkUser, Links, Loss, Present,
-            Service, Status, Who,
+            Ban, Bans, ClassOfTraffic, Explanation, FiredRule, Link, LinkChannel, LinkServer, LinkUser,
+            Links, Loss, Present, Service, Status, Who,
         },
         control::Refusal,
         ledger::{self, BanRow, parse_subject},
@@ -33,11 +37,13 @@ impl<S: Store> Wall<S> {
         let now = self.clock.now();
         let services = self.guard.services.iter().enumerate().map(|(index, service)| {
             let (tcp_ports, udp_ports) = service.ports_by_transport();
+            let index = u8::try_from(index).unwrap_or(u8::MAX);
             Service {
                 name: service.name.to_owned(),
+                level: self.engine.level(index).as_str().to_owned(),
+                classes: self.classes(index, &tcp_ports, &udp_ports),
                 tcp_ports,
                 udp_ports,
-                level: self.engine.level(u8::try_from(index).unwrap_or(u8::MAX)).as_str().to_owned(),
             }
         });
         Status {
@@ -62,6 +68,26 @@ impl<S: Store> Wall<S> {
             ledger_failing: self.ledger.health().failing.load(std::sync::atomic::Ordering::Relaxed),
             repaired: self.repaired.clone(),
         }
+    }
+
+    /// The classes of traffic that a service has ports for.
+    fn classes(&self, service: u8, tcp: &[u16], udp: &[u16]) -> Vec<ClassOfTraffic> {
+        let has_ports = |front: &Front| match front {
+            Front::Udp => !udp.is_empty(),
+            Front::Tcp => !tcp.is_empty(),
+        };
+        let class = |front| {
+            let gauge = self.engine.gauge(service, front);
+            ClassOfTraffic {
+                class: front.as_str().to_owned(),
+                level: self.engine.level_of(service, front).as_str().to_owned(),
+                strangers: gauge.strangers,
+                usual: gauge.usual,
+                alarmed_from: gauge.alarmed_from,
+                hours_learnt: gauge.hours_learnt,
+            }
+        };
+        Front::ALL.into_iter().filter(has_ports).map(class).collect()
     }
 
     fn learning_seconds(&self) -> u64 {
@@ -323,7 +349,17 @@ impl<S: Store> Wall<S> {
         let levels = (0..self.guard.services.len())
             .map(|index| self.engine.level(u8::try_from(index).unwrap_or(u8::MAX)) as u8)
             .collect();
+        let mut classes = Vec::new();
+        for (index, service) in (0..).zip(&self.guard.services) {
+            for front in Front::ALL {
+                let gauge = self.engine.gauge(index, front);
+                let (name, class) = (service.name.to_owned(), front.as_str().to_owned());
+                let level = self.engine.level_of(index, front) as u8;
+                classes.push((name, class, level, gauge.strangers, gauge.alarmed_from));
+            }
+        }
         Snapshot {
+            classes,
             services: self.guard.services.iter().map(|service| service.name.to_owned()).collect(),
             mode: self.settings.mode.clone(),
             evaluating: self.settings.observe,
