@@ -347,6 +347,11 @@ impl Decisions {
         })
     }
 
+    /// Whether somebody has logged in from there with a password of their own.
+    pub fn is_known(&self, address: Address, now: Timestamp) -> bool {
+        self.behaves_well(&address, now)
+    }
+
     /// Forgets what an address has done and bans it no more for a while: an operator said so.
     pub fn forgive(&mut self, address: Address, now: Timestamp, grace: Span) {
         self.suspects.remove(&address);

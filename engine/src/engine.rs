@@ -170,6 +170,16 @@ impl Engine {
         self.baseline.take_learnt()
     }
 
+    /// Whether somebody has logged in from there lately, in whatever way.
+    pub fn is_familiar(&self, address: Address, at: Timestamp) -> bool {
+        self.decisions.is_familiar(address, at)
+    }
+
+    /// Whether somebody has logged in from there with a password of their own.
+    pub fn is_known(&self, address: Address, at: Timestamp) -> bool {
+        self.decisions.is_known(address, at)
+    }
+
     /// How many strangers come and how many are usual.
     pub fn gauge(&self, service: u8, front: Front) -> Gauge {
         self.baseline.gauge(service, front, self.now)

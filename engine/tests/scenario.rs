@@ -83,7 +83,7 @@ impl World {
             server_port: 10_333,
             class: Class::TcpPayload,
             reason: Reason::Admitted,
-            standing: floodwall_wire::tables::Standing::Proven,
+            standing: Standing::Proven,
             body: Body::Segment { tcp, payload, whole: &[] },
         });
     }

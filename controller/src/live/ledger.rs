@@ -23,10 +23,14 @@ use floodwall_engine::{
     Span, Timestamp,
     baseline::Slot,
     command::{Front, Prefix},
+    rule::RuleId,
 };
 use floodwall_wire::Address;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
+
+use super::habits;
+use crate::suggest::peaks::Peak;
 
 /// Entries on their way to the disk.
 const QUEUE_MAX: usize = 16_384;
@@ -40,7 +44,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const RETENTION: Span = Span::from_secs(90 * 24 * 3_600);
 
 /// One step per schema version; the database says how many it has taken.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE ban (
         id INTEGER PRIMARY KEY,
@@ -83,6 +87,15 @@ const MIGRATIONS: [&str; 2] = [
         usual INTEGER NOT NULL,
         week INTEGER NOT NULL,
         PRIMARY KEY (service, class, hour)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE peak (
+        rule TEXT NOT NULL,
+        address BLOB NOT NULL,
+        count INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (rule, address)
     ) STRICT, WITHOUT ROWID;
 ",
 ];
@@ -143,6 +156,12 @@ pub(crate) enum Entry {
         until: Timestamp,
     },
     Baseline(BaselineRow),
+    /// How far somebody came towards a rule's limit, and when; without it nothing is known any more.
+    Peak {
+        rule: RuleId,
+        address: Address,
+        peak: Option<Peak>,
+    },
     Allow {
         prefix: Prefix,
         since: Timestamp,
@@ -169,6 +188,7 @@ pub(crate) struct Remembered {
     pub(crate) bans: Vec<BanRow>,
     pub(crate) known: Vec<(Address, Timestamp)>,
     pub(crate) baseline: Vec<BaselineRow>,
+    pub(crate) peaks: Vec<(RuleId, Address, Peak)>,
     pub(crate) allowed: Vec<Prefix>,
 }
 
@@ -291,7 +311,15 @@ fn read(connection: &Connection, now: Timestamp) -> Result<Remembered> {
         .query_map([], |row| Ok(Prefix::new(address_of(&row.get::<_, Vec<u8>>(0)?), row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let baseline = read_baseline(connection)?;
-    Ok(Remembered { bans, known, baseline, allowed })
+    let mut statement = connection.prepare("SELECT rule, address, count, at FROM peak WHERE at > ?1")?;
+    let peaks = statement
+        .query_map([signed((now - habits::KEPT).as_nanos())], |row| {
+            let (rule, address) = (row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?);
+            let peak = Peak { count: row.get(2)?, at: Timestamp::from_nanos(unsigned(row.get(3)?)) };
+            Ok((RuleId(rule.into()), address_of(&address), peak))
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(Remembered { bans, known, baseline, peaks, allowed })
 }
 
 /// What is no class, hour or list of numbers was written by somebody else, and is passed over.
@@ -447,6 +475,18 @@ fn write_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
                 params![blob(*address), signed(until.as_nanos())],
             )?;
         }
+        Entry::Peak { rule, address, peak: None } => {
+            transaction.execute(
+                "DELETE FROM peak WHERE rule = ?1 AND address = ?2",
+                params![&*rule.0, blob(*address)],
+            )?;
+        }
+        Entry::Peak { rule, address, peak: Some(peak) } => {
+            transaction.execute(
+                "INSERT OR REPLACE INTO peak (rule, address, count, at) VALUES (?1, ?2, ?3, ?4)",
+                params![&*rule.0, blob(*address), peak.count, signed(peak.at.as_nanos())],
+            )?;
+        }
         Entry::Baseline(row) => {
             transaction.execute(
                 "INSERT OR REPLACE INTO baseline (service, class, hour, weeks, usual, week)
@@ -489,6 +529,8 @@ fn write_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
                 [signed(before.as_nanos())],
             )?;
             transaction.execute("DELETE FROM known WHERE until < ?1", [signed(now.as_nanos())])?;
+            let before = *now - habits::KEPT;
+            transaction.execute("DELETE FROM peak WHERE at < ?1", [signed(before.as_nanos())])?;
         }
     }
     Ok(())
@@ -651,9 +693,16 @@ mod tests {
         };
         writer.write(Entry::Baseline(row(9)));
         writer.write(Entry::Baseline(row(4)));
+        let [rule, other] = ["teamtalk/a", "teamtalk/b"].map(|id| RuleId(id.into()));
+        let (address, peak) = (Address::from_v4(7), Peak { count: 3, at: now });
+        for rule in [&rule, &other] {
+            writer.write(Entry::Peak { rule: rule.clone(), address, peak: Some(peak) });
+        }
+        writer.write(Entry::Peak { rule: other, address, peak: None });
         drop(writer);
         let (_writer, remembered) = LedgerWriter::open(folder.path(), now).unwrap();
         assert_eq!(remembered.baseline, [row(4)]);
+        assert_eq!(remembered.peaks, [(rule, address, peak)]);
         assert_eq!(baseline(folder.path()).unwrap(), [row(4)]);
     }
 
@@ -690,7 +739,8 @@ mod tests {
     fn a_disk_that_refuses_loses_nothing_and_says_so() {
         let mut connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(&MIGRATIONS.concat()).unwrap();
-        connection.pragma_update(None, "max_page_count", 14).unwrap();
+        let pages: u32 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        connection.pragma_update(None, "max_page_count", pages + 6).unwrap();
         let health = Arc::new(Health::default());
         let mut work =
             Work { connection, waiting: VecDeque::new(), syncing: Vec::new(), health: Arc::clone(&health) };

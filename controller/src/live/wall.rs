@@ -29,6 +29,7 @@ use super::{
     clock::WallClock,
     cut::{Cutter, Victims},
     follow::Batch,
+    habits::Habits,
     incident::{Decision, Incidents},
     ledger::{BanRow, BaselineRow, Entry, LedgerWriter, Remembered, parse_subject},
     log_budget::LogBudget,
@@ -46,6 +47,7 @@ use crate::{
     guard::Guard,
     notify::{Message, Notifier},
     replay::rfc3339,
+    suggest::peaks::Peak,
 };
 
 pub(crate) mod answer;
@@ -108,6 +110,7 @@ pub(crate) struct Wall<S> {
     /// Absent until the configuration turns it on.
     people: Option<People>,
     incidents: Incidents,
+    habits: Habits,
     local: Vec<Address>,
     gateways: Vec<Address>,
     /// Where operators sit, and until when that is believed.
@@ -162,6 +165,7 @@ impl<S: Store> Wall<S> {
             roster: Roster::default(),
             people,
             incidents,
+            habits: Habits::new(&guard),
             local: addresses::local_addresses(),
             gateways: addresses::gateways(),
             operators: Vec::new(),
@@ -221,6 +225,10 @@ impl<S: Store> Wall<S> {
         }
         self.engine.set_calendar(now, self.clock.to_utc(now));
         self.guard.restore_baseline(&mut self.engine, &remembered.baseline);
+        for (rule, address, peak) in &remembered.peaks {
+            let peak = Peak { at: self.clock.at_utc(peak.at), ..*peak };
+            self.habits.restore(rule, *address, peak);
+        }
         Ok(())
     }
 
@@ -242,6 +250,13 @@ impl<S: Store> Wall<S> {
                 }));
             }
         }
+    }
+
+    /// Rules were read again.
+    pub(crate) fn replace_rules(&mut self, guard: &Guard) {
+        self.engine.replace_rules(guard.rules());
+        self.habits.replace_rules(guard);
+        self.guard = guard.clone();
     }
 
     /// Takes over bans that the gate holds and the ledger does not: the controller was killed between the two.
@@ -360,6 +375,7 @@ impl<S: Store> Wall<S> {
             self.roster.handle_signal(signal);
             let (at, service) = (self.clock.to_utc(signal.at), self.service_name(signal.service));
             self.incidents.handle_signal(at, service, signal);
+            self.habits.handle_signal(signal, &self.engine);
             if let Some(people) = &mut self.people {
                 people.handle_signal(signal, at, service, &self.roster);
             }
@@ -550,6 +566,12 @@ impl<S: Store> Wall<S> {
             return;
         }
         let is_grave = !matches!(action, "limit" | "reset");
+        if matches!(action, "ban" | "limit" | "reset")
+            && let Ok(address) = subject.split('/').next().unwrap_or(subject).parse::<std::net::IpAddr>()
+            && !self.engine.is_known(address.into(), explanation.at)
+        {
+            self.habits.leave_out(address.into(), explanation.at);
+        }
         if !self.settings.observe && self.notifier.wants(&explanation.rule) {
             let at = rfc3339(self.clock.to_utc(explanation.at));
             self.notifier.tell(&explanation.rule, &Message::new(action, at, subject, explanation));
@@ -581,6 +603,7 @@ impl<S: Store> Wall<S> {
         self.engine.set_calendar(now, self.clock.to_utc(now));
         self.engine.handle_timeout(now);
         self.keep_learnt();
+        self.habits.handle_tick();
         self.carry_out();
         self.incidents.handle_tick(self.clock.to_utc(now));
         if let Some(left_out) = self.log_budget.handle_tick(now) {
@@ -601,6 +624,7 @@ impl<S: Store> Wall<S> {
         }
         if now >= self.purge_at {
             self.purge_at = now + PURGE_EVERY;
+            self.keep_habits();
             self.ledger.write(Entry::Purge { now: self.clock.to_utc(now) });
             self.incidents.purge(self.clock.to_utc(now));
             if let Some(people) = &self.people {
@@ -657,9 +681,20 @@ impl<S: Store> Wall<S> {
     }
 }
 
+impl<S> Wall<S> {
+    /// How far regulars came towards limits, to disk.
+    fn keep_habits(&mut self) {
+        for (rule, address, peak) in self.habits.settle(self.clock.now()) {
+            let peak = peak.map(|peak| Peak { at: self.clock.to_utc(peak.at), ..peak });
+            self.ledger.write(Entry::Peak { rule, address, peak });
+        }
+    }
+}
+
 /// What is being recorded ends with the wall.
 impl<S> Drop for Wall<S> {
     fn drop(&mut self) {
+        self.keep_habits();
         self.incidents.finish(self.clock.to_utc(self.clock.now()));
     }
 }

@@ -24,6 +24,7 @@ use crate::{
         people::People,
     },
     replay::rfc3339,
+    suggest,
 };
 
 /// Bans listed at most.
@@ -167,6 +168,17 @@ impl<S: Store> Wall<S> {
             schema: "floodwall.who/1".into(),
             present: self.roster.everybody().into_iter().map(present).collect(),
             unlisted: self.roster.unlisted(),
+        }
+    }
+
+    /// What other limits would have cost, by what was counted while nothing was wrong.
+    pub(super) fn suggest(&self) -> suggest::Report {
+        let (rules, peaks) = self.habits.by_service();
+        suggest::Report {
+            since: Some(rfc3339(self.clock.to_utc(self.started))),
+            packets: self.counts.packets,
+            signals: self.habits.signals(),
+            ..suggest::report(rules, peaks)
         }
     }
 
