@@ -146,6 +146,8 @@ pub enum Command {
         address: Address,
         /// Until when; [`Timestamp::EPOCH`]: it is nobody's that is known after all.
         until: Timestamp,
+        /// By what.
+        by: Merit,
     },
     /// Show no more payload of a connection: it cannot be read.
     Ignore {
@@ -186,6 +188,33 @@ pub enum Command {
         /// Why, if a rule raised it.
         explanation: Option<Explanation>,
     },
+}
+
+/// What makes an address known.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Merit {
+    /// A login with a password of its own.
+    Login,
+    /// Time spent where logins cannot be read; see [`tenure`](crate::tenure).
+    Tenure,
+}
+
+impl Merit {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Login, Self::Tenure];
+
+    /// The name in reports and in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Tenure => "tenure",
+        }
+    }
+
+    /// The merit with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|merit| merit.as_str() == name)
+    }
 }
 
 /// A class of traffic that has a level of its own.

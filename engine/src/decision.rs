@@ -18,7 +18,7 @@ use floodwall_wire::Address;
 use crate::{
     baseline::{CALM, INTERVAL, Pressure},
     bounded::BoundedMap,
-    command::{Command, Explanation, Front, Prefix},
+    command::{Command, Explanation, Front, Merit, Prefix},
     ledger::{Ban, Ledger},
     limits::{ACCOUNTS_PER_ADDRESS_MAX, SESSIONS_PER_ADDRESS_MAX, SUBJECTS_MAX},
     rule::{
@@ -27,6 +27,7 @@ use crate::{
         evaluate::{Finding, Subject, network, site},
     },
     signal::{EvidenceClass, FlowId, Method, Signal, SignalKind},
+    tenure::Tenures,
     text::Text,
     time::{Span, Timestamp},
 };
@@ -39,6 +40,8 @@ const FAMILIAR_FOR: Span = Span::from_secs(7 * 24 * 3_600);
 pub const BANS_PER_MINUTE_MAX: u32 = 120;
 /// In whose name the level is raised when more strangers come than usual.
 pub const PRESSURE_RULE: &str = "floodwall/pressure";
+/// Addresses of one IPv4 /24 or IPv6 /48 that are known by their logins at a time.
+pub const KNOWN_PER_SITE: usize = 64;
 const MINUTE: Span = Span::from_secs(60);
 /// Of so many who are known, one may be banned...
 pub const KNOWN_PER_BAN: usize = 20;
@@ -78,6 +81,9 @@ pub struct Decisions {
     accounts: BoundedMap<(u8, Text), Account>,
     suspects: BTreeMap<Address, Suspect>,
     levels: BTreeMap<(u8, Front, Cause), Alarm>,
+    tenures: Tenures,
+    /// Who has logged in with a password of their own, and when last, by IPv4 /24 or IPv6 /48.
+    known_of_sites: BoundedMap<Address, Vec<(Address, Timestamp)>>,
     bans_made: SlidingCount,
     known_bans_made: SlidingCount,
     bans_braked: u64,
@@ -179,6 +185,8 @@ impl Decisions {
             accounts: BoundedMap::new(SUBJECTS_MAX, seed),
             suspects: BTreeMap::new(),
             levels: BTreeMap::new(),
+            tenures: Tenures::new(seed),
+            known_of_sites: BoundedMap::new(SUBJECTS_MAX, seed),
             bans_made: SlidingCount::default(),
             known_bans_made: SlidingCount::default(),
             bans_braked: 0,
@@ -212,6 +220,7 @@ impl Decisions {
 
     /// Learns who logs in and out.
     pub fn handle_signal(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
+        self.tenures.handle_signal(signal);
         if signal.kind == SignalKind::LoginSucceeded {
             return self.on_login(signal, commands);
         }
@@ -262,7 +271,34 @@ impl Decisions {
         }
         self.suspects.remove(&signal.address);
         self.note_good_login(signal.address, now);
-        commands.push(Command::Know { address: signal.address, until: now + KNOWN_FOR });
+        self.make_room_in_site(signal.address, now, commands);
+        commands.push(Command::Know { address: signal.address, until: now + KNOWN_FOR, by: Merit::Login });
+    }
+
+    /// In a network where many are known already, the one who has not come for longest is so no longer: whoever has accounts
+    /// without end takes places from nobody but themselves and their neighbours.
+    fn make_room_in_site(&mut self, address: Address, now: Timestamp, commands: &mut Vec<Command>) {
+        let place = site(address);
+        let known = self.known_of_sites.touch_or_insert(&place, now, Vec::new, |_| true, |_, _| {});
+        let Some(known) = known else { return };
+        known.retain(|(other, _)| *other != address);
+        let longest = known.iter().map(|(_, at)| *at).min().filter(|_| known.len() >= KNOWN_PER_SITE);
+        let gone = longest.and_then(|at| known.iter().position(|(_, other)| *other == at));
+        let gone = gone.map(|index| known.swap_remove(index).0);
+        known.push((address, now));
+        if let Some(gone) = gone {
+            if let Some(person) = self.people.get_mut(&gone) {
+                person.logged_in_at = None;
+            }
+            commands.push(Command::Know { address: gone, until: Timestamp::EPOCH, by: Merit::Login });
+        }
+    }
+
+    /// A rule has stopped somebody: standing that rests on their having sat there quietly is lost.
+    fn offend(&mut self, address: Address, now: Timestamp, commands: &mut Vec<Command>) {
+        if self.tenures.offend(address, now) && !self.behaves_well(&address, now) {
+            commands.push(Command::Know { address, until: Timestamp::EPOCH, by: Merit::Tenure });
+        }
     }
 
     /// An account that logs in from everywhere is a guest account with a password everybody has.
@@ -325,7 +361,7 @@ impl Decisions {
                 session.account = None;
             }
             if person.accounts.is_empty() && person.logged_in_at.take().is_some() {
-                commands.push(Command::Know { address, until: Timestamp::EPOCH });
+                commands.push(Command::Know { address, until: Timestamp::EPOCH, by: Merit::Login });
             }
         }
     }
@@ -362,8 +398,27 @@ impl Decisions {
         }
     }
 
+    /// Remembers who was known by tenure before this run; answers whether there is room.
+    pub fn restore_tenure(&mut self, address: Address, until: Timestamp) -> bool {
+        self.tenures.restore(address, until)
+    }
+
+    /// Whether an address is known by time spent where logins cannot be read.
+    pub fn is_tenured(&self, address: Address, now: Timestamp) -> bool {
+        self.tenures.is_tenured(&address, now)
+    }
+
+    /// How often there was no room for somebody who had stayed for long enough to be known.
+    pub const fn tenures_refused(&self) -> u64 {
+        self.tenures.refused()
+    }
+
     /// Remembers a login with a password from before this run.
     pub fn restore_login(&mut self, address: Address, at: Timestamp) {
+        let known = self.known_of_sites.touch_or_insert(&site(address), at, Vec::new, |_| true, |_, _| {});
+        if let Some(known) = known.filter(|known| known.len() < KNOWN_PER_SITE) {
+            known.push((address, at));
+        }
         if let Some(person) = self.person(address, at) {
             person.logged_in_at = Some(at);
         }
@@ -429,12 +484,18 @@ impl Decisions {
     /// the rule would only limit, and the address is limited for long enough; a rule for alarmed times is for
     /// strangers; and what a forger can do in somebody's name costs nobody who is known or has a session anything.
     fn is_settled(&self, rule: &Rule, signal: &Signal) -> bool {
+        let is_forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
+        let is_there = || {
+            self.tenures.is_present(&signal.address) || self.tenures.is_tenured(&signal.address, signal.at)
+        };
+        if is_forgeable && is_there() {
+            return true;
+        }
         let Some(person) = self.people.get(&signal.address) else {
             return false;
         };
         let is_limited = rule.action == Action::Limit && person.is_limited(signal.at, rule);
         let is_known = person.behaves_well(signal.at);
-        let is_forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
         let is_somebody = is_known || !person.sessions.is_empty() || person.voice_sessions > 0;
         is_limited || (is_known && rule.level > Level::Normal) || (is_forgeable && is_somebody)
     }
@@ -589,6 +650,7 @@ impl Decisions {
         let resets = self.person(address, now).map_or(0, |person| person.resets.count(now, RESETS_WITHIN));
         if let Some(flow) = flow {
             commands.push(Command::Reset { address, flow, explanation: grounds.explain() });
+            self.offend(address, now, commands);
         }
         if flow.is_none() || others != Others::People || resets >= RESETS_MAX {
             self.limit(address, rule.duration, grounds, commands);
@@ -658,6 +720,7 @@ impl Decisions {
         let entered = ledger.enter(subject, Ban { since: now, until, explanation: explanation.clone() });
         if entered {
             commands.push(Command::Ban { subject, until, explanation });
+            self.offend(address, now, commands);
         } else {
             self.limit(address, rule.duration, grounds, commands);
         }
@@ -688,6 +751,7 @@ impl Decisions {
             person.is_suspected = false;
         }
         commands.push(Command::Limit { address, until, explanation: grounds.explain() });
+        self.offend(address, now, commands);
     }
 
     /// Suspects whose time is up are limited; alarms whose time is up calm down one level.
@@ -701,6 +765,17 @@ impl Decisions {
         for address in due {
             self.settle_suspect(address, commands);
         }
+        let (tenures, levels, people) = (&mut self.tenures, &self.levels, &self.people);
+        let is_calm = |service| {
+            let own = levels.iter().filter(|((owner, _, _), _)| *owner == service);
+            own.map(|(_, alarm)| alarm.level).max().unwrap_or_default() == Level::Normal
+        };
+        tenures.handle_timeout(now, is_calm, |address, until| {
+            // Who has logged in is known for longer.
+            if !people.get(&address).is_some_and(|person| person.behaves_well(now)) {
+                commands.push(Command::Know { address, until, by: Merit::Tenure });
+            }
+        });
         let due: Vec<(u8, Front, Cause)> = self
             .levels
             .iter()

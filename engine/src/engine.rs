@@ -180,6 +180,11 @@ impl Engine {
         self.decisions.is_known(address, at)
     }
 
+    /// Whether an address is known by time spent where logins cannot be read.
+    pub fn is_tenured(&self, address: Address, at: Timestamp) -> bool {
+        self.decisions.is_tenured(address, at)
+    }
+
     /// How many strangers come and how many are usual.
     pub fn gauge(&self, service: u8, front: Front) -> Gauge {
         self.baseline.gauge(service, front, self.now)
@@ -262,6 +267,11 @@ impl Engine {
     /// Remembers a login with a password of an earlier run.
     pub fn restore_login(&mut self, address: Address, at: Timestamp) {
         self.decisions.restore_login(address, at);
+    }
+
+    /// Remembers who was known by tenure in an earlier run; answers whether there is room.
+    pub fn restore_tenure(&mut self, address: Address, until: Timestamp) -> bool {
+        self.decisions.restore_tenure(address, until)
     }
 
     /// Counts by other rules from now on. What the old ones had counted is forgotten; sessions, bans and levels stay.
@@ -429,7 +439,7 @@ impl Engine {
     }
 
     /// What bounds and brakes have cost since the start, by name: whatever is not 0 weakens what is reported.
-    pub fn losses(&self) -> [(&'static str, u64); 8] {
+    pub fn losses(&self) -> [(&'static str, u64); 9] {
         let (flows_evicted, segments_refused) = self.streams.losses();
         let counters_evicted = self.evaluations.iter().map(|evaluation| evaluation.counters().1).sum();
         [
@@ -439,6 +449,7 @@ impl Engine {
             ("counters let go for lack of room", counters_evicted),
             ("entries of server links not kept for lack of room", self.links_lost()),
             ("voice sessions not remembered for lack of room", self.voice_lost()),
+            ("people not known by tenure for lack of room", self.decisions.tenures_refused()),
             ("bans that the brake made limits", self.decisions.bans_braked()),
             ("bans refused by a full ledger", self.ledger.refused()),
         ]

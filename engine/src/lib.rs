@@ -23,6 +23,7 @@ pub mod protocol;
 pub mod rule;
 pub mod signal;
 pub mod stream;
+pub mod tenure;
 pub mod text;
 pub mod time;
 

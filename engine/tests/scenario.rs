@@ -539,7 +539,7 @@ fn an_account_in_many_places_at_once_is_disowned() {
         world.log_in(&mut connection, "guest");
         open.push(connection);
         while let Some(command) = world.engine.next_command() {
-            if let Command::Know { address, until } = command {
+            if let Command::Know { address, until, .. } = command {
                 if until == Timestamp::EPOCH {
                     known.remove(&address)
                 } else {
@@ -645,4 +645,108 @@ fn a_crowd_of_strangers_makes_no_rule_for_alarmed_times_hit_those_who_mistype() 
         guess_once(&mut world, "192.0.2.9", "newcomer");
     }
     assert_eq!(world.deeds(), [""; 0]);
+}
+
+impl World {
+    /// A TLS handshake to its end, as records whose content nobody can read.
+    fn shake_hands(&mut self, client: Address) -> Connection {
+        self.next_port += 1;
+        let port = self.next_port;
+        let mut connection = Connection { client, port, client_sent: 100, server_sent: 900, user_id: 0 };
+        self.segment(&connection, Side::Client, SYN, b"");
+        connection.client_sent += 1;
+        self.segment(&connection, Side::Server, SYN | ACK, b"");
+        connection.server_sent += 1;
+        self.segment(&connection, Side::Client, ACK, b"");
+        for (side, kind, length) in [
+            (Side::Client, 22, 300_u16),
+            (Side::Server, 22, 122),
+            (Side::Client, 23, 69),
+            (Side::Server, 23, 250),
+            (Side::Client, 23, 90),
+        ] {
+            let mut record = vec![kind, 3, 3];
+            record.extend(length.to_be_bytes());
+            record.resize(record.len() + usize::from(length), 0x5a);
+            self.segment(&connection, side, ACK, &record);
+            match side {
+                Side::Client => connection.client_sent += record.len() as u32,
+                Side::Server => connection.server_sent += record.len() as u32,
+            }
+        }
+        connection
+    }
+
+    /// Who became known, or no longer is, since the last call.
+    fn known(&mut self) -> Vec<(Address, bool)> {
+        std::iter::from_fn(|| self.engine.next_command())
+            .filter_map(|command| match command {
+                Command::Know { address, until, .. } => Some((address, until > Timestamp::EPOCH)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn wait_minutes(&mut self, minutes: u64) {
+        for _ in 0..minutes * 12 {
+            self.wait(5_000);
+        }
+    }
+}
+
+#[test]
+fn time_behind_tls_makes_somebody_known_until_they_misbehave() {
+    let mut world = World::new(SHIPPED);
+    let regular = address("198.51.100.7");
+    world.wait(0);
+    let connection = world.shake_hands(regular);
+    world.wait_minutes(9);
+    assert_eq!(world.known(), []);
+    world.wait_minutes(2);
+    assert_eq!(world.known(), [(regular, true)]);
+    assert!(world.engine.is_tenured(regular, world.now));
+    world.close(connection);
+    for _ in 0..8 {
+        guess_once(&mut world, "198.51.100.7", "admin");
+    }
+    assert_eq!(world.known(), [(regular, false)]);
+    assert!(!world.engine.is_tenured(regular, world.now));
+}
+
+#[test]
+fn a_guest_who_sits_there_for_hours_is_not_known_nor_is_who_says_nothing() {
+    let mut world = World::new(SHIPPED);
+    for number in 1..=20 {
+        let mut guest = world.connect(address(&format!("198.51.{number}.7")));
+        world.say(&mut guest, Side::Client, "login username=\"\" password=\"\"");
+        let accepted = format!("accepted userid={} nickname=\"g\" username=\"\"", guest.user_id);
+        world.say(&mut guest, Side::Server, &accepted);
+        world.connect(address(&format!("203.0.{number}.7")));
+    }
+    for _ in 0..60 {
+        world.wait_minutes(2);
+    }
+    assert_eq!(world.known(), []);
+}
+
+#[test]
+fn whoever_has_accounts_without_end_takes_the_places_of_their_neighbours_alone() {
+    let mut world = World::new(SHIPPED);
+    let mut regular = world.connect(address("203.0.113.5"));
+    world.log_in(&mut regular, "alice");
+    for number in 0..200 {
+        let mut bought = world.connect(address(&format!("2001:db8:7:{number:x}::1")));
+        world.log_in(&mut bought, &format!("bought{number}"));
+    }
+    let mut known = BTreeSet::new();
+    for (address, is_known) in world.known() {
+        if is_known {
+            known.insert(address);
+        } else {
+            known.remove(&address);
+        }
+    }
+    assert!(known.remove(&address("203.0.113.5")));
+    assert_eq!(known.len(), 64);
+    assert!(known.contains(&address("2001:db8:7:c7::1")));
 }

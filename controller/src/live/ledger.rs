@@ -22,7 +22,7 @@ use anyhow::{Context, Result, bail};
 use floodwall_engine::{
     Span, Timestamp,
     baseline::Slot,
-    command::{Front, Prefix},
+    command::{Front, Merit, Prefix},
     rule::RuleId,
 };
 use floodwall_wire::Address;
@@ -44,7 +44,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const RETENTION: Span = Span::from_secs(90 * 24 * 3_600);
 
 /// One step per schema version; the database says how many it has taken.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE ban (
         id INTEGER PRIMARY KEY,
@@ -98,6 +98,7 @@ const MIGRATIONS: [&str; 3] = [
         PRIMARY KEY (rule, address)
     ) STRICT, WITHOUT ROWID;
 ",
+    "ALTER TABLE known ADD COLUMN merit TEXT NOT NULL DEFAULT 'login';",
 ];
 
 /// One ban as it is kept.
@@ -130,6 +131,15 @@ pub(crate) struct BanRow {
     pub(crate) ended_why: Option<String>,
 }
 
+/// Somebody who is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Known {
+    pub(crate) address: Address,
+    /// UTC.
+    pub(crate) until: Timestamp,
+    pub(crate) by: Merit,
+}
+
 /// How many strangers are usual at one hour of the week, as it is kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct BaselineRow {
@@ -151,9 +161,11 @@ pub(crate) enum Entry {
         at: Timestamp,
         why: &'static str,
     },
-    Known {
+    Known(Known),
+    /// Somebody is known no longer, unless by something else.
+    Unknown {
         address: Address,
-        until: Timestamp,
+        by: Merit,
     },
     Baseline(BaselineRow),
     /// How far somebody came towards a rule's limit, and when; without it nothing is known any more.
@@ -186,7 +198,7 @@ pub(crate) enum Entry {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Remembered {
     pub(crate) bans: Vec<BanRow>,
-    pub(crate) known: Vec<(Address, Timestamp)>,
+    pub(crate) known: Vec<Known>,
     pub(crate) baseline: Vec<BaselineRow>,
     pub(crate) peaks: Vec<(RuleId, Address, Peak)>,
     pub(crate) allowed: Vec<Prefix>,
@@ -300,12 +312,14 @@ fn read(connection: &Connection, now: Timestamp) -> Result<Remembered> {
     // Those of this boot may stand although UTC says otherwise, if the clock was set; who reads decides.
     let since = now - Span::from_secs(24 * 3_600);
     let bans = statement.query_map([signed(since.as_nanos())], ban_row)?.collect::<Result<_, _>>()?;
-    let mut statement = connection.prepare("SELECT address, until FROM known WHERE until > ?1")?;
-    let known = statement
-        .query_map([signed(now.as_nanos())], |row| {
-            Ok((address_of(&row.get::<_, Vec<u8>>(0)?), Timestamp::from_nanos(unsigned(row.get(1)?))))
-        })?
-        .collect::<Result<_, _>>()?;
+    let mut statement = connection.prepare("SELECT address, until, merit FROM known WHERE until > ?1")?;
+    let known = statement.query_map([signed(now.as_nanos())], |row| {
+        let address = address_of(&row.get::<_, Vec<u8>>(0)?);
+        let until = Timestamp::from_nanos(unsigned(row.get(1)?));
+        let by = Merit::from_name(&row.get::<_, String>(2)?);
+        Ok(by.map(|by| Known { address, until, by }))
+    })?;
+    let known = known.filter_map(Result::transpose).collect::<Result<_, _>>()?;
     let mut statement = connection.prepare("SELECT address, bits FROM allowed")?;
     let allowed = statement
         .query_map([], |row| Ok(Prefix::new(address_of(&row.get::<_, Vec<u8>>(0)?), row.get(1)?)))?
@@ -468,11 +482,19 @@ fn write_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
                 params![blob(subject.address()), subject.bits(), signed(at.as_nanos()), why],
             )?;
         }
-        Entry::Known { address, until } => {
+        // A login outranks tenure, and lasts longer.
+        Entry::Known(Known { address, until, by }) => {
             transaction.execute(
-                "INSERT INTO known (address, until) VALUES (?1, ?2)
-                 ON CONFLICT (address) DO UPDATE SET until = max(until, excluded.until)",
-                params![blob(*address), signed(until.as_nanos())],
+                "INSERT INTO known (address, until, merit) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (address) DO UPDATE SET until = max(until, excluded.until),
+                     merit = min(merit, excluded.merit)",
+                params![blob(*address), signed(until.as_nanos()), by.as_str()],
+            )?;
+        }
+        Entry::Unknown { address, by } => {
+            transaction.execute(
+                "DELETE FROM known WHERE address = ?1 AND merit = ?2",
+                params![blob(*address), by.as_str()],
             )?;
         }
         Entry::Peak { rule, address, peak: None } => {
@@ -662,12 +684,24 @@ mod tests {
         let lifted = parse_subject("192.0.2.8").unwrap();
         writer.write(Entry::Lift { subject: lifted, at: now, why: "operator" });
         let address = Address::from("2001:db8::5".parse::<std::net::IpAddr>().unwrap());
-        writer.write(Entry::Known { address, until: Timestamp::from_nanos(200 * DAY) });
+        let known = |last: u64, by, days| Known {
+            address: Address { low: last, ..address },
+            until: Timestamp::from_nanos(days * DAY),
+            by,
+        };
+        writer.write(Entry::Known(known(5, Merit::Login, 200)));
+        writer.write(Entry::Known(known(5, Merit::Tenure, 150)));
+        writer.write(Entry::Unknown { address: known(5, Merit::Login, 0).address, by: Merit::Tenure });
+        for (last, by) in [(6, Merit::Login), (7, Merit::Tenure)] {
+            writer.write(Entry::Known(known(last, by, 200)));
+            writer.write(Entry::Unknown { address: known(last, by, 0).address, by });
+        }
+        writer.write(Entry::Known(known(8, Merit::Tenure, 110)));
         writer.write(Entry::Allow { prefix: lifted, since: now });
         drop(writer);
         let (_writer, remembered) = LedgerWriter::open(folder.path(), now).unwrap();
         assert_eq!(remembered.bans, [kept, forever]);
-        assert_eq!(remembered.known, [(address, Timestamp::from_nanos(200 * DAY))]);
+        assert_eq!(remembered.known, [known(5, Merit::Login, 200), known(8, Merit::Tenure, 110)]);
         assert_eq!(remembered.allowed, [lifted]);
         let past = history(folder.path(), Some(lifted), 10).unwrap();
         assert_eq!(past.first().unwrap().ended_why.as_deref(), Some("operator"));
@@ -678,7 +712,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let old = Connection::open(path_in(folder.path())).unwrap();
         old.execute_batch(MIGRATIONS[0]).unwrap();
-        old.execute("INSERT INTO known VALUES (?1, ?2)", params![vec![1_u8; 16], 200 * DAY as i64]).unwrap();
+        old.execute(
+            "INSERT INTO known (address, until) VALUES (?1, ?2)",
+            params![vec![1_u8; 16], 200 * DAY as i64],
+        )
+        .unwrap();
         old.pragma_update(None, "user_version", 1).unwrap();
         drop(old);
         assert!(baseline(folder.path()).is_err());

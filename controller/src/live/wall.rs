@@ -8,7 +8,7 @@ use floodwall_engine::{
     Command, Engine, Order, Packet, Span, Timestamp,
     baseline::Learnt,
     catalogue::Catalogue,
-    command::{Explanation, Prefix},
+    command::{Explanation, Merit, Prefix},
     decision::KNOWN_FOR,
     ledger::Ban,
     rule::RuleId,
@@ -31,7 +31,7 @@ use super::{
     follow::Batch,
     habits::Habits,
     incident::{Decision, Incidents},
-    ledger::{BanRow, BaselineRow, Entry, LedgerWriter, Remembered, parse_subject},
+    ledger::{BanRow, BaselineRow, Entry, Known, LedgerWriter, Remembered, parse_subject},
     log_budget::LogBudget,
     logs::{Join, LogFigures, Logs},
     people::People,
@@ -215,12 +215,19 @@ impl<S: Store> Wall<S> {
             );
             self.enforce(&Command::Ban { subject, until, explanation });
         }
-        for (address, until) in &remembered.known {
-            let until = self.clock.at_utc(*until);
-            if until > now {
-                // When that login was, not now: else every restart would prolong it.
-                self.engine.restore_login(*address, until - KNOWN_FOR);
-                self.enforce(&Command::Know { address: *address, until });
+        for Known { address, until, by } in &remembered.known {
+            let (address, by, until) = (*address, *by, self.clock.at_utc(*until));
+            let is_known = until > now
+                && match by {
+                    Merit::Login => {
+                        // When that login was, not now: else every restart would prolong it.
+                        self.engine.restore_login(address, until - KNOWN_FOR);
+                        true
+                    }
+                    Merit::Tenure => self.engine.restore_tenure(address, until),
+                };
+            if is_known {
+                self.enforce(&Command::Know { address, until, by });
             }
         }
         self.engine.set_calendar(now, self.clock.to_utc(now));
@@ -424,9 +431,14 @@ impl<S: Store> Wall<S> {
                 tracing::info!(%subject, "Ban lifted");
                 self.tell("unban", self.clock.now(), subject.to_string());
             }
-            Command::Know { address, until } => {
+            Command::Know { address, until, by } => {
                 self.enforce(command);
-                self.ledger.write(Entry::Known { address: *address, until: self.clock.to_utc(*until) });
+                let (address, by) = (*address, *by);
+                self.ledger.write(if *until == Timestamp::EPOCH {
+                    Entry::Unknown { address, by }
+                } else {
+                    Entry::Known(Known { address, until: self.clock.to_utc(*until), by })
+                });
             }
             Command::Limit { address, explanation, .. } => {
                 if self.brake(Prefix::host(*address)).is_none() {

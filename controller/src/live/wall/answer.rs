@@ -301,9 +301,13 @@ impl<S: Store> Wall<S> {
             "limited"
         } else if known_until > gate_now {
             let until = self.until(self.clock.at_gate(known_until));
+            let why = if self.engine.is_known(address, now) || !self.engine.is_tenured(address, now) {
+                "somebody logged in from there with a password of their own"
+            } else {
+                "somebody was there for long and gave no trouble, where logins cannot be read"
+            };
             sentences.push(format!(
-                "{subject} is known, because somebody logged in from there with a password of their own. It is served \
-                 first, from a budget nobody else draws on, until {until}."
+                "{subject} is known, because {why}. It is served first, from a budget nobody else draws on, until {until}."
             ));
             "known"
         } else {
