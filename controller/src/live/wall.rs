@@ -52,6 +52,8 @@ use crate::{
 
 pub(crate) mod answer;
 pub(crate) mod operate;
+#[cfg(test)]
+mod tests;
 
 /// For how long drops that rest on what only we renew stay in force without us.
 const HEARTBEAT: Span = Span::from_secs(5);
