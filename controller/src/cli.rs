@@ -312,6 +312,9 @@ pub(crate) struct ReplayArguments {
     /// Ports of a service, instead of its default ports: teamtalk=10333,10335.
     #[arg(long = "service", value_name = "PROTOCOL=PORTS")]
     pub(crate) services: Vec<ServicePorts>,
+    /// State folder of a wall, whose learnt baseline raises levels; without it only rules do.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) baseline: Option<PathBuf>,
     /// Sources listed one by one; the rest is summed in one row.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) sources: usize,
@@ -394,11 +397,17 @@ pub(crate) struct SuggestArguments {
     /// Ports of a service, instead of its default ports: teamtalk=10333,10335.
     #[arg(long = "service", value_name = "PROTOCOL=PORTS")]
     pub(crate) services: Vec<ServicePorts>,
+    /// Ask the running wall for what it has counted so far.
+    #[arg(long, conflicts_with_all = ["rules", "config", "services", "files"])]
+    pub(crate) live: bool,
+    /// Control socket of the wall.
+    #[arg(long, value_name = "PATH", requires = "live")]
+    pub(crate) socket: Option<PathBuf>,
     /// No progress bar, even on a terminal.
     #[arg(long)]
     pub(crate) plain: bool,
     /// Captures of evenings on which nothing was wrong; - is standard input.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "live", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }
 

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     cli::{ConnectArguments, Format},
     live::{
-        answers::{Bans, Done, Explanation, Link, Links, Present, Status, Who},
+        answers::{Bans, ClassOfTraffic, Done, Explanation, Link, Links, Present, Status, Who},
         control::{DEFAULT_SOCKET, Envelope, Outcome, Refusal, RefusalKind, Reply, Request, VERSION},
         ledger::BanRow,
         logs::LogFigures,
@@ -204,6 +204,18 @@ pub(crate) fn done(done: &Done) -> String {
     done.sentences.iter().map(|sentence| format!("{sentence}\n")).collect()
 }
 
+/// One class of traffic against what is usual.
+pub(crate) fn class_of_traffic(class: &ClassOfTraffic) -> String {
+    let ClassOfTraffic { class, level, strangers, usual, alarmed_from, hours_learnt } = class;
+    let usual = match usual {
+        Some(usual) => format!("{usual} are usual at this hour of the week"),
+        None => format!("this hour of the week is not learnt yet ({hours_learnt} of 168 are)"),
+    };
+    format!(
+        "{class}: level {level}, {strangers} strangers within 10 s, {usual}, alarmed from {alarmed_from}."
+    )
+}
+
 /// One fact a line, the answer first.
 pub(crate) fn status(status: &Status) -> String {
     let mut lines = Vec::new();
@@ -229,6 +241,7 @@ pub(crate) fn status(status: &Status) -> String {
         let tcp = if tcp.is_empty() { String::new() } else { format!(", TCP {tcp}") };
         let udp = if udp.is_empty() { String::new() } else { format!(", UDP {udp}") };
         lines.push(format!("Service {}: level {}{tcp}{udp}.", service.name, service.level));
+        lines.extend(service.classes.iter().map(|class| format!("  {}", class_of_traffic(class))));
     }
     lines.push(format!("Present: {} logged in; {} addresses known.", status.present, status.known));
     lines.push(format!("Bans: {}.", status.bans));

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use floodwall_engine::{
-    Configuration as EngineConfiguration, Packet, Protocol, Service, Side, Span, Timestamp,
+    Configuration as EngineConfiguration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
+    baseline::Learnt,
     protocol::irc::link::Peer,
     rule::{DefaultPorts, GateLimits, Rate, Rule, RuleFile, RuleId, diagnostic::suggest},
 };
@@ -21,6 +22,7 @@ use floodwall_wire::{
 use crate::{
     cli::ServicePorts,
     configuration::{Configuration, Override},
+    live::ledger::BaselineRow,
     notify,
 };
 
@@ -182,6 +184,28 @@ impl Guard {
             links: if linked == Some(index) { self.links.clone() } else { Vec::new() },
         });
         EngineConfiguration { services: services.collect(), seed }
+    }
+
+    /// Names of the services by index, each its own: of several of one protocol the second is `teamtalk#2`.
+    pub(crate) fn service_keys(&self) -> Vec<String> {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut key = |service: &GuardedService| {
+            let count = seen.entry(service.name).and_modify(|count| *count += 1).or_insert(1);
+            if *count == 1 { service.name.to_owned() } else { format!("{}#{count}", service.name) }
+        };
+        self.services.iter().map(&mut key).collect()
+    }
+
+    /// Has an engine remember what is usual here. Services that are not guarded are passed over.
+    pub(crate) fn restore_baseline(&self, engine: &mut Engine, rows: &[BaselineRow]) {
+        let keys = self.service_keys();
+        for row in rows {
+            let service = keys.iter().position(|key| *key == row.service);
+            if let Some(Ok(service)) = service.map(u8::try_from) {
+                let (front, hour, slot) = (row.class, row.hour, row.slot.clone());
+                engine.restore_baseline(Learnt { service, front, hour, slot });
+            }
+        }
     }
 
     /// Whom each rule wants to be told.

@@ -13,6 +13,7 @@ pub(crate) mod control;
 pub(crate) mod copies;
 pub(crate) mod cut;
 pub(crate) mod follow;
+pub(crate) mod habits;
 pub(crate) mod incident;
 pub(crate) mod ledger;
 mod log_budget;

@@ -33,6 +33,7 @@ use crate::{
     configuration::{self, Configuration, ConfigurationError},
     enforce::{Enforcer, tables::TablesEnforcer},
     guard::Guard,
+    live::ledger::{self, BaselineRow},
     output::{Exit, complain, print, progress_over},
     rules::{self, RulesError},
 };
@@ -115,10 +116,16 @@ pub(crate) fn catalogue(
 /// One wall, or two to compare: `--rules` and `--against`.
 fn set_up(arguments: &ReplayArguments) -> Result<Vec<Wall>, String> {
     let mut walls = Vec::new();
+    let baseline = match &arguments.baseline {
+        Some(folder) => ledger::baseline(folder).map_err(|error| format!("{error:#}"))?,
+        None => Vec::new(),
+    };
     let folders = [Some(arguments.rules.as_deref()), arguments.against.as_deref().map(Some)];
     for folder in folders.into_iter().flatten() {
         let guard = guard_of(folder, arguments.config.as_deref(), &arguments.services)?;
-        walls.push(Wall::new(&guard, &arguments.files)?);
+        let mut wall = Wall::new(&guard, &arguments.files)?;
+        wall.restore_baseline(&baseline);
+        walls.push(wall);
     }
     Ok(walls)
 }
@@ -207,6 +214,7 @@ pub(crate) struct Wall {
     heard_server: bool,
     is_watched: bool,
     guard: Guard,
+    baseline: Vec<BaselineRow>,
 }
 
 impl Wall {
@@ -226,7 +234,14 @@ impl Wall {
             heard_server: false,
             is_watched: false,
             guard: guard.clone(),
+            baseline: Vec::new(),
         })
+    }
+
+    /// Judges by what a wall has learnt to be usual.
+    fn restore_baseline(&mut self, rows: &[BaselineRow]) {
+        self.guard.restore_baseline(&mut self.engine, rows);
+        self.baseline = rows.to_vec();
     }
 
     /// One packet from the card to the ban: gate, engine, enforcer.
@@ -297,6 +312,7 @@ impl Wall {
         }
         let catalogue = self.engine.take_catalogue();
         self.engine = Engine::new(self.guard.engine(SEED));
+        self.guard.restore_baseline(&mut self.engine, &self.baseline);
         if let Some(catalogue) = catalogue {
             self.engine.keep_catalogue(catalogue);
         }

@@ -198,6 +198,11 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
         self.entries.drain().map(|held| (held.key, held.value))
     }
 
+    /// Every entry, to be changed without touching it, in no particular order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.entries.iter_mut().map(|held| (&held.key, &mut held.value))
+    }
+
     /// Every entry, in no particular order: sort before it reaches an output.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|held| (&held.key, &held.value))

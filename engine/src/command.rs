@@ -6,7 +6,7 @@ use floodwall_wire::Address;
 
 use crate::{
     rule::{Level, RuleId, evaluate::Subject},
-    signal::FlowId,
+    signal::{EvidenceClass, FlowId, SignalKind},
     stream::FlowKey,
     time::{Span, Timestamp},
 };
@@ -146,6 +146,8 @@ pub enum Command {
         address: Address,
         /// Until when; [`Timestamp::EPOCH`]: it is nobody's that is known after all.
         until: Timestamp,
+        /// By what.
+        by: Merit,
     },
     /// Show no more payload of a connection: it cannot be read.
     Ignore {
@@ -188,6 +190,33 @@ pub enum Command {
     },
 }
 
+/// What makes an address known.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Merit {
+    /// A login with a password of its own.
+    Login,
+    /// Time spent where logins cannot be read; see [`tenure`](crate::tenure).
+    Tenure,
+}
+
+impl Merit {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Login, Self::Tenure];
+
+    /// The name in reports and in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Tenure => "tenure",
+        }
+    }
+
+    /// The merit with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|merit| merit.as_str() == name)
+    }
+}
+
 /// A class of traffic that has a level of its own.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Front {
@@ -200,4 +229,25 @@ pub enum Front {
 impl Front {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+
+    /// The class of traffic a signal is of.
+    pub const fn of(kind: SignalKind) -> Self {
+        match kind.evidence() {
+            EvidenceClass::Spoofable => Self::Udp,
+            EvidenceClass::Acknowledged => Self::Tcp,
+        }
+    }
+
+    /// The name in reports and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The class with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|front| front.as_str() == name)
+    }
 }

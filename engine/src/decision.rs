@@ -19,8 +19,9 @@ use std::{
 use floodwall_wire::Address;
 
 use crate::{
+    baseline::{CALM, INTERVAL, Pressure},
     bounded::BoundedMap,
-    command::{Command, Explanation, Front, Prefix},
+    command::{Command, Explanation, Front, Merit, Prefix},
     ledger::{Ban, Ledger},
     limits::{ACCOUNTS_PER_ADDRESS_MAX, SESSIONS_PER_ADDRESS_MAX, SUBJECTS_MAX},
     rule::{
@@ -29,14 +30,21 @@ use crate::{
         evaluate::{Finding, Subject, network, site},
     },
     signal::{EvidenceClass, FlowId, Method, Signal, SignalKind},
+    tenure::Tenures,
     text::Text,
     time::{Span, Timestamp},
 };
 
 /// How long an address stays known after a login with a password.
 pub const KNOWN_FOR: Span = Span::from_secs(30 * 24 * 3_600);
+/// How long after a login of any kind an address is no stranger to the count of strangers.
+const FAMILIAR_FOR: Span = Span::from_secs(7 * 24 * 3_600);
 /// Bans made per minute at most.
 pub const BANS_PER_MINUTE_MAX: u32 = 120;
+/// In whose name the level is raised when more strangers come than usual.
+pub const PRESSURE_RULE: &str = "floodwall/pressure";
+/// Addresses of one IPv4 /24 or IPv6 /48 that are known by their logins at a time.
+pub const KNOWN_PER_SITE: usize = 64;
 const MINUTE: Span = Span::from_secs(60);
 /// Of so many who are known, one may be banned...
 pub const KNOWN_PER_BAN: usize = 20;
@@ -75,7 +83,10 @@ pub struct Decisions {
     good_sites: BoundedMap<Address, Timestamp>,
     accounts: BoundedMap<(u8, Text), Account>,
     suspects: BTreeMap<Address, Suspect>,
-    levels: BTreeMap<(u8, Front), Alarm>,
+    levels: BTreeMap<(u8, Front, Cause), Alarm>,
+    tenures: Tenures,
+    /// Who has logged in with a password of their own, and when last, by IPv4 /24 or IPv6 /48.
+    known_of_sites: BoundedMap<Address, Vec<(Address, Timestamp)>>,
     bans_made: SlidingCount,
     known_bans_made: SlidingCount,
     bans_braked: u64,
@@ -94,6 +105,8 @@ struct Account {
 struct Person {
     /// Last login with a password of its own.
     logged_in_at: Option<Timestamp>,
+    /// Last login of any kind.
+    came_at: Option<Timestamp>,
     /// Connections on which somebody is logged in.
     sessions: BTreeMap<FlowId, LoggedIn>,
     /// Sessions at a voice port, which have no connection: whatever is forged in their name costs them nothing.
@@ -191,6 +204,15 @@ impl Suspicion {
     }
 }
 
+/// Why a service is alarmed.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Cause {
+    /// A rule said so.
+    Rule,
+    /// More strangers came than usual.
+    Pressure,
+}
+
 #[derive(Debug)]
 struct Alarm {
     level: Level,
@@ -208,16 +230,32 @@ impl Decisions {
             accounts: BoundedMap::new(SUBJECTS_MAX, seed),
             suspects: BTreeMap::new(),
             levels: BTreeMap::new(),
+            tenures: Tenures::new(seed),
+            known_of_sites: BoundedMap::new(SUBJECTS_MAX, seed),
             bans_made: SlidingCount::default(),
             known_bans_made: SlidingCount::default(),
             bans_braked: 0,
         }
     }
 
-    /// The higher of a service's levels.
+    /// The highest of a service's levels.
     pub fn level(&self, service: u8) -> Level {
-        let own = self.levels.iter().filter(|((owner, _), _)| *owner == service);
-        own.map(|(_, alarm)| alarm.level).max().unwrap_or_default()
+        Front::ALL.map(|front| self.level_of(service, front)).into_iter().max().unwrap_or_default()
+    }
+
+    /// The level of one class of a service's traffic.
+    pub fn level_of(&self, service: u8, front: Front) -> Level {
+        let alarms = [Cause::Rule, Cause::Pressure].map(|cause| self.level_by(service, front, cause));
+        alarms.into_iter().max().unwrap_or_default()
+    }
+
+    /// The level that rules have raised: it is theirs to ask for. That many strangers come says nothing of those who log in.
+    pub fn level_for_rules(&self, service: u8, front: Front) -> Level {
+        self.level_by(service, front, Cause::Rule)
+    }
+
+    fn level_by(&self, service: u8, front: Front, cause: Cause) -> Level {
+        self.levels.get(&(service, front, cause)).map_or(Level::Normal, |alarm| alarm.level)
     }
 
     /// Bans that became limits because there were too many.
@@ -227,6 +265,7 @@ impl Decisions {
 
     /// Learns who logs in and out.
     pub fn handle_signal(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
+        self.tenures.handle_signal(signal);
         if signal.kind == SignalKind::LoginSucceeded {
             return self.on_login(signal, commands);
         }
@@ -252,6 +291,7 @@ impl Decisions {
         let Some(person) = self.person(signal.address, now) else {
             return;
         };
+        person.came_at = Some(now);
         if signal.detail.method == Some(Method::Identity) {
             person.voice_sessions = person.voice_sessions.saturating_add(1);
         }
@@ -276,7 +316,34 @@ impl Decisions {
         }
         self.suspects.remove(&signal.address);
         self.note_good_login(signal.address, now);
-        commands.push(Command::Know { address: signal.address, until: now + KNOWN_FOR });
+        self.make_room_in_site(signal.address, now, commands);
+        commands.push(Command::Know { address: signal.address, until: now + KNOWN_FOR, by: Merit::Login });
+    }
+
+    /// In a network where many are known already, the one who has not come for longest is so no longer: whoever has accounts
+    /// without end takes places from nobody but themselves and their neighbours.
+    fn make_room_in_site(&mut self, address: Address, now: Timestamp, commands: &mut Vec<Command>) {
+        let place = site(address);
+        let known = self.known_of_sites.touch_or_insert(&place, now, Vec::new, |_| true, |_, _| {});
+        let Some(known) = known else { return };
+        known.retain(|(other, _)| *other != address);
+        let longest = known.iter().map(|(_, at)| *at).min().filter(|_| known.len() >= KNOWN_PER_SITE);
+        let gone = longest.and_then(|at| known.iter().position(|(_, other)| *other == at));
+        let gone = gone.map(|index| known.swap_remove(index).0);
+        known.push((address, now));
+        if let Some(gone) = gone {
+            if let Some(person) = self.people.get_mut(&gone) {
+                person.logged_in_at = None;
+            }
+            commands.push(Command::Know { address: gone, until: Timestamp::EPOCH, by: Merit::Login });
+        }
+    }
+
+    /// A rule has stopped somebody: standing that rests on their having sat there quietly is lost.
+    fn offend(&mut self, address: Address, now: Timestamp, commands: &mut Vec<Command>) {
+        if self.tenures.offend(address, now) && !self.behaves_well(&address, now) {
+            commands.push(Command::Know { address, until: Timestamp::EPOCH, by: Merit::Tenure });
+        }
     }
 
     /// An account that logs in from everywhere is a guest account with a password everybody has.
@@ -339,7 +406,7 @@ impl Decisions {
                 session.account = None;
             }
             if person.accounts.is_empty() && person.logged_in_at.take().is_some() {
-                commands.push(Command::Know { address, until: Timestamp::EPOCH });
+                commands.push(Command::Know { address, until: Timestamp::EPOCH, by: Merit::Login });
             }
         }
     }
@@ -354,6 +421,18 @@ impl Decisions {
         )
     }
 
+    /// Whether somebody has logged in from there lately, in whatever way. It buys nothing but not to be counted as a stranger.
+    pub fn is_familiar(&self, address: Address, now: Timestamp) -> bool {
+        self.people.get(&address).is_some_and(|person| {
+            person.behaves_well(now) || person.came_at.is_some_and(|at| now.since(at) < FAMILIAR_FOR)
+        })
+    }
+
+    /// Whether somebody has logged in from there with a password of their own.
+    pub fn is_known(&self, address: Address, now: Timestamp) -> bool {
+        self.behaves_well(&address, now)
+    }
+
     /// Forgets what an address has done and bans it no more for a while: an operator said so.
     pub fn forgive(&mut self, address: Address, now: Timestamp, grace: Span) {
         self.suspects.remove(&address);
@@ -364,8 +443,27 @@ impl Decisions {
         }
     }
 
+    /// Remembers who was known by tenure before this run; answers whether there is room.
+    pub fn restore_tenure(&mut self, address: Address, until: Timestamp) -> bool {
+        self.tenures.restore(address, until)
+    }
+
+    /// Whether an address is known by time spent where logins cannot be read.
+    pub fn is_tenured(&self, address: Address, now: Timestamp) -> bool {
+        self.tenures.is_tenured(&address, now)
+    }
+
+    /// How often there was no room for somebody who had stayed for long enough to be known.
+    pub const fn tenures_refused(&self) -> u64 {
+        self.tenures.refused()
+    }
+
     /// Remembers a login with a password from before this run.
     pub fn restore_login(&mut self, address: Address, at: Timestamp) {
+        let known = self.known_of_sites.touch_or_insert(&site(address), at, Vec::new, |_| true, |_, _| {});
+        if let Some(known) = known.filter(|known| known.len() < KNOWN_PER_SITE) {
+            known.push((address, at));
+        }
         if let Some(person) = self.person(address, at) {
             person.logged_in_at = Some(at);
         }
@@ -431,38 +529,60 @@ impl Decisions {
     /// the rule would only limit, and the address is limited for long enough; a rule for alarmed times is for
     /// strangers; and what a forger can do in somebody's name costs nobody who is known or has a session anything.
     fn is_settled(&self, rule: &Rule, signal: &Signal) -> bool {
+        let is_forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
+        let is_there = || {
+            self.tenures.is_present(&signal.address) || self.tenures.is_tenured(&signal.address, signal.at)
+        };
+        if is_forgeable && is_there() {
+            return true;
+        }
         let Some(person) = self.people.get(&signal.address) else {
             return false;
         };
         let is_limited = rule.action == Action::Limit && person.is_limited(signal.at, rule);
         let is_known = person.behaves_well(signal.at);
-        let is_forgeable = signal.kind.evidence() == EvidenceClass::Spoofable && rule.action > Action::Note;
         let is_somebody = is_known || !person.sessions.is_empty() || person.voice_sessions > 0;
         is_limited || (is_known && rule.level > Level::Normal) || (is_forgeable && is_somebody)
     }
 
     fn raise_level(&mut self, rule: &Rule, finding: &Finding<'_>, commands: &mut Vec<Command>) {
         let signal = finding.signal;
-        let front = match signal.kind.evidence() {
-            EvidenceClass::Spoofable => Front::Udp,
-            EvidenceClass::Acknowledged => Front::Tcp,
-        };
-        let until = signal.at + rule.duration;
-        let alarm = self.levels.entry((signal.service, front)).or_insert(Alarm {
+        let place = (signal.service, Front::of(signal.kind), Cause::Rule);
+        let levels = (Level::Attack, Level::Attack);
+        self.alarm(place, levels, signal.at, rule.duration, commands, || explain(rule, finding));
+    }
+
+    /// More strangers came than usual: raises the level for strangers, or keeps it from calming down.
+    pub fn handle_pressure(&mut self, pressure: &Pressure, now: Timestamp, commands: &mut Vec<Command>) {
+        let place = (pressure.service, pressure.front, Cause::Pressure);
+        let levels = (pressure.raises, pressure.sustains);
+        self.alarm(place, levels, now, CALM, commands, || explain_pressure(pressure, now));
+    }
+
+    /// Raises a level that is lower than the first of `levels`, and lets one that is no higher than the second stand for
+    /// `duration` from now. Says so where the level of that class of traffic changes by it.
+    fn alarm(
+        &mut self,
+        (service, front, cause): (u8, Front, Cause),
+        (raises, sustains): (Level, Level),
+        at: Timestamp,
+        duration: Span,
+        commands: &mut Vec<Command>,
+        explain: impl FnOnce() -> Explanation,
+    ) {
+        let before = self.level_of(service, front);
+        let alarm = self.levels.entry((service, front, cause)).or_insert(Alarm {
             level: Level::Normal,
-            until,
-            duration: rule.duration,
+            until: at,
+            duration,
         });
-        alarm.until = alarm.until.max(until);
-        if alarm.level < Level::Attack {
-            alarm.level = Level::Attack;
-            commands.push(Command::SetLevel {
-                service: signal.service,
-                front,
-                level: Level::Attack,
-                at: signal.at,
-                explanation: Some(explain(rule, finding)),
-            });
+        alarm.level = alarm.level.max(raises);
+        if alarm.level > Level::Normal && alarm.level <= sustains {
+            alarm.until = alarm.until.max(at + duration);
+        }
+        let level = self.level_of(service, front);
+        if level > before {
+            commands.push(Command::SetLevel { service, front, level, at, explanation: Some(explain()) });
         }
     }
 
@@ -575,6 +695,7 @@ impl Decisions {
         let resets = self.person(address, now).map_or(0, |person| person.resets.count(now, RESETS_WITHIN));
         if let Some(flow) = flow {
             commands.push(Command::Reset { address, flow, explanation: grounds.explain() });
+            self.offend(address, now, commands);
         }
         if flow.is_none() || others != Others::People || resets >= RESETS_MAX {
             self.limit(address, rule.duration, grounds, commands);
@@ -644,6 +765,7 @@ impl Decisions {
         let entered = ledger.enter(subject, Ban { since: now, until, explanation: explanation.clone() });
         if entered {
             commands.push(Command::Ban { subject, until, explanation });
+            self.offend(address, now, commands);
         } else {
             self.limit(address, rule.duration, grounds, commands);
         }
@@ -674,6 +796,7 @@ impl Decisions {
             person.is_suspected = false;
         }
         commands.push(Command::Limit { address, until, explanation: grounds.explain() });
+        self.offend(address, now, commands);
     }
 
     /// Suspects whose time is up are limited; alarms whose time is up calm down one level.
@@ -687,19 +810,39 @@ impl Decisions {
         for address in due {
             self.settle_suspect(address, commands);
         }
-        for ((service, front), alarm) in &mut self.levels {
-            if alarm.level == Level::Normal || alarm.until > now {
-                continue;
+        let (tenures, levels, people) = (&mut self.tenures, &self.levels, &self.people);
+        let is_calm = |service| {
+            let own = levels.iter().filter(|((owner, _, _), _)| *owner == service);
+            own.map(|(_, alarm)| alarm.level).max().unwrap_or_default() == Level::Normal
+        };
+        tenures.handle_timeout(now, is_calm, |address, until| {
+            // Who has logged in is known for longer.
+            if !people.get(&address).is_some_and(|person| person.behaves_well(now)) {
+                commands.push(Command::Know { address, until, by: Merit::Tenure });
             }
+        });
+        let due: Vec<(u8, Front, Cause)> = self
+            .levels
+            .iter()
+            .filter(|(_, alarm)| alarm.level > Level::Normal && alarm.until <= now)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in due {
+            self.calm_down(place, now, commands);
+        }
+    }
+
+    /// An alarm calms down one step.
+    fn calm_down(&mut self, place: (u8, Front, Cause), now: Timestamp, commands: &mut Vec<Command>) {
+        let (service, front, _) = place;
+        let before = self.level_of(service, front);
+        if let Some(alarm) = self.levels.get_mut(&place) {
             alarm.level = if alarm.level == Level::Attack { Level::Elevated } else { Level::Normal };
             alarm.until = now + alarm.duration;
-            commands.push(Command::SetLevel {
-                service: *service,
-                front: *front,
-                level: alarm.level,
-                at: now,
-                explanation: None,
-            });
+        }
+        let level = self.level_of(service, front);
+        if level < before {
+            commands.push(Command::SetLevel { service, front, level, at: now, explanation: None });
         }
     }
 
@@ -756,6 +899,25 @@ impl Grounds<'_> {
             Self::Finding(rule, finding) => explain(rule, finding),
             Self::Suspicion(suspicion) => suspicion.explain(),
         }
+    }
+}
+
+/// Nobody in particular is to blame, and in a flood with forged senders nobody who is named.
+fn explain_pressure(pressure: &Pressure, at: Timestamp) -> Explanation {
+    let usual = match pressure.usual {
+        Some(usual) => format!("usual at this hour of the week: {usual}"),
+        None => "what is usual at this hour of the week has not been learnt yet".to_owned(),
+    };
+    Explanation {
+        rule: RuleId(PRESSURE_RULE.into()),
+        why: "more different strangers than usual".into(),
+        subject: Subject::Service,
+        offender: Address::default(),
+        at,
+        count: u32::from(pressure.strangers),
+        limit: u32::from(pressure.alarmed_from),
+        within: INTERVAL,
+        evidence: vec![usual],
     }
 }
 

@@ -9,11 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use floodwall_wire::{Address, Reason};
+use floodwall_wire::{Address, Reason, tables::Standing};
 
 use crate::{
+    baseline::{Baseline, Gauge, Learnt},
     catalogue::{Catalogue, Sort},
-    command::{Command, Prefix},
+    command::{Command, Front, Prefix},
     decision::Decisions,
     identity::Identities,
     ledger::{Ban, Ledger},
@@ -76,6 +77,7 @@ pub struct Engine {
     evaluations: Vec<Evaluation>,
     identities: Identities,
     decisions: Decisions,
+    baseline: Baseline,
     ledger: Ledger,
     /// By kind.
     signals: Vec<u64>,
@@ -100,6 +102,7 @@ impl Engine {
             conversations: Conversations::new(&services, seed),
             identities: Identities::new(seed),
             decisions: Decisions::new(seed),
+            baseline: Baseline::new(services.len(), seed),
             ledger: Ledger::new(seed),
             signals: vec![0; SignalKind::ALL.len()],
             fired: services.iter().map(|service| vec![Fired::default(); service.rules.len()]).collect(),
@@ -113,6 +116,7 @@ impl Engine {
     /// Takes one packet of a guarded service, in either direction.
     pub fn handle_packet(&mut self, packet: &Packet<'_>) {
         self.handle_timeout(packet.at);
+        self.note_stranger(packet);
         match packet.body {
             // What the gate drops for its shape never reaches the server, which would not have read it either.
             Body::Segment { ref tcp, payload, .. } if packet.reason.is_shape() => {
@@ -129,6 +133,61 @@ impl Engine {
             Body::Other => {}
         }
         self.handle_output();
+    }
+
+    /// Takes a packet that the gate has dropped, where it is no part of any conversation: it only counts.
+    pub fn handle_dropped(&mut self, packet: &Packet<'_>) {
+        self.handle_timeout(packet.at);
+        self.note_stranger(packet);
+    }
+
+    /// Strangers who ask for something are what the level is measured by. Whose ban stands is dealt with, and who was
+    /// logged in lately is none: after a restart everybody comes at once.
+    fn note_stranger(&mut self, packet: &Packet<'_>) {
+        let is_banned = matches!(packet.reason, Reason::BanAddress | Reason::BanPrefix);
+        if packet.from != Side::Client || packet.standing != Standing::Stranger || is_banned {
+            return;
+        }
+        if let Some(front) = packet.asks()
+            && !self.decisions.is_familiar(packet.client, packet.at)
+        {
+            self.baseline.note_stranger(packet.service, front, packet.client);
+        }
+    }
+
+    /// What UTC is at an instant of the engine's clock: the hour of the week is UTC's. They are the same until this is called.
+    pub const fn set_calendar(&mut self, now: Timestamp, utc: Timestamp) {
+        self.baseline.set_calendar(now, utc);
+    }
+
+    /// Remembers how many strangers were usual in earlier runs.
+    pub fn restore_baseline(&mut self, learnt: Learnt) {
+        self.baseline.restore(learnt);
+    }
+
+    /// What was learnt of how many strangers are usual since this was called last.
+    pub fn take_learnt(&mut self) -> Vec<Learnt> {
+        self.baseline.take_learnt()
+    }
+
+    /// Whether somebody has logged in from there lately, in whatever way.
+    pub fn is_familiar(&self, address: Address, at: Timestamp) -> bool {
+        self.decisions.is_familiar(address, at)
+    }
+
+    /// Whether somebody has logged in from there with a password of their own.
+    pub fn is_known(&self, address: Address, at: Timestamp) -> bool {
+        self.decisions.is_known(address, at)
+    }
+
+    /// Whether an address is known by time spent where logins cannot be read.
+    pub fn is_tenured(&self, address: Address, at: Timestamp) -> bool {
+        self.decisions.is_tenured(address, at)
+    }
+
+    /// How many strangers come and how many are usual.
+    pub fn gauge(&self, service: u8, front: Front) -> Gauge {
+        self.baseline.gauge(service, front, self.now)
     }
 
     /// Takes a packet put together of fragments that contradicted each other, before the packet itself.
@@ -210,6 +269,11 @@ impl Engine {
         self.decisions.restore_login(address, at);
     }
 
+    /// Remembers who was known by tenure in an earlier run; answers whether there is room.
+    pub fn restore_tenure(&mut self, address: Address, until: Timestamp) -> bool {
+        self.decisions.restore_tenure(address, until)
+    }
+
     /// Counts by other rules from now on. What the old ones had counted is forgotten; sessions, bans and levels stay.
     pub fn replace_rules(&mut self, rules: Vec<Vec<Rule>>) {
         let seed = self.conversations.seed;
@@ -237,6 +301,12 @@ impl Engine {
             self.handle_signal(signal);
         }
         let mut commands = Vec::new();
+        let mut pressures = Vec::new();
+        let level = |service, front| self.decisions.level_of(service, front);
+        self.baseline.handle_timeout(now, level, |pressure| pressures.push(pressure));
+        for pressure in &pressures {
+            self.decisions.handle_pressure(pressure, now, &mut commands);
+        }
         self.decisions.handle_timeout(now, &mut commands);
         self.commands.extend(commands);
         self.ledger.expire(now);
@@ -331,7 +401,7 @@ impl Engine {
         let service = usize::from(signal.service);
         if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))
         {
-            let level = self.decisions.level(signal.service);
+            let level = self.decisions.level_for_rules(signal.service, Front::of(signal.kind));
             let Self { decisions, ledger, fired, .. } = self;
             evaluation.handle_signal(rules, &signal, level, |rule, finding| {
                 if let Some(fired) = fired.get_mut(service).and_then(|all| all.get_mut(finding.rule)) {
@@ -369,7 +439,7 @@ impl Engine {
     }
 
     /// What bounds and brakes have cost since the start, by name: whatever is not 0 weakens what is reported.
-    pub fn losses(&self) -> [(&'static str, u64); 8] {
+    pub fn losses(&self) -> [(&'static str, u64); 9] {
         let (flows_evicted, segments_refused) = self.streams.losses();
         let counters_evicted = self.evaluations.iter().map(|evaluation| evaluation.counters().1).sum();
         [
@@ -379,6 +449,7 @@ impl Engine {
             ("counters let go for lack of room", counters_evicted),
             ("entries of server links not kept for lack of room", self.links_lost()),
             ("voice sessions not remembered for lack of room", self.voice_lost()),
+            ("people not known by tenure for lack of room", self.decisions.tenures_refused()),
             ("bans that the brake made limits", self.decisions.bans_braked()),
             ("bans refused by a full ledger", self.ledger.refused()),
         ]
@@ -411,7 +482,12 @@ impl Engine {
         &self.ledger
     }
 
-    /// How alarmed a service is.
+    /// How alarmed one class of a service's traffic is.
+    pub fn level_of(&self, service: u8, front: Front) -> Level {
+        self.decisions.level_of(service, front)
+    }
+
+    /// How alarmed a service is, in whichever class of traffic it is most.
     pub fn level(&self, service: u8) -> Level {
         self.decisions.level(service)
     }

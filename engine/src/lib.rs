@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod bounded;
 pub mod catalogue;
 pub mod command;
@@ -22,6 +23,7 @@ pub mod protocol;
 pub mod rule;
 pub mod signal;
 pub mod stream;
+pub mod tenure;
 pub mod text;
 pub mod time;
 

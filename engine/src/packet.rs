@@ -3,10 +3,11 @@
 use floodwall_wire::{
     Address, Class, Judgement, Reason, Verdict,
     frame::{Fragment, Headers, TcpHeader, Transport},
+    tables::Standing,
     window::SliceWindow,
 };
 
-use crate::{protocol::Side, time::Timestamp};
+use crate::{command::Front, protocol::Side, time::Timestamp};
 
 /// One packet to or from a guarded service.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub struct Packet<'a> {
     pub class: Class,
     /// What the gate said, for packets of clients.
     pub reason: Reason,
+    /// What the gate knew of a client that sends it.
+    pub standing: Standing,
     /// What it carries.
     pub body: Body<'a>,
 }
@@ -80,6 +83,7 @@ impl<'a> Packet<'a> {
             server_port: headers.destination_port,
             class: judgement.class,
             reason: judgement.reason,
+            standing: judgement.standing,
             body: Body::read(frame, headers),
         }
     }
@@ -96,6 +100,7 @@ impl<'a> Packet<'a> {
             server_port: headers.source_port,
             class,
             reason: Reason::Admitted,
+            standing: Standing::Allowed,
             body: Body::read(frame, headers),
         }
     }
@@ -119,6 +124,23 @@ impl<'a> Packet<'a> {
             Checksum::Unknown
         } else {
             Checksum::Wrong
+        }
+    }
+
+    /// The class of traffic in which it asks for something anew: a connection, or anything over UDP.
+    pub fn asks(&self) -> Option<Front> {
+        match self.class {
+            Class::TcpSyn => Some(Front::Tcp),
+            Class::TcpReset | Class::TcpFin | Class::TcpPayload | Class::TcpAck | Class::Fragment => None,
+            Class::UdpHello
+            | Class::UdpKeepalive
+            | Class::UdpVoice
+            | Class::UdpVideo
+            | Class::UdpMedia
+            | Class::UdpDesktop
+            | Class::UdpHandshake
+            | Class::UdpCommand
+            | Class::UdpOther => Some(Front::Udp),
         }
     }
 
@@ -230,6 +252,7 @@ mod tests {
                 server_port: 10_333,
                 class: Class::TcpPayload,
                 reason: Reason::Admitted,
+                standing: Standing::Proven,
                 body: Body::Segment { tcp, payload: &[], whole: &whole },
             };
             packet.checksum()

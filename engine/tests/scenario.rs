@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use floodwall_engine::{
     Command, Configuration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
+    baseline::{HOURS, INTERVAL, Learnt, Slot},
+    command::Front,
     packet::Body,
     rule::{Level, Rule, file},
 };
@@ -14,6 +16,7 @@ use floodwall_wire::{
         TcpHeader,
         tcp_flags::{ACK, FIN, SYN},
     },
+    tables::Standing,
 };
 
 const SERVER: Address = Address::from_v4(0x0a00_0001);
@@ -80,8 +83,36 @@ impl World {
             server_port: 10_333,
             class: Class::TcpPayload,
             reason: Reason::Admitted,
+            standing: Standing::Proven,
             body: Body::Segment { tcp, payload, whole: &[] },
         });
+    }
+
+    /// A stranger's SYN, or datagram.
+    fn knock(&mut self, client: Address, class: Class) {
+        self.engine.handle_dropped(&Packet {
+            at: self.now,
+            service: 0,
+            from: Side::Client,
+            client,
+            client_port: 40_000,
+            server: SERVER,
+            server_port: 10_333,
+            class,
+            reason: Reason::LimitService,
+            standing: Standing::Stranger,
+            body: Body::Other,
+        });
+    }
+
+    /// That nobody usually comes has been learnt, for every hour of the week.
+    fn learn_quiet_weeks(&mut self) {
+        for (hour, front) in (0..HOURS).flat_map(|hour| Front::ALL.map(|front| (hour, front))) {
+            let slot = Slot { weeks: vec![0; 3], usual: 0, week: 2_970 };
+            self.engine.restore_baseline(Learnt { service: 0, front, hour, slot });
+        }
+        self.wait(0);
+        self.wait(INTERVAL.as_secs() * 1_000);
     }
 
     fn connect(&mut self, client: Address) -> Connection {
@@ -508,7 +539,7 @@ fn an_account_in_many_places_at_once_is_disowned() {
         world.log_in(&mut connection, "guest");
         open.push(connection);
         while let Some(command) = world.engine.next_command() {
-            if let Command::Know { address, until } = command {
+            if let Command::Know { address, until, .. } = command {
                 if until == Timestamp::EPOCH {
                     known.remove(&address)
                 } else {
@@ -535,4 +566,187 @@ fn an_account_in_one_place_after_the_other_stays_known() {
         }
     }
     assert_eq!(forgotten, 0);
+}
+
+/// `count` addresses of networks far apart.
+fn crowd(count: u32) -> impl Iterator<Item = Address> {
+    (0..count).map(|number| Address::from_v4(0x5000_0000 + number * 0x1_0000))
+}
+
+#[test]
+fn many_strangers_raise_the_level_of_their_class_alone_and_it_calms_down_step_by_step() {
+    let mut world = World::new(SHIPPED);
+    world.learn_quiet_weeks();
+    for client in crowd(100) {
+        world.knock(client, Class::UdpOther);
+    }
+    world.wait(10_000);
+    assert_eq!(world.deeds(), ["level attack"]);
+    assert_eq!(world.engine.level_of(0, Front::Udp), Level::Attack);
+    assert_eq!(world.engine.level_of(0, Front::Tcp), Level::Normal);
+    for (minutes, level) in [(4, Level::Attack), (2, Level::Elevated), (5, Level::Normal)] {
+        for _ in 0..minutes * 60 {
+            world.wait(1_000);
+        }
+        assert_eq!(world.engine.level(0), level, "{minutes} minutes later");
+    }
+    assert_eq!(world.deeds(), ["level elevated", "level normal"]);
+}
+
+#[test]
+fn without_a_baseline_a_hundred_strangers_are_no_attack() {
+    let mut world = World::new(SHIPPED);
+    world.wait(10_000);
+    for client in crowd(100) {
+        world.knock(client, Class::TcpSyn);
+    }
+    world.wait(10_000);
+    world.wait(10_000);
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+#[test]
+fn everybody_coming_back_after_a_restart_is_no_attack() {
+    let mut world = World::new(SHIPPED);
+    for client in crowd(200) {
+        let mut connection = world.connect(client);
+        world.log_in(&mut connection, "");
+        world.close(connection);
+    }
+    world.wait(3_600_000);
+    world.learn_quiet_weeks();
+    world.deeds();
+    for _ in 0..5 {
+        for client in crowd(200) {
+            world.knock(client, Class::TcpSyn);
+        }
+        world.wait(5_000);
+    }
+    world.wait(10_000);
+    assert_eq!(world.deeds(), [""; 0]);
+    // As many whom nobody has seen before are one.
+    for client in crowd(400) {
+        world.knock(client, Class::TcpSyn);
+    }
+    world.wait(10_000);
+    assert_eq!(world.deeds(), ["level attack"]);
+}
+
+#[test]
+fn a_crowd_of_strangers_makes_no_rule_for_alarmed_times_hit_those_who_mistype() {
+    let mut world = World::new(SHIPPED);
+    world.learn_quiet_weeks();
+    for client in crowd(100) {
+        world.knock(client, Class::TcpSyn);
+    }
+    world.wait(10_000);
+    assert_eq!(world.deeds(), ["level attack"]);
+    for _ in 0..5 {
+        guess_once(&mut world, "192.0.2.9", "newcomer");
+    }
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+impl World {
+    /// A TLS handshake to its end, as records whose content nobody can read.
+    fn shake_hands(&mut self, client: Address) -> Connection {
+        self.next_port += 1;
+        let port = self.next_port;
+        let mut connection = Connection { client, port, client_sent: 100, server_sent: 900, user_id: 0 };
+        self.segment(&connection, Side::Client, SYN, b"");
+        connection.client_sent += 1;
+        self.segment(&connection, Side::Server, SYN | ACK, b"");
+        connection.server_sent += 1;
+        self.segment(&connection, Side::Client, ACK, b"");
+        for (side, kind, length) in [
+            (Side::Client, 22, 300_u16),
+            (Side::Server, 22, 122),
+            (Side::Client, 23, 69),
+            (Side::Server, 23, 250),
+            (Side::Client, 23, 90),
+        ] {
+            let mut record = vec![kind, 3, 3];
+            record.extend(length.to_be_bytes());
+            record.resize(record.len() + usize::from(length), 0x5a);
+            self.segment(&connection, side, ACK, &record);
+            match side {
+                Side::Client => connection.client_sent += record.len() as u32,
+                Side::Server => connection.server_sent += record.len() as u32,
+            }
+        }
+        connection
+    }
+
+    /// Who became known, or no longer is, since the last call.
+    fn known(&mut self) -> Vec<(Address, bool)> {
+        std::iter::from_fn(|| self.engine.next_command())
+            .filter_map(|command| match command {
+                Command::Know { address, until, .. } => Some((address, until > Timestamp::EPOCH)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn wait_minutes(&mut self, minutes: u64) {
+        for _ in 0..minutes * 12 {
+            self.wait(5_000);
+        }
+    }
+}
+
+#[test]
+fn time_behind_tls_makes_somebody_known_until_they_misbehave() {
+    let mut world = World::new(SHIPPED);
+    let regular = address("198.51.100.7");
+    world.wait(0);
+    let connection = world.shake_hands(regular);
+    world.wait_minutes(9);
+    assert_eq!(world.known(), []);
+    world.wait_minutes(2);
+    assert_eq!(world.known(), [(regular, true)]);
+    assert!(world.engine.is_tenured(regular, world.now));
+    world.close(connection);
+    for _ in 0..8 {
+        guess_once(&mut world, "198.51.100.7", "admin");
+    }
+    assert_eq!(world.known(), [(regular, false)]);
+    assert!(!world.engine.is_tenured(regular, world.now));
+}
+
+#[test]
+fn a_guest_who_sits_there_for_hours_is_not_known_nor_is_who_says_nothing() {
+    let mut world = World::new(SHIPPED);
+    for number in 1..=20 {
+        let mut guest = world.connect(address(&format!("198.51.{number}.7")));
+        world.say(&mut guest, Side::Client, "login username=\"\" password=\"\"");
+        let accepted = format!("accepted userid={} nickname=\"g\" username=\"\"", guest.user_id);
+        world.say(&mut guest, Side::Server, &accepted);
+        world.connect(address(&format!("203.0.{number}.7")));
+    }
+    for _ in 0..60 {
+        world.wait_minutes(2);
+    }
+    assert_eq!(world.known(), []);
+}
+
+#[test]
+fn whoever_has_accounts_without_end_takes_the_places_of_their_neighbours_alone() {
+    let mut world = World::new(SHIPPED);
+    let mut regular = world.connect(address("203.0.113.5"));
+    world.log_in(&mut regular, "alice");
+    for number in 0..200 {
+        let mut bought = world.connect(address(&format!("2001:db8:7:{number:x}::1")));
+        world.log_in(&mut bought, &format!("bought{number}"));
+    }
+    let mut known = BTreeSet::new();
+    for (address, is_known) in world.known() {
+        if is_known {
+            known.insert(address);
+        } else {
+            known.remove(&address);
+        }
+    }
+    assert!(known.remove(&address("203.0.113.5")));
+    assert_eq!(known.len(), 64);
+    assert!(known.contains(&address("2001:db8:7:c7::1")));
 }

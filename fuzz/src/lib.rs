@@ -251,6 +251,7 @@ fn packet(at: Timestamp, from: Side, connection: u16, body: Body<'_>) -> Packet<
         server_port: PORT,
         class: Class::TcpPayload,
         reason: Reason::Admitted,
+        standing: Standing::Proven,
         body,
     }
 }

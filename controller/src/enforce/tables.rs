@@ -26,6 +26,8 @@ use super::{
 
 /// Entries of addresses that are not banned: the rest of the table is the bans'.
 const UNBANNED_MAX: usize = SOURCES_MAX as usize - BANS_MAX;
+/// Of those, entries of addresses that are only limited: whoever can make many of them takes no room from the known.
+const LIMITED_MAX: usize = UNBANNED_MAX / 2;
 
 /// The tables of one home, as an enforcer writes them.
 pub(crate) trait Store {
@@ -54,6 +56,8 @@ pub(crate) struct TablesEnforcer<S> {
     addresses: BTreeMap<Address, Wanted>,
     prefixes: Prefixes,
     banned: usize,
+    /// Addresses that were entered to be limited, as of the last look and since.
+    limited: usize,
 }
 
 /// What is wanted of one address, by the gate's clock; 0 is nothing.
@@ -80,7 +84,7 @@ pub(crate) struct Repairs {
 impl<S: Store> TablesEnforcer<S> {
     /// Enforces with this home, whose tables of sources, hosts and prefixes are empty or to be reconciled.
     pub(crate) const fn new(store: S) -> Self {
-        Self { store, addresses: BTreeMap::new(), prefixes: Prefixes::new(), banned: 0 }
+        Self { store, addresses: BTreeMap::new(), prefixes: Prefixes::new(), banned: 0, limited: 0 }
     }
 
     /// Lets a prefix in, whatever the rules say, or no longer.
@@ -300,6 +304,8 @@ impl<S: Store> TablesEnforcer<S> {
             self.ban(*prefix, 0)?;
         }
         self.banned = self.addresses.values().filter(|wanted| wanted.banned_until > now).count();
+        let is_limited = |wanted: &&Wanted| wanted.known_until <= now && wanted.banned_until <= now;
+        self.limited = self.addresses.values().filter(is_limited).count();
         Ok(over.len() + prefixes.len())
     }
 
@@ -390,10 +396,16 @@ impl<S: Store> Enforcer for TablesEnforcer<S> {
             Command::Unban { subject } => self.ban(*subject, 0),
             Command::Limit { address, until, .. } => {
                 let until = self.store.deadline(*until);
-                self.change(*address, |wanted| wanted.limited_until = until)
+                let is_new = !self.addresses.contains_key(address);
+                if is_new && self.limited >= LIMITED_MAX {
+                    bail!("no room to limit {address}: {LIMITED_MAX} addresses are limited already");
+                }
+                self.change(*address, |wanted| wanted.limited_until = until)?;
+                self.limited += usize::from(is_new);
+                Ok(())
             }
             Command::Release { address } => self.change(*address, |wanted| wanted.limited_until = 0),
-            Command::Know { address, until } => {
+            Command::Know { address, until, .. } => {
                 let until = self.store.deadline(*until);
                 self.change(*address, |wanted| wanted.known_until = until)
             }
@@ -427,7 +439,10 @@ const fn flow_key(flow: &EngineFlow) -> FlowKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use floodwall_engine::{command::Explanation, rule::RuleId, rule::evaluate::Subject};
+    use floodwall_engine::{
+        command::{Explanation, Merit},
+        rule::{RuleId, evaluate::Subject},
+    };
     use floodwall_wire::{State, memory::Tables};
 
     fn ban(subject: Prefix) -> Command {
@@ -480,7 +495,11 @@ mod tests {
     #[test]
     fn a_ban_of_a_64_spares_the_known_and_reaches_the_rest() {
         let mut enforcer = TablesEnforcer::new(Tables::new(1));
-        let known = Command::Know { address: address("2001:db8::5"), until: Timestamp::from_secs(9) };
+        let known = Command::Know {
+            address: address("2001:db8::5"),
+            until: Timestamp::from_secs(9),
+            by: Merit::Login,
+        };
         enforcer.apply(&known).unwrap();
         enforcer
             .apply(&Command::Limit {
@@ -551,6 +570,22 @@ mod tests {
             enforcer.allow(allowed, true).unwrap();
             assert!(admits(&enforcer), "{inside}");
         }
+    }
+
+    #[test]
+    fn addresses_that_are_limited_take_no_room_from_the_known() {
+        let mut enforcer = TablesEnforcer::new(Tables::new(1));
+        let until = Timestamp::from_secs(9);
+        let refused = (0..UNBANNED_MAX as u32 + 10).filter(|number| {
+            let address = Address::from_v4(0x0a00_0000 + number);
+            enforcer.apply(&Command::Limit { address, until, explanation: explanation() }).is_err()
+        });
+        assert_eq!(refused.count(), UNBANNED_MAX + 10 - LIMITED_MAX);
+        let regular = address("192.0.2.7");
+        enforcer.apply(&Command::Know { address: regular, until, by: Merit::Login }).unwrap();
+        assert_eq!(enforcer.known(), 1);
+        // Who is known can be limited all the same.
+        enforcer.apply(&Command::Limit { address: regular, until, explanation: explanation() }).unwrap();
     }
 
     #[test]

@@ -55,7 +55,25 @@ pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) tcp_ports: Vec<u16>,
     pub(crate) udp_ports: Vec<u16>,
+    /// The highest of its classes.
     pub(crate) level: String,
+    pub(crate) classes: Vec<ClassOfTraffic>,
+}
+
+/// One class of a service's traffic, against what is usual.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ClassOfTraffic {
+    /// `udp` or `tcp`.
+    pub(crate) class: String,
+    pub(crate) level: String,
+    /// Different strangers within the last ten seconds.
+    pub(crate) strangers: u16,
+    /// How many are usual at this hour of the week; absent while that has not been learnt.
+    pub(crate) usual: Option<u16>,
+    /// So many raise the level.
+    pub(crate) alarmed_from: u16,
+    /// Hours of the week, of 168, that have been learnt.
+    pub(crate) hours_learnt: u8,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -76,6 +76,8 @@ pub(crate) enum Request {
     },
     Who,
     Catalogue,
+    /// What other limits would have cost.
+    Suggest,
     Person {
         name: String,
     },

@@ -19,10 +19,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use floodwall_engine::{Span, Timestamp, command::Prefix};
+use floodwall_engine::{
+    Span, Timestamp,
+    baseline::Slot,
+    command::{Front, Merit, Prefix},
+    rule::RuleId,
+};
 use floodwall_wire::Address;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
+
+use super::habits;
+use crate::suggest::peaks::Peak;
 
 /// Entries on their way to the disk.
 const QUEUE_MAX: usize = 16_384;
@@ -36,7 +44,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const RETENTION: Span = Span::from_secs(90 * 24 * 3_600);
 
 /// One step per schema version; the database says how many it has taken.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 4] = [
+    "
     CREATE TABLE ban (
         id INTEGER PRIMARY KEY,
         address BLOB NOT NULL,
@@ -68,7 +77,29 @@ const MIGRATIONS: [&str; 1] = ["
         since INTEGER NOT NULL,
         PRIMARY KEY (address, bits)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE baseline (
+        service TEXT NOT NULL,
+        class TEXT NOT NULL,
+        hour INTEGER NOT NULL,
+        weeks TEXT NOT NULL,
+        usual INTEGER NOT NULL,
+        week INTEGER NOT NULL,
+        PRIMARY KEY (service, class, hour)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE peak (
+        rule TEXT NOT NULL,
+        address BLOB NOT NULL,
+        count INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (rule, address)
+    ) STRICT, WITHOUT ROWID;
+",
+    "ALTER TABLE known ADD COLUMN merit TEXT NOT NULL DEFAULT 'login';",
+];
 
 /// One ban as it is kept.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -100,6 +131,26 @@ pub(crate) struct BanRow {
     pub(crate) ended_why: Option<String>,
 }
 
+/// Somebody who is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Known {
+    pub(crate) address: Address,
+    /// UTC.
+    pub(crate) until: Timestamp,
+    pub(crate) by: Merit,
+}
+
+/// How many strangers are usual at one hour of the week, as it is kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct BaselineRow {
+    /// See [`Guard::service_keys`](crate::guard::Guard::service_keys).
+    pub(crate) service: String,
+    pub(crate) class: Front,
+    /// Of the week, from Monday 00:00 UTC.
+    pub(crate) hour: u8,
+    pub(crate) slot: Slot,
+}
+
 /// Something to be written.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
@@ -110,9 +161,18 @@ pub(crate) enum Entry {
         at: Timestamp,
         why: &'static str,
     },
-    Known {
+    Known(Known),
+    /// Somebody is known no longer, unless by something else.
+    Unknown {
         address: Address,
-        until: Timestamp,
+        by: Merit,
+    },
+    Baseline(BaselineRow),
+    /// How far somebody came towards a rule's limit, and when; without it nothing is known any more.
+    Peak {
+        rule: RuleId,
+        address: Address,
+        peak: Option<Peak>,
     },
     Allow {
         prefix: Prefix,
@@ -138,7 +198,9 @@ pub(crate) enum Entry {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Remembered {
     pub(crate) bans: Vec<BanRow>,
-    pub(crate) known: Vec<(Address, Timestamp)>,
+    pub(crate) known: Vec<Known>,
+    pub(crate) baseline: Vec<BaselineRow>,
+    pub(crate) peaks: Vec<(RuleId, Address, Peak)>,
     pub(crate) allowed: Vec<Prefix>,
 }
 
@@ -250,17 +312,56 @@ fn read(connection: &Connection, now: Timestamp) -> Result<Remembered> {
     // Those of this boot may stand although UTC says otherwise, if the clock was set; who reads decides.
     let since = now - Span::from_secs(24 * 3_600);
     let bans = statement.query_map([signed(since.as_nanos())], ban_row)?.collect::<Result<_, _>>()?;
-    let mut statement = connection.prepare("SELECT address, until FROM known WHERE until > ?1")?;
-    let known = statement
-        .query_map([signed(now.as_nanos())], |row| {
-            Ok((address_of(&row.get::<_, Vec<u8>>(0)?), Timestamp::from_nanos(unsigned(row.get(1)?))))
-        })?
-        .collect::<Result<_, _>>()?;
+    let mut statement = connection.prepare("SELECT address, until, merit FROM known WHERE until > ?1")?;
+    let known = statement.query_map([signed(now.as_nanos())], |row| {
+        let address = address_of(&row.get::<_, Vec<u8>>(0)?);
+        let until = Timestamp::from_nanos(unsigned(row.get(1)?));
+        let by = Merit::from_name(&row.get::<_, String>(2)?);
+        Ok(by.map(|by| Known { address, until, by }))
+    })?;
+    let known = known.filter_map(Result::transpose).collect::<Result<_, _>>()?;
     let mut statement = connection.prepare("SELECT address, bits FROM allowed")?;
     let allowed = statement
         .query_map([], |row| Ok(Prefix::new(address_of(&row.get::<_, Vec<u8>>(0)?), row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    Ok(Remembered { bans, known, allowed })
+    let baseline = read_baseline(connection)?;
+    let mut statement = connection.prepare("SELECT rule, address, count, at FROM peak WHERE at > ?1")?;
+    let peaks = statement
+        .query_map([signed((now - habits::KEPT).as_nanos())], |row| {
+            let (rule, address) = (row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?);
+            let peak = Peak { count: row.get(2)?, at: Timestamp::from_nanos(unsigned(row.get(3)?)) };
+            Ok((RuleId(rule.into()), address_of(&address), peak))
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(Remembered { bans, known, baseline, peaks, allowed })
+}
+
+/// What is no class, hour or list of numbers was written by somebody else, and is passed over.
+fn read_baseline(connection: &Connection) -> Result<Vec<BaselineRow>> {
+    let mut statement =
+        connection.prepare("SELECT service, class, hour, weeks, usual, week FROM baseline")?;
+    let rows = statement.query_map([], |row| {
+        let (class, weeks) = (row.get::<_, String>(1)?, row.get::<_, String>(3)?);
+        let (Some(class), Ok(weeks)) = (Front::from_name(&class), serde_json::from_str(&weeks)) else {
+            return Ok(None);
+        };
+        let slot = Slot { weeks, usual: row.get(4)?, week: row.get(5)? };
+        Ok(Some(BaselineRow { service: row.get(0)?, class, hour: row.get(2)?, slot }))
+    })?;
+    rows.filter_map(Result::transpose).map(|row| Ok(row?)).collect()
+}
+
+/// What a running or earlier wall has learnt, from its state folder.
+///
+/// # Errors
+/// When there is no ledger, or it is older than that.
+pub(crate) fn baseline(folder: &Path) -> Result<Vec<BaselineRow>> {
+    let path = path_in(folder);
+    let shown = path.display();
+    let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .with_context(|| format!("cannot open the ledger {shown}"))?;
+    connection.busy_timeout(Duration::from_secs(2))?;
+    read_baseline(&connection).with_context(|| format!("cannot read what is usual from {shown}"))
 }
 
 /// The latest bans, over or not, newest first.
@@ -381,11 +482,45 @@ fn write_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
                 params![blob(subject.address()), subject.bits(), signed(at.as_nanos()), why],
             )?;
         }
-        Entry::Known { address, until } => {
+        // A login outranks tenure, and lasts longer.
+        Entry::Known(Known { address, until, by }) => {
             transaction.execute(
-                "INSERT INTO known (address, until) VALUES (?1, ?2)
-                 ON CONFLICT (address) DO UPDATE SET until = max(until, excluded.until)",
-                params![blob(*address), signed(until.as_nanos())],
+                "INSERT INTO known (address, until, merit) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (address) DO UPDATE SET until = max(until, excluded.until),
+                     merit = min(merit, excluded.merit)",
+                params![blob(*address), signed(until.as_nanos()), by.as_str()],
+            )?;
+        }
+        Entry::Unknown { address, by } => {
+            transaction.execute(
+                "DELETE FROM known WHERE address = ?1 AND merit = ?2",
+                params![blob(*address), by.as_str()],
+            )?;
+        }
+        Entry::Peak { rule, address, peak: None } => {
+            transaction.execute(
+                "DELETE FROM peak WHERE rule = ?1 AND address = ?2",
+                params![&*rule.0, blob(*address)],
+            )?;
+        }
+        Entry::Peak { rule, address, peak: Some(peak) } => {
+            transaction.execute(
+                "INSERT OR REPLACE INTO peak (rule, address, count, at) VALUES (?1, ?2, ?3, ?4)",
+                params![&*rule.0, blob(*address), peak.count, signed(peak.at.as_nanos())],
+            )?;
+        }
+        Entry::Baseline(row) => {
+            transaction.execute(
+                "INSERT OR REPLACE INTO baseline (service, class, hour, weeks, usual, week)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    row.service,
+                    row.class.as_str(),
+                    row.hour,
+                    serde_json::to_string(&row.slot.weeks)?,
+                    row.slot.usual,
+                    row.slot.week
+                ],
             )?;
         }
         Entry::Allow { prefix, since } => {
@@ -416,6 +551,8 @@ fn write_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
                 [signed(before.as_nanos())],
             )?;
             transaction.execute("DELETE FROM known WHERE until < ?1", [signed(now.as_nanos())])?;
+            let before = *now - habits::KEPT;
+            transaction.execute("DELETE FROM peak WHERE at < ?1", [signed(before.as_nanos())])?;
         }
     }
     Ok(())
@@ -547,15 +684,64 @@ mod tests {
         let lifted = parse_subject("192.0.2.8").unwrap();
         writer.write(Entry::Lift { subject: lifted, at: now, why: "operator" });
         let address = Address::from("2001:db8::5".parse::<std::net::IpAddr>().unwrap());
-        writer.write(Entry::Known { address, until: Timestamp::from_nanos(200 * DAY) });
+        let known = |last: u64, by, days| Known {
+            address: Address { low: last, ..address },
+            until: Timestamp::from_nanos(days * DAY),
+            by,
+        };
+        writer.write(Entry::Known(known(5, Merit::Login, 200)));
+        writer.write(Entry::Known(known(5, Merit::Tenure, 150)));
+        writer.write(Entry::Unknown { address: known(5, Merit::Login, 0).address, by: Merit::Tenure });
+        for (last, by) in [(6, Merit::Login), (7, Merit::Tenure)] {
+            writer.write(Entry::Known(known(last, by, 200)));
+            writer.write(Entry::Unknown { address: known(last, by, 0).address, by });
+        }
+        writer.write(Entry::Known(known(8, Merit::Tenure, 110)));
         writer.write(Entry::Allow { prefix: lifted, since: now });
         drop(writer);
         let (_writer, remembered) = LedgerWriter::open(folder.path(), now).unwrap();
         assert_eq!(remembered.bans, [kept, forever]);
-        assert_eq!(remembered.known, [(address, Timestamp::from_nanos(200 * DAY))]);
+        assert_eq!(remembered.known, [known(5, Merit::Login, 200), known(8, Merit::Tenure, 110)]);
         assert_eq!(remembered.allowed, [lifted]);
         let past = history(folder.path(), Some(lifted), 10).unwrap();
         assert_eq!(past.first().unwrap().ended_why.as_deref(), Some("operator"));
+    }
+
+    #[test]
+    fn a_ledger_of_an_earlier_version_is_brought_up_to_date_and_keeps_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Connection::open(path_in(folder.path())).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute(
+            "INSERT INTO known (address, until) VALUES (?1, ?2)",
+            params![vec![1_u8; 16], 200 * DAY as i64],
+        )
+        .unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        assert!(baseline(folder.path()).is_err());
+        let now = Timestamp::from_nanos(100 * DAY);
+        let (writer, remembered) = LedgerWriter::open(folder.path(), now).unwrap();
+        assert_eq!((remembered.known.len(), remembered.baseline.len()), (1, 0));
+        let row = |usual| BaselineRow {
+            service: "teamtalk".into(),
+            class: Front::Tcp,
+            hour: 167,
+            slot: Slot { weeks: vec![3, 4, usual], usual, week: 2_900 },
+        };
+        writer.write(Entry::Baseline(row(9)));
+        writer.write(Entry::Baseline(row(4)));
+        let [rule, other] = ["teamtalk/a", "teamtalk/b"].map(|id| RuleId(id.into()));
+        let (address, peak) = (Address::from_v4(7), Peak { count: 3, at: now });
+        for rule in [&rule, &other] {
+            writer.write(Entry::Peak { rule: rule.clone(), address, peak: Some(peak) });
+        }
+        writer.write(Entry::Peak { rule: other, address, peak: None });
+        drop(writer);
+        let (_writer, remembered) = LedgerWriter::open(folder.path(), now).unwrap();
+        assert_eq!(remembered.baseline, [row(4)]);
+        assert_eq!(remembered.peaks, [(rule, address, peak)]);
+        assert_eq!(baseline(folder.path()).unwrap(), [row(4)]);
     }
 
     #[test]
@@ -590,8 +776,9 @@ mod tests {
     #[test]
     fn a_disk_that_refuses_loses_nothing_and_says_so() {
         let mut connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(MIGRATIONS[0]).unwrap();
-        connection.pragma_update(None, "max_page_count", 12).unwrap();
+        connection.execute_batch(&MIGRATIONS.concat()).unwrap();
+        let pages: u32 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        connection.pragma_update(None, "max_page_count", pages + 6).unwrap();
         let health = Arc::new(Health::default());
         let mut work =
             Work { connection, waiting: VecDeque::new(), syncing: Vec::new(), health: Arc::clone(&health) };

@@ -25,6 +25,8 @@ pub(crate) struct Snapshot {
     pub(crate) evaluating: bool,
     /// By service: 0 normal, 1 elevated, 2 attack.
     pub(crate) levels: Vec<u8>,
+    /// Service and class of traffic, level, strangers, so many raise the level.
+    pub(crate) classes: Vec<(String, String, u8, u16, u16)>,
     pub(crate) signals: BTreeMap<String, u64>,
     /// Rule, fired, shadowed.
     pub(crate) rules: Vec<(String, u64, u64)>,
@@ -179,6 +181,16 @@ fn write_wall(sheet: &Sheet, snapshot: &Snapshot) -> Result<()> {
         .map(|(service, level)| (vec![service.as_str()], u64::from(*level)))
         .collect();
     sheet.gauges("floodwall_level", "0 normal, 1 elevated, 2 attack.", &["service"], &levels)?;
+    let classes = |value: fn(&(String, String, u8, u16, u16)) -> u64| -> Vec<_> {
+        s.classes.iter().map(|row| (vec![row.0.as_str(), row.1.as_str()], value(row))).collect()
+    };
+    let labels = &["service", "class"];
+    let help = "The same by class of traffic.";
+    sheet.gauges("floodwall_class_level", help, labels, &classes(|row| row.2.into()))?;
+    let help = "Different strangers within the last ten seconds.";
+    sheet.gauges("floodwall_strangers", help, labels, &classes(|row| row.3.into()))?;
+    let help = "So many strangers within ten seconds raise the level.";
+    sheet.gauges("floodwall_strangers_alarm", help, labels, &classes(|row| row.4.into()))?;
     let signals: Vec<_> = s.signals.iter().map(|(kind, count)| (vec![kind.as_str()], *count)).collect();
     sheet.counters("floodwall_signals_total", "Signals, by kind.", &["signal"], &signals)?;
     let fired: Vec<_> = s.rules.iter().map(|(rule, fired, _)| (vec![rule.as_str()], *fired)).collect();

@@ -707,8 +707,7 @@ impl Live {
             self.plan = before;
             return Err(Refusal::failed(format!("the rules as they were stay in force: {error:#}")));
         }
-        self.wall.engine.replace_rules(self.plan.guard.rules());
-        self.wall.guard = self.plan.guard.clone();
+        self.wall.replace_rules(&self.plan.guard);
         self.wall.set_notifier(notifier);
         let allowed = |guard: &Guard| -> Vec<Prefix> {
             guard

@@ -6,8 +6,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Result;
 use floodwall_engine::{
     Command, Engine, Order, Packet, Span, Timestamp,
+    baseline::Learnt,
     catalogue::Catalogue,
-    command::{Explanation, Prefix},
+    command::{Explanation, Merit, Prefix},
     decision::KNOWN_FOR,
     ledger::Ban,
     rule::RuleId,
@@ -28,8 +29,9 @@ use super::{
     clock::WallClock,
     cut::{Cutter, Victims},
     follow::Batch,
+    habits::Habits,
     incident::{Decision, Incidents},
-    ledger::{BanRow, Entry, LedgerWriter, Remembered, parse_subject},
+    ledger::{BanRow, BaselineRow, Entry, Known, LedgerWriter, Remembered, parse_subject},
     log_budget::LogBudget,
     logs::{Join, LogFigures, Logs},
     people::People,
@@ -45,10 +47,13 @@ use crate::{
     guard::Guard,
     notify::{Message, Notifier},
     replay::rfc3339,
+    suggest::peaks::Peak,
 };
 
 pub(crate) mod answer;
 pub(crate) mod operate;
+#[cfg(test)]
+mod tests;
 
 /// For how long drops that rest on what only we renew stay in force without us.
 const HEARTBEAT: Span = Span::from_secs(5);
@@ -107,6 +112,7 @@ pub(crate) struct Wall<S> {
     /// Absent until the configuration turns it on.
     people: Option<People>,
     incidents: Incidents,
+    habits: Habits,
     local: Vec<Address>,
     gateways: Vec<Address>,
     /// Where operators sit, and until when that is believed.
@@ -161,6 +167,7 @@ impl<S: Store> Wall<S> {
             roster: Roster::default(),
             people,
             incidents,
+            habits: Habits::new(&guard),
             local: addresses::local_addresses(),
             gateways: addresses::gateways(),
             operators: Vec::new(),
@@ -210,15 +217,55 @@ impl<S: Store> Wall<S> {
             );
             self.enforce(&Command::Ban { subject, until, explanation });
         }
-        for (address, until) in &remembered.known {
-            let until = self.clock.at_utc(*until);
-            if until > now {
-                // When that login was, not now: else every restart would prolong it.
-                self.engine.restore_login(*address, until - KNOWN_FOR);
-                self.enforce(&Command::Know { address: *address, until });
+        for Known { address, until, by } in &remembered.known {
+            let (address, by, until) = (*address, *by, self.clock.at_utc(*until));
+            let is_known = until > now
+                && match by {
+                    Merit::Login => {
+                        // When that login was, not now: else every restart would prolong it.
+                        self.engine.restore_login(address, until - KNOWN_FOR);
+                        true
+                    }
+                    Merit::Tenure => self.engine.restore_tenure(address, until),
+                };
+            if is_known {
+                self.enforce(&Command::Know { address, until, by });
             }
         }
+        self.engine.set_calendar(now, self.clock.to_utc(now));
+        self.guard.restore_baseline(&mut self.engine, &remembered.baseline);
+        for (rule, address, peak) in &remembered.peaks {
+            let peak = Peak { at: self.clock.at_utc(peak.at), ..*peak };
+            self.habits.restore(rule, *address, peak);
+        }
         Ok(())
+    }
+
+    /// What was learnt in the last hour of how many strangers are usual, to disk.
+    fn keep_learnt(&mut self) {
+        let learnt = self.engine.take_learnt();
+        if learnt.is_empty() {
+            return;
+        }
+        let keys = self.guard.service_keys();
+        for learnt in learnt {
+            if let Some(service) = keys.get(usize::from(learnt.service)) {
+                let Learnt { front: class, hour, slot, .. } = learnt;
+                self.ledger.write(Entry::Baseline(BaselineRow {
+                    service: service.clone(),
+                    class,
+                    hour,
+                    slot,
+                }));
+            }
+        }
+    }
+
+    /// Rules were read again.
+    pub(crate) fn replace_rules(&mut self, guard: &Guard) {
+        self.engine.replace_rules(guard.rules());
+        self.habits.replace_rules(guard);
+        self.guard = guard.clone();
     }
 
     /// Takes over bans that the gate holds and the ledger does not: the controller was killed between the two.
@@ -264,6 +311,8 @@ impl<S: Store> Wall<S> {
                 // does not matter.
                 if judgement.verdict() == Verdict::Pass || !is_tcp(headers) || judgement.reason.is_shape() {
                     self.engine.handle_packet(&Packet::arriving(at, frame, headers, judgement));
+                } else {
+                    self.engine.handle_dropped(&Packet::arriving(at, frame, headers, judgement));
                 }
             }
             Seen::Departing { service, class } => {
@@ -335,6 +384,7 @@ impl<S: Store> Wall<S> {
             self.roster.handle_signal(signal);
             let (at, service) = (self.clock.to_utc(signal.at), self.service_name(signal.service));
             self.incidents.handle_signal(at, service, signal);
+            self.habits.handle_signal(signal, &self.engine);
             if let Some(people) = &mut self.people {
                 people.handle_signal(signal, at, service, &self.roster);
             }
@@ -383,9 +433,14 @@ impl<S: Store> Wall<S> {
                 tracing::info!(%subject, "Ban lifted");
                 self.tell("unban", self.clock.now(), subject.to_string());
             }
-            Command::Know { address, until } => {
+            Command::Know { address, until, by } => {
                 self.enforce(command);
-                self.ledger.write(Entry::Known { address: *address, until: self.clock.to_utc(*until) });
+                let (address, by) = (*address, *by);
+                self.ledger.write(if *until == Timestamp::EPOCH {
+                    Entry::Unknown { address, by }
+                } else {
+                    Entry::Known(Known { address, until: self.clock.to_utc(*until), by })
+                });
             }
             Command::Limit { address, explanation, .. } => {
                 if self.brake(Prefix::host(*address)).is_none() {
@@ -414,11 +469,12 @@ impl<S: Store> Wall<S> {
                 self.tell_why("note", &explanation.subject.to_string(), explanation);
                 self.note_decision("note", &explanation.subject.to_string(), explanation);
             }
-            Command::SetLevel { service, level, at, explanation, .. } => {
+            Command::SetLevel { service, front, level, at, explanation } => {
                 self.enforce(command);
                 let name = self.service_name(*service);
-                tracing::info!(service = name, level = level.as_str(), "Level changed");
-                self.tell("level", *at, format!("{name} is now at level {}", level.as_str()));
+                let (class, level) = (front.as_str(), level.as_str());
+                tracing::info!(service = name, class, level, "Level changed");
+                self.tell("level", *at, format!("{name} is now at level {level} for {class}"));
                 if let Some(explanation) = explanation {
                     self.note_decision("raise-level", name, explanation);
                 }
@@ -524,6 +580,12 @@ impl<S: Store> Wall<S> {
             return;
         }
         let is_grave = !matches!(action, "limit" | "reset");
+        if matches!(action, "ban" | "limit" | "reset")
+            && let Ok(address) = subject.split('/').next().unwrap_or(subject).parse::<std::net::IpAddr>()
+            && !self.engine.is_known(address.into(), explanation.at)
+        {
+            self.habits.leave_out(address.into(), explanation.at);
+        }
         if !self.settings.observe && self.notifier.wants(&explanation.rule) {
             let at = rfc3339(self.clock.to_utc(explanation.at));
             self.notifier.tell(&explanation.rule, &Message::new(action, at, subject, explanation));
@@ -552,7 +614,10 @@ impl<S: Store> Wall<S> {
                 "The gate cannot be told that its controller is alive"
             );
         }
+        self.engine.set_calendar(now, self.clock.to_utc(now));
         self.engine.handle_timeout(now);
+        self.keep_learnt();
+        self.habits.handle_tick();
         self.carry_out();
         self.incidents.handle_tick(self.clock.to_utc(now));
         if let Some(left_out) = self.log_budget.handle_tick(now) {
@@ -573,6 +638,7 @@ impl<S: Store> Wall<S> {
         }
         if now >= self.purge_at {
             self.purge_at = now + PURGE_EVERY;
+            self.keep_habits();
             self.ledger.write(Entry::Purge { now: self.clock.to_utc(now) });
             self.incidents.purge(self.clock.to_utc(now));
             if let Some(people) = &self.people {
@@ -629,9 +695,20 @@ impl<S: Store> Wall<S> {
     }
 }
 
+impl<S> Wall<S> {
+    /// How far regulars came towards limits, to disk.
+    fn keep_habits(&mut self) {
+        for (rule, address, peak) in self.habits.settle(self.clock.now()) {
+            let peak = peak.map(|peak| Peak { at: self.clock.to_utc(peak.at), ..peak });
+            self.ledger.write(Entry::Peak { rule, address, peak });
+        }
+    }
+}
+
 /// What is being recorded ends with the wall.
 impl<S> Drop for Wall<S> {
     fn drop(&mut self) {
+        self.keep_habits();
         self.incidents.finish(self.clock.to_utc(self.clock.now()));
     }
 }

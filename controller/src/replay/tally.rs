@@ -237,7 +237,7 @@ impl Tally {
                 }
             }
             Command::Release { .. } => {}
-            Command::Know { address, until } => {
+            Command::Know { address, until, .. } => {
                 if *until == Timestamp::EPOCH {
                     self.known.remove(address);
                 } else if self.known.len() < SOURCES_MAX {

@@ -143,6 +143,8 @@ enum Part {
 #[derive(Debug)]
 struct Counts {
     counters: BoundedMap<Subject, Counted>,
+    /// Tallies held at most, and a few that one signal may bring.
+    capacity: usize,
     /// Tallies of all subjects.
     held: usize,
     let_go: u64,
@@ -186,6 +188,16 @@ struct Tally {
     evidence: VecDeque<Arc<Signal>>,
 }
 
+/// What came of counting a signal.
+#[derive(Clone, Copy, Debug)]
+struct Added {
+    count: u32,
+    /// What the count is held against does not outweigh it.
+    outweighs: bool,
+    /// How much of it is the signal's own address's, where the subject is not an address.
+    own: Option<u32>,
+}
+
 #[derive(Debug)]
 enum Count {
     Signals(SlidingCount),
@@ -195,6 +207,11 @@ enum Count {
 impl Evaluation {
     /// No counts yet; `seed` keys the tables.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
+        Self::with_capacity(rules, seed, COUNTERS_MAX)
+    }
+
+    /// The same with room for fewer counters.
+    pub fn with_capacity(rules: &[Rule], seed: u64, capacity: usize) -> Self {
         let mut by_kind = vec![Concerned::new(); SignalKind::ALL.len()];
         for (index, rule) in rules.iter().enumerate() {
             let counted = rule.signals.iter().map(|kind| (*kind, Part::Counted));
@@ -209,9 +226,9 @@ impl Evaluation {
                 }
             }
         }
-        let counters = BoundedMap::new(COUNTERS_MAX, seed);
+        let counters = BoundedMap::new(capacity, seed);
         let hasher = FixedState::with_seed(seed);
-        Self { by_kind, counts: Counts { counters, held: 0, let_go: 0, hasher, seed } }
+        Self { by_kind, counts: Counts { counters, capacity, held: 0, let_go: 0, hasher, seed } }
     }
 
     /// Counts a signal in every rule it concerns and hands on what is found. `rules` are those it was made for.
@@ -224,7 +241,40 @@ impl Evaluation {
     ) {
         let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
         for (by, group) in concerned {
-            self.counts.handle_group(rules, *by, group, signal, level, &mut found);
+            self.counts.handle_group(
+                rules,
+                *by,
+                group,
+                signal,
+                &mut |tally, (index, rule), subject, distinct| {
+                    tally.count((index, rule), subject, distinct, signal, level, &mut found);
+                },
+            );
+        }
+    }
+
+    /// Counts a signal in every rule it concerns, as if no limit were ever reached, and hands on how many there are: a limit of
+    /// so many or fewer would have been. With the rule's index, the count, and whom it would have been laid at the door of.
+    pub fn measure(
+        &mut self,
+        rules: &[Rule],
+        signal: &Arc<Signal>,
+        mut counted: impl FnMut(usize, u32, &mut dyn Iterator<Item = Address>),
+    ) {
+        let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
+        for (by, group) in concerned {
+            self.counts.handle_group(rules, *by, group, signal, &mut |tally, (index, rule), _, distinct| {
+                let Some(Added { count, outweighs: true, .. }) = tally.add(rule, distinct, signal, 1) else {
+                    return;
+                };
+                match &tally.contributors {
+                    Some(all) => {
+                        let mut addresses = all.within(signal.at, rule.within).map(|(address, _)| address);
+                        counted(index, count, &mut addresses);
+                    }
+                    None => counted(index, count, &mut std::iter::once(signal.address)),
+                }
+            });
         }
     }
 
@@ -235,15 +285,14 @@ impl Evaluation {
 }
 
 impl Counts {
-    /// Counts a signal in rules that count by the same.
+    /// Hands on the tallies in which rules count a signal, of rules that count by the same, with the value that is told apart.
     fn handle_group(
         &mut self,
         rules: &[Rule],
         by: By,
         group: &[(usize, Part)],
         signal: &Arc<Signal>,
-        level: Level,
-        found: &mut impl FnMut(&Rule, Finding<'_>),
+        count: &mut impl FnMut(&mut Tally, (usize, &Rule), &Subject, Option<u64>),
     ) {
         let concerned = |(index, part): &(usize, Part)| {
             let rule = rules.get(*index)?;
@@ -253,7 +302,7 @@ impl Counts {
         let Some(subject) = Subject::of(by, signal) else { return };
         let now = signal.at;
         // The last signal may have brought it over its bound by a few.
-        while self.held > COUNTERS_MAX {
+        while self.held > self.capacity {
             let Some((_, gone)) = self.counters.evict(|_| true) else { break };
             self.forget(&gone);
         }
@@ -280,7 +329,7 @@ impl Counts {
             *held += usize::from(is_new);
             let Some(tally) = tally else { continue };
             match part {
-                Part::Counted => tally.count((*index, rule), &subject, distinct, signal, level, found),
+                Part::Counted => count(tally, (*index, rule), &subject, distinct),
                 Part::Before => {
                     tally.before = Some(now);
                     tally.note(signal);
@@ -342,22 +391,10 @@ impl Tally {
         level: Level,
         found: &mut impl FnMut(&Rule, Finding<'_>),
     ) {
-        let (at, weight) = (signal.at, signal.detail.weight);
-        if rule.after.as_ref().is_some_and(|after| !self.is_soon(after.within, at)) {
+        let Some(Added { count, outweighs, own }) = self.add(rule, distinct, signal, rule.limit) else {
             return;
-        }
-        let amount = if rule.sums_bytes { u32::try_from(weight).unwrap_or(u32::MAX) } else { 1 };
-        let count = match (&mut self.count, distinct) {
-            (Count::Signals(count), _) => count.add(amount, at, rule.within),
-            (Count::Distinct(count), Some(value)) => count.count(value, at, rule.within, rule.limit),
-            (Count::Distinct(_), None) => return,
         };
-        self.note(signal);
-        let own = self.contributors.as_mut().map(|all| all.count(signal.address, at, rule.within));
-        let outweighs = rule.against.as_ref().is_none_or(|against| {
-            let others = self.against.as_mut().map_or(0, |count| count.held(at, rule.within));
-            count >= others.saturating_mul(against.ratio)
-        });
+        let at = signal.at;
         let reached = count >= rule.limit && level >= rule.level && outweighs;
         let joins = !reached && self.active_until > at;
         if !reached && !joins {
@@ -376,6 +413,33 @@ impl Tally {
         if reached {
             self.rearm();
         }
+    }
+
+    /// Counts a signal. Where values are told apart, counts below `enough` may hold some that have left the window.
+    fn add(
+        &mut self,
+        rule: &Rule,
+        distinct: Option<u64>,
+        signal: &Arc<Signal>,
+        enough: u32,
+    ) -> Option<Added> {
+        let (at, weight) = (signal.at, signal.detail.weight);
+        if rule.after.as_ref().is_some_and(|after| !self.is_soon(after.within, at)) {
+            return None;
+        }
+        let amount = if rule.sums_bytes { u32::try_from(weight).unwrap_or(u32::MAX) } else { 1 };
+        let count = match (&mut self.count, distinct) {
+            (Count::Signals(count), _) => count.add(amount, at, rule.within),
+            (Count::Distinct(count), Some(value)) => count.count(value, at, rule.within, enough),
+            (Count::Distinct(_), None) => return None,
+        };
+        self.note(signal);
+        let own = self.contributors.as_mut().map(|all| all.count(signal.address, at, rule.within));
+        let outweighs = rule.against.as_ref().is_none_or(|against| {
+            let others = self.against.as_mut().map_or(0, |count| count.held(at, rule.within));
+            count >= others.saturating_mul(against.ratio)
+        });
+        Some(Added { count, outweighs, own })
     }
 
     /// Whether what must come before has come, and not too long ago.

@@ -114,6 +114,7 @@ impl World {
             server_port: 10_333,
             class: Class::TcpPayload,
             reason: Reason::Admitted,
+            standing: floodwall_wire::tables::Standing::Proven,
             body: Body::Other,
         }
     }

@@ -50,6 +50,7 @@ impl Recorded {
             server_port: self.key.server_port,
             class: Class::TcpPayload,
             reason: Reason::Admitted,
+            standing: floodwall_wire::tables::Standing::Proven,
             body,
         }
     }

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use floodwall_engine::{
-    Side, Timestamp, command::Prefix, ledger::Ban as EngineBan, protocol::irc::link::LinkView, text::Text,
+    Side, Timestamp,
+    command::{Front, Prefix},
+    ledger::Ban as EngineBan,
+    protocol::irc::link::LinkView,
+    text::Text,
 };
 
 use super::{OPERATOR_RULE, Wall, operate::to_value};
@@ -11,8 +15,8 @@ use crate::{
     enforce::tables::Store,
     live::{
         answers::{
-            Ban, Bans, Explanation, FiredRule, Link, LinkChannel, LinkServer, LinkUser, Links, Loss, Present,
-            Service, Status, Who,
+            Ban, Bans, ClassOfTraffic, Explanation, FiredRule, Link, LinkChannel, LinkServer, LinkUser,
+            Links, Loss, Present, Service, Status, Who,
         },
         control::Refusal,
         ledger::{self, BanRow, parse_subject},
@@ -20,6 +24,7 @@ use crate::{
         people::People,
     },
     replay::rfc3339,
+    suggest,
 };
 
 /// Bans listed at most.
@@ -33,11 +38,13 @@ impl<S: Store> Wall<S> {
         let now = self.clock.now();
         let services = self.guard.services.iter().enumerate().map(|(index, service)| {
             let (tcp_ports, udp_ports) = service.ports_by_transport();
+            let index = u8::try_from(index).unwrap_or(u8::MAX);
             Service {
                 name: service.name.to_owned(),
+                level: self.engine.level(index).as_str().to_owned(),
+                classes: self.classes(index, &tcp_ports, &udp_ports),
                 tcp_ports,
                 udp_ports,
-                level: self.engine.level(u8::try_from(index).unwrap_or(u8::MAX)).as_str().to_owned(),
             }
         });
         Status {
@@ -63,6 +70,26 @@ impl<S: Store> Wall<S> {
             ledger_failing: self.ledger.health().failing.load(std::sync::atomic::Ordering::Relaxed),
             repaired: self.repaired.clone(),
         }
+    }
+
+    /// The classes of traffic that a service has ports for.
+    fn classes(&self, service: u8, tcp: &[u16], udp: &[u16]) -> Vec<ClassOfTraffic> {
+        let has_ports = |front: &Front| match front {
+            Front::Udp => !udp.is_empty(),
+            Front::Tcp => !tcp.is_empty(),
+        };
+        let class = |front| {
+            let gauge = self.engine.gauge(service, front);
+            ClassOfTraffic {
+                class: front.as_str().to_owned(),
+                level: self.engine.level_of(service, front).as_str().to_owned(),
+                strangers: gauge.strangers,
+                usual: gauge.usual,
+                alarmed_from: gauge.alarmed_from,
+                hours_learnt: gauge.hours_learnt,
+            }
+        };
+        Front::ALL.into_iter().filter(has_ports).map(class).collect()
     }
 
     fn learning_seconds(&self) -> u64 {
@@ -142,6 +169,17 @@ impl<S: Store> Wall<S> {
             schema: "floodwall.who/1".into(),
             present: self.roster.everybody().into_iter().map(present).collect(),
             unlisted: self.roster.unlisted(),
+        }
+    }
+
+    /// What other limits would have cost, by what was counted while nothing was wrong.
+    pub(super) fn suggest(&self) -> suggest::Report {
+        let (rules, peaks) = self.habits.by_service();
+        suggest::Report {
+            since: Some(rfc3339(self.clock.to_utc(self.started))),
+            packets: self.counts.packets,
+            signals: self.habits.signals(),
+            ..suggest::report(rules, peaks)
         }
     }
 
@@ -264,9 +302,13 @@ impl<S: Store> Wall<S> {
             "limited"
         } else if known_until > gate_now {
             let until = self.until(self.clock.at_gate(known_until));
+            let why = if self.engine.is_known(address, now) || !self.engine.is_tenured(address, now) {
+                "somebody logged in from there with a password of their own"
+            } else {
+                "somebody was there for long and gave no trouble, where logins cannot be read"
+            };
             sentences.push(format!(
-                "{subject} is known, because somebody logged in from there with a password of their own. It is served \
-                 first, from a budget nobody else draws on, until {until}."
+                "{subject} is known, because {why}. It is served first, from a budget nobody else draws on, until {until}."
             ));
             "known"
         } else {
@@ -324,7 +366,17 @@ impl<S: Store> Wall<S> {
         let levels = (0..self.guard.services.len())
             .map(|index| self.engine.level(u8::try_from(index).unwrap_or(u8::MAX)) as u8)
             .collect();
+        let mut classes = Vec::new();
+        for (index, service) in (0..).zip(&self.guard.services) {
+            for front in Front::ALL {
+                let gauge = self.engine.gauge(index, front);
+                let (name, class) = (service.name.to_owned(), front.as_str().to_owned());
+                let level = self.engine.level_of(index, front) as u8;
+                classes.push((name, class, level, gauge.strangers, gauge.alarmed_from));
+            }
+        }
         Snapshot {
+            classes,
             services: self.guard.services.iter().map(|service| service.name.to_owned()).collect(),
             mode: self.settings.mode.clone(),
             evaluating: self.settings.observe,

@@ -43,6 +43,7 @@ impl<S: Store> Wall<S> {
             Request::Explain { subject, people } => self.explain(&subject, people),
             Request::Who => to_value(&self.who()),
             Request::Catalogue => to_value(&self.catalogue()),
+            Request::Suggest => to_value(&self.suggest()),
             Request::Person { name } => self.person(&name),
             Request::Forget { name } => self.forget(&name),
             Request::Links { rows } => to_value(&self.links(rows)),
