@@ -2,8 +2,8 @@
 //!
 //! The same bytes give the same result for any segmentation, order or duplication. The first copy of a byte
 //! wins; a different second copy is reported. What a client sent is handed on only once the server's ACK covers
-//! it, so nothing counts that the server may never have accepted; what the server sent is handed on only after
-//! the client bytes it acknowledges, so an answer never overtakes its question. Bytes that stay missing for
+//! it, so nothing counts that the server may never have accepted; what either side sent is handed on only after
+//! the bytes of the other that it acknowledges, so an answer never overtakes its question. Bytes that stay missing for
 //! [`GAP_PATIENCE`](crate::limits::GAP_PATIENCE) are reported as missed, not guessed. A client's segment with a
 //! wrong checksum is passed over where the same client has shown right ones.
 //!
@@ -567,7 +567,12 @@ impl<S> Flow<S> {
         if segment.has(tcp_flags::ACK) {
             other.begin_midway(tcp.acknowledgement);
             other.acknowledge(tcp.acknowledgement);
-            needs = if segment.from == Side::Server { other.due_by(tcp.acknowledgement) } else { 0 };
+            // A client's segment that acknowledges what was never sent is not accepted (RFC 9293 section 3.10.7.4), so once its
+            // bytes are acknowledged themselves, what it has acknowledged was there, seen or not.
+            needs = match segment.from {
+                Side::Server => other.due_by(tcp.acknowledgement),
+                Side::Client => other.known_by(tcp.acknowledgement),
+            };
         }
         if segment.has(tcp_flags::FIN) {
             own.finish_at(end);
@@ -610,13 +615,15 @@ impl<S> Flow<S> {
     /// Hands on whatever has become due, in an order that does not depend on how it arrived.
     fn deliver(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
         while self.state == State::Open {
-            let client = self.client.next_due(self.client.acknowledged(), 0, now);
-            if let Some(due) = client {
+            let lacking = self.server.lacks(&self.client);
+            if lacking.is_none()
+                && let Some(due) = self.client.next_due(self.client.acknowledged(), u64::MAX, now)
+            {
                 self.hand_on(Side::Client, due, now, readers);
                 continue;
             }
             let question = self.client.delivered();
-            let Some(due) = self.server.next_due(u64::MAX, question, now) else {
+            let Some(due) = self.server.next_due(lacking.unwrap_or(u64::MAX), question, now) else {
                 return;
             };
             self.hand_on(Side::Server, due, now, readers);

@@ -119,6 +119,22 @@ impl Half {
         self.unwrap(sequence).min(self.finish.unwrap_or(u64::MAX))
     }
 
+    /// Offset up to which an acknowledgement says that this side's bytes are known to the other; one that no window reaches
+    /// says nothing.
+    pub(super) fn known_by(&self, sequence: u32) -> u64 {
+        let offset = self.due_by(sequence);
+        if offset > self.delivered.saturating_add(AHEAD_MAX) { 0 } else { offset }
+    }
+
+    /// Offset up to which bytes are missing that the other side's next bytes may speak of; `None` if these can be handed on.
+    /// Whoever only waits in turn is not waited for.
+    pub(super) fn lacks(&self, other: &Self) -> Option<u64> {
+        let is_next = |held: &&Held| held.start == other.delivered && held.start < other.acknowledged();
+        let next = other.segments.front().filter(is_next)?;
+        let is_missing = self.segments.front().is_none_or(|held| held.start > self.delivered);
+        (next.needs > self.delivered && is_missing && !other.impatient).then_some(next.needs)
+    }
+
     /// Offset before which everything was handed on.
     pub(super) const fn delivered(&self) -> u64 {
         self.delivered
@@ -201,7 +217,9 @@ impl Half {
         let mut conflict = false;
         let mut at = start;
         let first = self.segments.partition_point(|held| held.end() <= start);
-        for held in self.segments.range(first..).take_while(|held| held.start < end) {
+        for held in self.segments.range_mut(first..).take_while(|held| held.start < end) {
+            // A copy from before shows that so much was enough.
+            held.needs = held.needs.min(needs);
             let (from, to) = (at.max(held.start), end.min(held.end()));
             if held.start > at {
                 holes.push((at, held.start));
@@ -287,7 +305,10 @@ impl Half {
             }
             Some((start, _)) => self.give_up(start.min(limit), now),
             None if limit != u64::MAX => self.give_up(limit, now),
-            None => None,
+            None => {
+                self.stuck_since = None;
+                None
+            }
         }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::packet::Body;
+use crate::{limits::GAP_PATIENCE, packet::Body};
 use floodwall_wire::{Class, Reason};
 use proptest::prelude::*;
 use tcp_flags::{ACK, FIN, RST, SYN};
@@ -122,6 +122,51 @@ impl World {
     fn told(&self) -> Vec<&str> {
         self.recorder.told.iter().map(String::as_str).collect()
     }
+}
+
+#[test]
+fn what_follows_an_answer_waits_for_it() {
+    let mut world = World::opened();
+    // Caught in another order than it was sent: the client speaks of what the server has said.
+    world.send(Side::Client, ACK, 0, 5, b"yes");
+    world.server(5, 3, b"");
+    assert_eq!(world.recorder.client, b"");
+    world.server(0, 0, b"well?");
+    assert_eq!((&*world.recorder.client, &*world.recorder.server), (&b"yes"[..], &b"well?"[..]));
+}
+
+#[test]
+fn an_answer_that_was_never_caught_is_told_before_what_follows_it() {
+    let mut world = World::opened();
+    world.send(Side::Client, ACK, 0, 5, b"yes");
+    world.server(5, 3, b"");
+    world.now += GAP_PATIENCE.as_nanos() / 1_000_000 + 1;
+    world.server(5, 3, b"");
+    assert_eq!(world.told(), ["opened", "gap Server 5"]);
+    assert_eq!(world.recorder.client, b"yes");
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_holds_nothing_up() {
+    let mut world = World::opened();
+    // The server drops it, so the same bytes come again with one that is right.
+    world.send(Side::Client, ACK, 0, 900, b"yes");
+    world.server(0, 0, b"");
+    world.send(Side::Client, ACK, 0, 0, b"yes");
+    world.server(0, 3, b"well");
+    assert_eq!((&*world.recorder.client, &*world.recorder.server), (&b"yes"[..], &b"well"[..]));
+    assert_eq!(world.told(), ["opened"]);
+}
+
+#[test]
+fn two_who_would_wait_for_each_other_do_not() {
+    let mut world = World::opened();
+    // The first copy was not caught, the second acknowledges the answer to it.
+    world.server(0, 3, b"well");
+    world.send(Side::Client, ACK, 0, 4, b"yes");
+    world.server(4, 3, b"");
+    assert_eq!((&*world.recorder.client, &*world.recorder.server), (&b"yes"[..], &b"well"[..]));
+    assert_eq!(world.told(), ["opened"]);
 }
 
 #[test]
