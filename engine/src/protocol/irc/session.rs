@@ -54,6 +54,8 @@ pub struct Session {
     state: State,
     /// From the first word on that only servers say.
     link: Option<Box<Link>>,
+    /// Bytes of either side.
+    has_missed: bool,
 }
 
 /// Where the connection is. Only `Opaque` is final.
@@ -184,7 +186,7 @@ impl Session {
         } else {
             (Head::new(), ServerHead::Expected, Phase::Registering)
         };
-        Self { client_lines, server_lines, client_head, server_head, state: State::new(phase), link: None }
+        Self { client_lines, server_lines, client_head, server_head, state: State::new(phase), link: None, has_missed: false }
     }
 
     /// A session for a link that the configuration names, which our side opens.
@@ -270,7 +272,12 @@ impl Session {
         self.state.phase = Phase::Linked;
         let (client_lines, server_lines) = self.take_lines();
         match &mut self.link {
-            Some(link) => link.take_lines(client_lines, server_lines),
+            Some(link) => {
+                link.take_lines(client_lines, server_lines);
+                if self.has_missed {
+                    link.note_missed();
+                }
+            }
             None => self.link = Some(Box::new(Link::midway(Side::Client, client_lines, server_lines))),
         }
     }
@@ -333,7 +340,8 @@ impl Dissector for Session {
     }
 
     fn on_gap(&mut self, side: Side, _missed: u64, _server: &mut Server, _context: &mut Context<'_>) {
-        // One in the greeting counts too: what was in it will be missed all along.
+        // One before or in the greeting counts too: what was in it will be missed all along.
+        self.has_missed = true;
         if let Some(link) = self.link.as_deref_mut() {
             link.on_gap(side);
         }

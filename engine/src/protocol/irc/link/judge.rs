@@ -345,7 +345,8 @@ impl Court<'_, '_> {
     }
 
     fn judge_clock(&mut self, side: Side, apart: i64) {
-        if apart <= CLOCK_WARNING_SECONDS {
+        // What was waited for comes later than it was said.
+        if apart <= CLOCK_WARNING_SECONDS || !self.link.judge.is_complete() {
             return;
         }
         let reason = if apart <= CLOCK_MOST_SECONDS { "clock-warning" } else { "clock" };

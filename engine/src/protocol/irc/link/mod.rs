@@ -258,6 +258,11 @@ impl Link {
         }
     }
 
+    /// Takes note that something was missed before it was known to be a link.
+    pub const fn note_missed(&mut self) {
+        self.judge.note_missed();
+    }
+
     /// Takes note of missed bytes. A compressed side cannot be picked up again.
     pub fn on_gap(&mut self, side: Side) {
         self.lines[index(side)].skip_to_next();
