@@ -186,7 +186,15 @@ impl Session {
         } else {
             (Head::new(), ServerHead::Expected, Phase::Registering)
         };
-        Self { client_lines, server_lines, client_head, server_head, state: State::new(phase), link: None, has_missed: false }
+        Self {
+            client_lines,
+            server_lines,
+            client_head,
+            server_head,
+            state: State::new(phase),
+            link: None,
+            has_missed: false,
+        }
     }
 
     /// A session for a link that the configuration names, which our side opens.

@@ -81,6 +81,8 @@ struct Question {
     effect: Effect,
     /// Accounts, clients, addresses or names it is about.
     subjects: Vec<Text>,
+    /// A name that no documentation has; kept only where the server knows it.
+    undocumented: Option<Text>,
 }
 
 struct State {
@@ -279,7 +281,7 @@ impl State {
         // A transferred file has lines too, and another protocol's are no commands.
         let is_certain = self.phase == Phase::Query && self.foreign.is_none();
         if !command.is_known() && !is_certain {
-            return self.ask(&command, Vec::new());
+            return self.ask(&command, Vec::new(), None);
         }
         let subjects = subjects(&command);
         let account = subjects.first().cloned();
@@ -304,12 +306,13 @@ impl State {
                 context.signal(SignalKind::CommandSent, detail);
             }
         }
-        self.ask(&command, subjects);
+        let undocumented = if context.catalogues() { command.undocumented_name(line) } else { None };
+        self.ask(&command, subjects, undocumented.map(Text::new));
     }
 
-    fn ask(&mut self, command: &Command<'_>, subjects: Vec<Text>) {
+    fn ask(&mut self, command: &Command<'_>, subjects: Vec<Text>, undocumented: Option<Text>) {
         let Command { keyword, effect, .. } = *command;
-        self.questions.push(Question { keyword, effect, subjects });
+        self.questions.push(Question { keyword, effect, subjects, undocumented });
     }
 
     /// Counted when it is said, like talk everywhere.
@@ -337,6 +340,12 @@ impl State {
         if context.catalogues() && !is_error(number) {
             let within = question.as_ref().map_or("", |question| question.keyword);
             context.meet(Sort::Number, number.to_string().as_bytes(), within.as_bytes());
+        }
+        // Done, nothing found, wrong parameters, no right to: only of a command that is there (`teamspeak.md` 5).
+        if let Some(name) = question.as_ref().and_then(|question| question.undocumented.as_ref())
+            && matches!(number, 0 | 1281 | 1536..=1544 | 2568)
+        {
+            context.meet(Sort::Command, name.as_str().as_bytes(), b"");
         }
         let effect = question.as_ref().map_or(Effect::None, |question| question.effect);
         match number {
@@ -374,7 +383,7 @@ impl State {
 
     /// A command was carried out.
     fn on_done(&mut self, question: Question, context: &mut Context<'_>) {
-        let Question { keyword, effect, subjects } = question;
+        let Question { keyword, effect, subjects, .. } = question;
         let kind = match effect {
             Effect::Login => {
                 self.account = Some(subjects.into_iter().next().unwrap_or_else(|| Text::from("")));

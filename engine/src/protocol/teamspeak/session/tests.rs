@@ -418,3 +418,23 @@ proptest! {
         prop_assert_eq!(signals(&recut(&secretive(), &cuts)), signals(&secretive()));
     }
 }
+
+#[test]
+fn a_command_that_no_documentation_has_is_catalogued_where_the_server_knows_it() {
+    let mut play = Play::new(false);
+    play.output.catalogue = Some(crate::catalogue::Catalogue::default());
+    play.all(&talk(&[
+        BANNER,
+        "C: hunter2 x",
+        "S: error id=256 msg=command\\snot\\sfound",
+        "C: secret9",
+        "S: error id=524 msg=client\\sis\\sflooding",
+        "C: newthing cid=1",
+        OK,
+        "C: clientgetids cluid=x",
+        OK,
+    ]));
+    let catalogue = play.output.catalogue.take().unwrap();
+    let names: Vec<_> = catalogue.entries().map(|(key, _)| key.name.as_str().to_owned()).collect();
+    assert_eq!(names, ["newthing"]);
+}
