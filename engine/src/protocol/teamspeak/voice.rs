@@ -51,8 +51,8 @@ pub(crate) struct Voice {
     /// Solutions that the server may still take, by deadline.
     awaited: VecDeque<(Timestamp, Place, u64)>,
     hasher: FixedState,
-    /// Since when the server's side is heard.
-    heard_since: Option<Timestamp>,
+    /// Since when the server's side is heard without a longer silence, and when last.
+    heard: Option<(Timestamp, Timestamp)>,
     /// There was no room for everybody: until then nothing is held against those who are not remembered.
     crowded_until: Timestamp,
 }
@@ -96,7 +96,7 @@ impl Voice {
             commands: BoundedMap::new(COMMANDS_MAX, seed),
             awaited: VecDeque::new(),
             hasher: FixedState::with_seed(seed),
-            heard_since: None,
+            heard: None,
             crowded_until: Timestamp::EPOCH,
         }
     }
@@ -110,7 +110,7 @@ impl Voice {
         out: &mut Vec<Signal>,
     ) {
         let Some(datagram) = FromClient::parse(payload) else { return };
-        let is_heard = self.heard_since.is_some() && self.remembers_all(packet.at);
+        let is_heard = self.heard_for(packet.at).is_some() && self.remembers_all(packet.at);
         let told = match datagram {
             FromClient::GetCookie => Some((SignalKind::HandshakeBegun, Detail::default())),
             FromClient::GetPuzzle { cookie } => {
@@ -146,7 +146,8 @@ impl Voice {
     /// Takes a datagram of the server.
     pub(crate) fn on_answer(&mut self, packet: &Packet<'_>, payload: &[u8], out: &mut Vec<Signal>) {
         let Some(datagram) = FromServer::parse(payload) else { return };
-        self.heard_since.get_or_insert(packet.at);
+        let since = self.heard_for(packet.at).map_or(packet.at, |span| packet.at - span);
+        self.heard = Some((since, packet.at));
         let given = match datagram {
             FromServer::SetCookie { cookie } => Some(self.hash(cookie)),
             FromServer::SetPuzzle { puzzle } => Some(self.hash(puzzle)),
@@ -212,7 +213,7 @@ impl Voice {
         let place = (packet.client, packet.client_port);
         let Some(association) = self.associations.get_mut(&place).filter(|known| known.is_up) else {
             // A session older than the watch is one that the server speaks to, every second.
-            let is_watched = self.heard_since.is_some_and(|since| packet.at.since(since) > WATCH_MIN);
+            let is_watched = self.heard_for(packet.at).is_some_and(|span| span > WATCH_MIN);
             let is_watched = is_watched && self.remembers_all(packet.at);
             let claims = header.client_id != 0 && packet.reason != Reason::StandingStranger;
             return (is_watched && claims).then(|| (SignalKind::DatagramStranger, Detail::default()));
@@ -228,6 +229,13 @@ impl Voice {
         let identity = association.identity.clone()?;
         let detail = Detail { method: Some(Method::Identity), identity: Some(identity), ..Detail::default() };
         Some((SignalKind::LoginSucceeded, detail))
+    }
+
+    /// How long the server's side is heard by now; `None` if it is not, or has said nothing for long. It speaks to everybody who is
+    /// there every second, and to nobody else.
+    fn heard_for(&self, now: Timestamp) -> Option<Span> {
+        let (since, last) = self.heard?;
+        (now.since(last) <= SILENCE_MAX).then(|| now.since(since))
     }
 
     /// Whether everybody whom the server has spoken to lately is remembered.
