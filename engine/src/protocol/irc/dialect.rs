@@ -211,16 +211,25 @@ pub fn service_by_command(command: &str) -> Option<&'static str> {
     SERVICES.iter().find(|(_, commands)| commands.contains(&command)).map(|(name, _)| *name)
 }
 
-/// What somebody asks of services that a password decides. The account, when one was named.
-pub fn credentials<'a>(mut words: impl Iterator<Item = &'a [u8]>) -> Option<Option<&'a [u8]>> {
+/// What somebody asks of services that a password decides.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Credentials<'a> {
+    /// The account, when one was named.
+    pub account: Option<&'a [u8]>,
+    /// It takes a nickname back from whoever uses it, and logs nobody in.
+    pub takes_over: bool,
+}
+
+/// What somebody asks of services, if a password decides it.
+pub fn credentials<'a>(mut words: impl Iterator<Item = &'a [u8]>) -> Option<Credentials<'a>> {
     let verb = words.next()?;
     let (first, second) = (words.next()?, words.next());
     let is = |known: &[&[u8]]| known.iter().any(|known| known.eq_ignore_ascii_case(verb));
     if is(&[b"IDENTIFY", b"ID", b"AUTH", b"LOGIN", b"SIDENTIFY"]) {
-        return Some(second.map(|_| first));
+        return Some(Credentials { account: second.map(|_| first), takes_over: false });
     }
     let takes_over = is(&[b"GHOST", b"RECOVER", b"REGAIN", b"RELEASE"]);
-    (takes_over && second.is_some()).then_some(Some(first))
+    (takes_over && second.is_some()).then_some(Credentials { account: Some(first), takes_over })
 }
 
 /// How services answered a login attempt.
@@ -232,12 +241,14 @@ pub enum ServiceAnswer {
     Refused,
     /// Right.
     Succeeded,
+    /// A nickname was taken back, or nobody had it.
+    TakenOver,
     /// There is no such account. What was named may be a misplaced password.
     Unknown,
 }
 
 /// Fragments of answers of Atheme, Anope, DALnet's services, GameSurge, QuakeNet and Undernet, lower case.
-const SERVICE_ANSWERS: [(&[u8], ServiceAnswer); 19] = [
+const SERVICE_ANSWERS: [(&[u8], ServiceAnswer); 29] = [
     (b"invalid password for", ServiceAnswer::Failed),
     (b"password incorrect", ServiceAnswer::Failed),
     (b"incorrect password", ServiceAnswer::Failed),
@@ -257,6 +268,16 @@ const SERVICE_ANSWERS: [(&[u8], ServiceAnswer); 19] = [
     (b"password accepted", ServiceAnswer::Succeeded),
     (b"authentication successful", ServiceAnswer::Succeeded),
     (b"i recognize you", ServiceAnswer::Succeeded),
+    (b"has been ghosted", ServiceAnswer::TakenOver),
+    (b"ghost with your nick", ServiceAnswer::TakenOver),
+    (b"ghost with nickname", ServiceAnswer::TakenOver),
+    (b"has been killed", ServiceAnswer::TakenOver),
+    (b"has been released", ServiceAnswer::TakenOver),
+    (b"has been recovered", ServiceAnswer::TakenOver),
+    (b"has been regained", ServiceAnswer::TakenOver),
+    (b"is not online", ServiceAnswer::TakenOver),
+    (b"isn't currently in use", ServiceAnswer::TakenOver),
+    (b"is not currently", ServiceAnswer::TakenOver),
 ];
 
 /// Reads a NOTICE of services.
@@ -585,9 +606,10 @@ mod tests {
     #[test]
     fn only_what_a_password_decides_is_a_login() {
         let words = |text: &'static [u8]| credentials(text.split(|byte| *byte == b' '));
-        assert_eq!(words(b"identify secret"), Some(None));
-        assert_eq!(words(b"IDENTIFY alice secret"), Some(Some(b"alice".as_slice())));
-        assert_eq!(words(b"GHOST alice secret"), Some(Some(b"alice".as_slice())));
+        let asks = |account: Option<&'static [u8]>, takes_over| Some(Credentials { account, takes_over });
+        assert_eq!(words(b"identify secret"), asks(None, false));
+        assert_eq!(words(b"IDENTIFY alice secret"), asks(Some(b"alice"), false));
+        assert_eq!(words(b"GHOST alice secret"), asks(Some(b"alice"), true));
         assert_eq!(words(b"GHOST alice"), None);
         assert_eq!(words(b"REGISTER secret a@b"), None);
     }

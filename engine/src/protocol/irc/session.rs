@@ -145,6 +145,8 @@ impl Early {
 struct Identification {
     service: &'static str,
     account: Option<Text>,
+    /// Taking a nickname back, which logs nobody in.
+    takes_over: bool,
 }
 
 struct State {

@@ -329,13 +329,25 @@ impl State {
         if self.identifications.is_empty() {
             return;
         }
-        let account = self.identifications.pop().and_then(|asked| asked.account);
-        let (kind, account) = match answer {
-            ServiceAnswer::Failed => (SignalKind::LoginFailed, account),
-            ServiceAnswer::Refused => (SignalKind::LoginRefused, account),
-            ServiceAnswer::Succeeded => (SignalKind::LoginSucceeded, account),
-            ServiceAnswer::Unknown => (SignalKind::LoginFailed, None),
+        let (kind, is_named) = match answer {
+            ServiceAnswer::Failed => (SignalKind::LoginFailed, true),
+            ServiceAnswer::Refused => (SignalKind::LoginRefused, true),
+            ServiceAnswer::Succeeded => (SignalKind::LoginSucceeded, true),
+            ServiceAnswer::Unknown => (SignalKind::LoginFailed, false),
+            ServiceAnswer::TakenOver => {
+                if self.identifications.front().is_some_and(|asked| asked.takes_over) {
+                    self.identifications.pop();
+                }
+                return;
+            }
         };
+        // What logs somebody in is no answer to taking a nickname back: services said something else to that, or nothing.
+        while kind == SignalKind::LoginSucceeded
+            && self.identifications.front().is_some_and(|asked| asked.takes_over)
+        {
+            self.identifications.pop();
+        }
+        let account = self.identifications.pop().and_then(|asked| asked.account).filter(|_| is_named);
         self.login(kind, Method::Services, account, None, context);
     }
 

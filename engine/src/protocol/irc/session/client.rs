@@ -7,7 +7,7 @@ use crate::{
     protocol::{
         Context,
         irc::{
-            dialect::{self, Audience},
+            dialect::{self, Audience, Credentials},
             message::{CONTENT_BYTES_MAX, Malformed, Message},
         },
         lines::Line,
@@ -290,12 +290,14 @@ impl State {
         words: impl Iterator<Item = &'a [u8]>,
         context: &mut Context<'_>,
     ) -> bool {
-        let Some(account) = dialect::credentials(words.filter(|word| !word.is_empty())) else {
+        let Some(Credentials { account, takes_over }) =
+            dialect::credentials(words.filter(|word| !word.is_empty()))
+        else {
             return false;
         };
         let own = || self.nickname.as_ref().map(|nickname| nickname.text.clone());
         let account = account.map(Text::new).or_else(own);
-        self.identifications.push(Identification { service, account });
+        self.identifications.push(Identification { service, account, takes_over });
         // No account here: whoever swaps the two words would have the password reported. The answer settles it.
         self.login(SignalKind::LoginAttempted, Method::Services, None, None, context);
         true

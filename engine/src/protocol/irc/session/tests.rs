@@ -382,6 +382,23 @@ fn services_answers_count_only_when_asked_for_and_only_from_services() {
 }
 
 #[test]
+fn taking_a_nickname_back_does_not_shift_whose_login_is_answered() {
+    let said = |text: &str| format!("S: :NickServ!NickServ@services. NOTICE badoper :{text}");
+    let (ghosted, wrong, right) = (
+        said("\u{2}alice\u{2} has been ghosted."),
+        said("Invalid password for \u{2}bob\u{2}."),
+        said("You are now identified for \u{2}carol\u{2}."),
+    );
+    let ask = "C: PRIVMSG NickServ :GHOST alice hunter2";
+    let signals = registered(&[ask, &ghosted, "C: PRIVMSG NickServ :IDENTIFY bob hunter3", &wrong]);
+    assert_eq!(signals.last().map(String::as_str), Some("login.failed services account=bob"));
+    // An answer that is not known.
+    let other = said("Done.");
+    let signals = registered(&[ask, &other, "C: PRIVMSG NickServ :IDENTIFY carol hunter3", &right]);
+    assert_eq!(signals.last().map(String::as_str), Some("login.succeeded services account=carol"));
+}
+
+#[test]
 fn a_service_that_never_answers_does_not_hide_the_guesses_at_another() {
     let signals = registered(&[
         "C: PRIVMSG Q :AUTH a b",
