@@ -700,9 +700,9 @@ impl World {
     /// Who became known, or no longer is, since the last call.
     fn known(&mut self) -> Vec<(Address, bool)> {
         std::iter::from_fn(|| self.engine.next_command())
-            .filter_map(|command| match command {
-                Command::Know { address, until, .. } => Some((address, until > Timestamp::EPOCH)),
-                _ => None,
+            .filter_map(|command| {
+                let Command::Know { address, until, .. } = command else { return None };
+                Some((address, until > Timestamp::EPOCH))
             })
             .collect()
     }

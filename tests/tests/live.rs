@@ -71,6 +71,15 @@ fn guessing_and_flooding_addresses_are_banned_while_users_chat() {
     let held: Vec<_> = (0..200).map_while(|_| lab.connect("10.77.0.21", 6667).ok()).collect();
     assert!((25..200).contains(&held.len()), "{} connections came about", held.len());
     eventually("the ban of the flooder", || lab.banned().contains(&"10.77.0.21/32".to_owned()));
+    let top = lab.answer(&["top", "--once"]);
+    let worst = top["sources"].as_array().unwrap();
+    assert!(worst.iter().any(|row| row["subject"] == "10.77.0.20/32" && row["outcome"] == "banned"), "{top}");
+    assert_eq!(top["services"][0]["name"], "irc");
+    let text = String::from_utf8(lab.ask(&["top", "--once"]).stdout).unwrap();
+    assert!(text.contains("10.77.0.20/32: banned by irc/oper-guessing"), "{text}");
+    assert!(!text.contains('\u{1b}'), "piped text moves no cursor: {text:?}");
+    let suggested = lab.answer(&["suggest", "--live"]);
+    assert_eq!(suggested["schema"], "floodwall.suggest/1");
     // Everybody else has noticed nothing: whatever one says, the others hear.
     for number in 0..5 {
         users[number].say(&format!("PRIVMSG #talk :words of {number}"));

@@ -966,6 +966,7 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn teamspeak_attacks() -> Vec<Attack<TeamSpeak>> {
     use Expected::{Noted, Stopped};
     let attack = |name, limit, expected, deed| Attack { name, limit, expected, deed };
