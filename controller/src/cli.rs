@@ -9,7 +9,7 @@ use crate::{
     analyze, catalogue, check, client, demo, detach, doctor, incident,
     live::{self, control::Request},
     output::Exit,
-    replay, suggest, test,
+    replay, suggest, test, top,
 };
 
 /// Folder of ledger, people and incidents unless told otherwise.
@@ -41,6 +41,8 @@ enum Command {
     Run(RunArguments),
     /// What the wall does now: mode, levels, who is there, what is being dropped and why.
     Status(ConnectArguments),
+    /// What is going on, anew every few seconds: levels, rates, worst sources, drops.
+    Top(TopArguments),
     /// Who is banned, since when, until when and why.
     Bans(BansArguments),
     /// Ban an address, a prefix or somebody by nickname.
@@ -84,6 +86,22 @@ pub(crate) struct ConnectArguments {
     /// Control socket; /run/floodwall/control.sock otherwise.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+}
+
+/// `floodwall top`
+#[derive(Debug, clap::Args)]
+pub(crate) struct TopArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// How often; 2s on a terminal, 10s otherwise. Text that is plain or piped comes every ten seconds at most.
+    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    pub(crate) every: Option<Span>,
+    /// Look once, for a second.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Block after block, even on a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
 }
 
 /// `floodwall run`
@@ -557,6 +575,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Catalogue(arguments) => catalogue::run(&arguments),
         Command::Incident(arguments) => incident::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         live @ (Command::Status(_)
         | Command::Bans(_)
         | Command::Ban(_)
@@ -621,7 +640,8 @@ fn run_live(command: Command) -> Exit {
         | Command::Detach(_)
         | Command::Doctor(_)
         | Command::Catalogue(_)
-        | Command::Incident(_) => Exit::BadInput,
+        | Command::Incident(_)
+        | Command::Top(_) => Exit::BadInput,
     }
 }
 

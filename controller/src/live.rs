@@ -27,3 +27,4 @@ pub(crate) mod run;
 pub(crate) mod sockets;
 pub(crate) mod wall;
 pub(crate) mod watching;
+pub(crate) mod worst;

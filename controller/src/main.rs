@@ -31,6 +31,7 @@ mod replay;
 mod rules;
 mod suggest;
 mod test;
+mod top;
 
 fn main() -> ExitCode {
     cli::run()

@@ -25,7 +25,7 @@ use crate::{
     ledger::{Ban, Ledger},
     limits::{ACCOUNTS_PER_ADDRESS_MAX, SESSIONS_PER_ADDRESS_MAX, SUBJECTS_MAX},
     rule::{
-        Action, Level, Rule, RuleId,
+        Action, By, Level, Rule, RuleId,
         counter::SlidingCount,
         evaluate::{Finding, Subject, network, site},
     },
@@ -66,6 +66,10 @@ const LASTING: Span = Span::from_secs(120);
 const ACCOUNT_NETWORKS_MAX: usize = 4;
 /// Networks in which somebody is logged in with one account at the same time from which on it is everybody's.
 const ACCOUNT_NETWORKS_AT_ONCE: usize = 3;
+/// Networks from which one account logs in...
+const ACCOUNT_NETWORKS_SOON: usize = 6;
+/// ...within this time, from which on it is everybody's: no telephone travels so fast.
+const ACCOUNT_SOON: Span = Span::from_secs(180);
 /// Resets of a shared address within [`RESETS_WITHIN`] from which on it is limited as well.
 const RESETS_MAX: u32 = 10;
 /// See [`RESETS_MAX`].
@@ -98,6 +102,21 @@ struct Account {
     networks: BTreeSet<Address>,
     /// Addresses that became known by it: at most [`ACCOUNT_NETWORKS_MAX`].
     made_known: Vec<Address>,
+    /// The networks of the last logins, each once: at most [`ACCOUNT_NETWORKS_SOON`].
+    lately: VecDeque<(Address, Timestamp)>,
+}
+
+impl Account {
+    /// Notes a login; whether there were logins from too many networks lately.
+    fn is_everywhere(&mut self, signal: &Signal) -> bool {
+        let place = network(signal.address);
+        self.lately.retain(|(other, at)| *other != place && signal.at.since(*at) < ACCOUNT_SOON);
+        self.lately.push_back((place, signal.at));
+        if self.lately.len() > ACCOUNT_NETWORKS_SOON {
+            self.lately.pop_front();
+        }
+        self.lately.len() >= ACCOUNT_NETWORKS_SOON
+    }
 }
 
 /// What is known of one address.
@@ -359,6 +378,7 @@ impl Decisions {
         if account.networks.len() < ACCOUNT_NETWORKS_MAX {
             account.networks.insert(network(signal.address));
         }
+        let is_everywhere = account.is_everywhere(signal);
         if account.networks.len() < ACCOUNT_NETWORKS_MAX {
             if !account.made_known.contains(&signal.address)
                 && account.made_known.len() < ACCOUNT_NETWORKS_MAX
@@ -368,7 +388,7 @@ impl Decisions {
             return false;
         }
         let made_known = account.made_known.clone();
-        if self.networks_at_once(&key.1, &made_known, signal) >= ACCOUNT_NETWORKS_AT_ONCE {
+        if is_everywhere || self.networks_at_once(&key.1, &made_known, signal) >= ACCOUNT_NETWORKS_AT_ONCE {
             self.disown(&key, made_known, signal.at, commands);
         }
         true
@@ -599,7 +619,11 @@ impl Decisions {
         let is_neighbourhood =
             matches!(finding.subject, Subject::Prefix(first) | Subject::Site(first) if first.is_v4());
         for (address, count) in &finding.contributors {
-            if self.behaves_well(address, now) || ledger.ban_of(*address, now).is_some() {
+            // Whoever alone says enough of one text is no bystander, whoever else logs in from there. Other deeds have rules
+            // that count by address.
+            let is_own_deed = rule.by == By::Content && *count >= rule.limit;
+            let is_bystander = self.behaves_well(address, now) && !is_own_deed;
+            if is_bystander || ledger.ban_of(*address, now).is_some() {
                 continue;
             }
             if *count >= CONTRIBUTIONS_PLAIN {

@@ -534,7 +534,8 @@ impl Session {
         match self {
             Self::Irc(session) => session.is_unused(),
             Self::TeamTalk(session) => session.is_unused(),
-            Self::Opaque | Self::TeamSpeak(_) => false,
+            Self::TeamSpeak(session) => session.is_unused(),
+            Self::Opaque => false,
         }
     }
 }

@@ -551,6 +551,26 @@ fn an_account_in_many_places_at_once_is_disowned() {
     assert!(known.is_empty(), "{known:?}");
 }
 
+/// No telephone is in six networks within three minutes: then an account is everybody's, though they come one after the other.
+#[test]
+fn an_account_of_drones_that_come_and_go_makes_nobody_known() {
+    let mut world = World::new(SHIPPED);
+    let mut known = BTreeSet::new();
+    for n in 1..=9u32 {
+        let mut connection = world.connect(address(&format!("198.51.{n}.1")));
+        world.log_in(&mut connection, "public");
+        world.close(connection);
+        world.wait(10_000);
+        while let Some(command) = world.engine.next_command() {
+            if let Command::Know { address, until, .. } = command {
+                let _was_there =
+                    if until == Timestamp::EPOCH { known.remove(&address) } else { known.insert(address) };
+            }
+        }
+    }
+    assert!(known.is_empty(), "{known:?}");
+}
+
 /// A telephone comes from one network after the other, and its owner stays known.
 #[test]
 fn an_account_in_one_place_after_the_other_stays_known() {
@@ -680,9 +700,9 @@ impl World {
     /// Who became known, or no longer is, since the last call.
     fn known(&mut self) -> Vec<(Address, bool)> {
         std::iter::from_fn(|| self.engine.next_command())
-            .filter_map(|command| match command {
-                Command::Know { address, until, .. } => Some((address, until > Timestamp::EPOCH)),
-                _ => None,
+            .filter_map(|command| {
+                let Command::Know { address, until, .. } = command else { return None };
+                Some((address, until > Timestamp::EPOCH))
             })
             .collect()
     }

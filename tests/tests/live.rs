@@ -71,6 +71,15 @@ fn guessing_and_flooding_addresses_are_banned_while_users_chat() {
     let held: Vec<_> = (0..200).map_while(|_| lab.connect("10.77.0.21", 6667).ok()).collect();
     assert!((25..200).contains(&held.len()), "{} connections came about", held.len());
     eventually("the ban of the flooder", || lab.banned().contains(&"10.77.0.21/32".to_owned()));
+    let top = lab.answer(&["top", "--once"]);
+    let worst = top["sources"].as_array().unwrap();
+    assert!(worst.iter().any(|row| row["subject"] == "10.77.0.20/32" && row["outcome"] == "banned"), "{top}");
+    assert_eq!(top["services"][0]["name"], "irc");
+    let text = String::from_utf8(lab.ask(&["top", "--once"]).stdout).unwrap();
+    assert!(text.contains("10.77.0.20/32: banned by irc/oper-guessing"), "{text}");
+    assert!(!text.contains('\u{1b}'), "piped text moves no cursor: {text:?}");
+    let suggested = lab.answer(&["suggest", "--live"]);
+    assert_eq!(suggested["schema"], "floodwall.suggest/1");
     // Everybody else has noticed nothing: whatever one says, the others hear.
     for number in 0..5 {
         users[number].say(&format!("PRIVMSG #talk :words of {number}"));
@@ -863,4 +872,88 @@ fn bans_go_from_wall_to_wall_as_json_lines() {
     let refused = lab.ask(&["bans", "--import", file.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("bans.jsonl:1:"), "{refused:?}");
+}
+
+/// Takes web hooks over TLS, with a certificate of its own authority; what was posted comes back, head and body.
+fn take_hooks(listener: TcpListener, posts: &Mutex<Vec<(String, String)>>) {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("tls/server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server-key.pem")).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let config = std::sync::Arc::new(config);
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { return };
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut session = rustls::ServerConnection::new(std::sync::Arc::clone(&config)).unwrap();
+        let mut tls = rustls::Stream::new(&mut session, &mut stream);
+        let mut bytes = Vec::new();
+        let mut chunk = [0; 4_096];
+        // Somebody who does not believe the certificate, and the end of the test, hang up.
+        while let Ok(count @ 1..) = tls.read(&mut chunk) {
+            bytes.extend_from_slice(&chunk[..count]);
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.to_ascii_lowercase();
+            let length = length.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap_or("0");
+            if body.len() < length.trim().parse().unwrap() {
+                continue;
+            }
+            posts.lock().unwrap().push((head.to_ascii_lowercase(), body.to_owned()));
+            tls.write_all(b"HTTP/1.1 204 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            tls.conn.send_close_notify();
+            drop(tls.flush());
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_ban_is_told_over_tls_to_whoever_has_the_right_certificate() {
+    let test = "a_ban_is_told_over_tls_to_whoever_has_the_right_certificate";
+    let Some(mut lab) = Lab::open(test) else { return };
+    if !lab.start_ngircd(test) {
+        return;
+    }
+    let listener = lab.on_host(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    let folder = lab.folder();
+    std::fs::write(folder.join("ca.pem"), include_bytes!("tls/ca.pem")).unwrap();
+    std::fs::write(folder.join("secret"), "throw-away\n").unwrap();
+    let configuration = folder.join("floodwall.toml");
+    let text = format!(
+        "[[service]]\nprotocol = \"irc\"\nports = [6667]\n\
+         [[service.override]]\nrule = \"irc/oper-guessing\"\nnotify = [\"webhook:own\", \"webhook:stranger\"]\n\
+         [[webhook]]\nname = \"own\"\nurl = \"https://127.0.0.1:{port}/own\"\nsecret-file = \"{folder}/secret\"\n\
+         ca-file = \"{folder}/ca.pem\"\n\
+         [[webhook]]\nname = \"stranger\"\nurl = \"https://127.0.0.1:{port}/stranger\"\n",
+        port = address.port(),
+        folder = folder.display(),
+    );
+    std::fs::write(&configuration, text).unwrap();
+    lab.start_daemon(&["--config", configuration.to_str().unwrap(), "--metrics", "127.0.0.1:9464"]);
+    let posts: &'static Mutex<Vec<(String, String)>> = Box::leak(Box::default());
+    thread::spawn(move || take_hooks(listener, posts));
+    guess(&lab, "10.77.0.20", 6667, 5);
+    eventually("the message", || !posts.lock().unwrap().is_empty());
+    let (head, body) = posts.lock().unwrap().first().cloned().unwrap();
+    assert!(head.starts_with("post /own http/1.1"), "{head}");
+    assert!(
+        head.contains("floodwall-signature: sha256=") && head.contains("floodwall-timestamp: "),
+        "{head}"
+    );
+    let message: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (message["schema"].as_str(), message["rule"].as_str(), message["subject"].as_str()),
+        (Some("floodwall.notification/1"), Some("irc/oper-guessing"), Some("10.77.0.20/32")),
+        "{message}"
+    );
+    assert!(!body.contains("wrong"), "a password was told: {body}");
+    // An authority that nobody knows is believed by nobody else: nothing was said to it.
+    eventually("the refusal", || {
+        metric(&fetch_metrics(&lab), "floodwall_notifications_total{outcome=\"failed\"}") >= 1.0
+    });
+    assert!(posts.lock().unwrap().iter().all(|(head, _)| !head.contains("/stranger")));
 }

@@ -120,7 +120,7 @@ fn read_networks(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Ve
 /// `exec-user` and every `[[webhook]]`.
 pub(super) fn read_notifications(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> notify::Settings {
     let exec_user = top.get("exec-user").and_then(|value| text(value, "exec-user", diagnostics));
-    let keys = ["name", "url", "template", "secret-file"];
+    let keys = ["name", "url", "template", "secret-file", "ca-file"];
     let mut webhooks: Vec<Webhook> = Vec::new();
     for value in top.list_of("webhook") {
         let Some(table) = value.get_ref().as_table() else {
@@ -136,6 +136,7 @@ pub(super) fn read_notifications(top: &Table<'_, '_>, diagnostics: &mut Diagnost
         let url = required("url", "\"https://ntfy.example/floodwall\"");
         let template = table.word_of("template", &Template::ALL, Template::as_str, diagnostics);
         let secret_file = table.get("secret-file").and_then(|value| text(value, "secret-file", diagnostics));
+        let ca_file = table.get("ca-file").and_then(|value| text(value, "ca-file", diagnostics));
         let (Some(name), Some(url)) = (name, url) else { continue };
         if !(url.starts_with("https://") || url.starts_with("http://")) {
             let message = format!("the url of the web hook {name:?} is no web address");
@@ -149,6 +150,7 @@ pub(super) fn read_notifications(top: &Table<'_, '_>, diagnostics: &mut Diagnost
             url: url.to_owned(),
             template: template.unwrap_or_default(),
             secret_file: secret_file.map(PathBuf::from),
+            ca_file: ca_file.map(PathBuf::from),
         });
     }
     notify::Settings { webhooks, exec_user: exec_user.map(str::to_owned) }

@@ -1,5 +1,8 @@
 //! What the wall answers operators, as data. Each carries its schema: programs read these too.
 
+use std::collections::BTreeMap;
+
+use floodwall_wire::{Class, Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::logs::LogFigures;
@@ -28,6 +31,10 @@ pub(crate) struct Status {
     pub(crate) known: usize,
     pub(crate) bans: usize,
     pub(crate) allowed: Vec<String>,
+    /// What came in since the start, by service and class of packets.
+    pub(crate) traffic: Vec<Traffic>,
+    /// Whom rules have dealt with lately, worst first.
+    pub(crate) worst: Vec<Worst>,
     /// What is being dropped, most first.
     pub(crate) dropping: Vec<Dropping>,
     /// Interfaces that lose packets before the gate sees them.
@@ -74,6 +81,60 @@ pub(crate) struct ClassOfTraffic {
     pub(crate) alarmed_from: u16,
     /// Hours of the week, of 168, that have been learnt.
     pub(crate) hours_learnt: u8,
+}
+
+/// Totals of one class of packets.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Traffic {
+    pub(crate) service: String,
+    pub(crate) class: String,
+    pub(crate) passed: u64,
+    pub(crate) passed_bytes: u64,
+    pub(crate) dropped: u64,
+    pub(crate) dropped_bytes: u64,
+}
+
+/// Adds up what came in.
+#[derive(Debug, Default)]
+pub(crate) struct TrafficTally {
+    /// Packets and bytes, passed and dropped.
+    totals: BTreeMap<(u8, Class), [(u64, u64); 2]>,
+}
+
+impl TrafficTally {
+    pub(crate) fn add(&mut self, service: u8, class: Class, reason: Reason, packets: u64, bytes: u64) {
+        let [passed, dropped] = self.totals.entry((service, class)).or_default();
+        let total = if reason.verdict() == Verdict::Drop { dropped } else { passed };
+        total.0 += packets;
+        total.1 += bytes;
+    }
+
+    pub(crate) fn rows(&self, name: &dyn Fn(u8) -> &'static str) -> Vec<Traffic> {
+        let row = |(&(service, class), &[passed, dropped]): (&(u8, Class), &[(u64, u64); 2])| Traffic {
+            service: name(service).to_owned(),
+            class: class.as_str().to_owned(),
+            passed: passed.0,
+            passed_bytes: passed.1,
+            dropped: dropped.0,
+            dropped_bytes: dropped.1,
+        };
+        self.totals.iter().map(row).collect()
+    }
+}
+
+/// Somebody rules have dealt with.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Worst {
+    /// An address, a prefix, or what a rule counted by.
+    pub(crate) subject: String,
+    /// The gravest: `noted`, `limited`, `reset` or `banned`.
+    pub(crate) outcome: String,
+    /// What did that last.
+    pub(crate) rule: String,
+    /// When, RFC 3339, UTC.
+    pub(crate) at: String,
+    /// How often rules did anything to them.
+    pub(crate) times: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -42,6 +42,7 @@ pub(super) struct Observed {
     logs: Option<Logs>,
     clock: Arc<WallClock>,
     dropped: std::collections::BTreeMap<(u8, Reason), (u64, u64)>,
+    traffic: answers::TrafficTally,
 }
 
 impl Observed {
@@ -96,7 +97,14 @@ impl Observed {
         wall.handle_tick(false);
         let copies = Copies::start(&plan.interfaces, &plan.guard.capture_filter())?;
         let logs = wall.follow_logs(&plan.logs)?;
-        Ok(Self { wall, copies, logs, clock, dropped: std::collections::BTreeMap::new() })
+        Ok(Self {
+            wall,
+            copies,
+            logs,
+            clock,
+            dropped: std::collections::BTreeMap::new(),
+            traffic: answers::TrafficTally::default(),
+        })
     }
 
     /// Until told to stop.
@@ -141,6 +149,8 @@ impl Observed {
         tables.set_now(frame.at.as_nanos());
         let judgement = judge_walked(&window, tables, &headers);
         let seen = if judgement.is_guarded() {
+            let floodwall_wire::Judgement { service, class, reason, bytes, .. } = judgement;
+            self.traffic.add(service, class, reason, 1, u64::from(bytes));
             if judgement.verdict() == floodwall_wire::Verdict::Drop {
                 let total = self.dropped.entry((judgement.service, judgement.reason)).or_default();
                 total.0 += 1;
@@ -185,6 +195,7 @@ impl Observed {
                 bytes: *bytes,
             })
             .collect();
+        status.traffic = self.traffic.rows(&|service| self.wall.service_name(service));
         let lost = self.copies.lost();
         if lost > 0 {
             status.losses.push(answers::Loss { what: "packets not captured".into(), count: lost });

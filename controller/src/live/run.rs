@@ -664,6 +664,7 @@ impl Live {
         let mut status = self.wall.status();
         status.dropping = self.rates.dropping(&|service| self.wall.service_name(service));
         status.full_links = self.rates.full_links();
+        status.traffic = self.traffic().map_err(|error| Refusal::failed(error.to_string()))?;
         let faults = self.tables.faults().map_err(|error| Refusal::failed(error.to_string()))?;
         for (fault, count) in floodwall_wire::tables::Fault::ALL.into_iter().zip(faults) {
             if count > 0 {
@@ -679,6 +680,17 @@ impl Live {
             status.losses.push(answers::Loss { what, count: self.assembler.given_up() });
         }
         to_value(&status)
+    }
+
+    /// What came in since the start, by service and class of packets.
+    fn traffic(&self) -> std::io::Result<Vec<answers::Traffic>> {
+        let mut traffic = answers::TrafficTally::default();
+        for service in (0..).take(self.plan.guard.services.len()) {
+            for (class, reason, counter) in self.tables.arrived(service)? {
+                traffic.add(service, class, reason, counter.packets, counter.bytes);
+            }
+        }
+        Ok(traffic.rows(&|service| self.wall.service_name(service)))
     }
 
     /// Rules and services anew, all or nothing.

@@ -37,6 +37,7 @@ use super::{
     people::People,
     roster::Roster,
     watching::{Watched, Watchers},
+    worst::Worst,
 };
 use crate::{
     configuration::LogEntry,
@@ -113,6 +114,7 @@ pub(crate) struct Wall<S> {
     people: Option<People>,
     incidents: Incidents,
     habits: Habits,
+    worst: Worst,
     local: Vec<Address>,
     gateways: Vec<Address>,
     /// Where operators sit, and until when that is believed.
@@ -168,6 +170,7 @@ impl<S: Store> Wall<S> {
             people,
             incidents,
             habits: Habits::new(&guard),
+            worst: Worst::default(),
             local: addresses::local_addresses(),
             gateways: addresses::gateways(),
             operators: Vec::new(),
@@ -580,6 +583,9 @@ impl<S: Store> Wall<S> {
             return;
         }
         let is_grave = !matches!(action, "limit" | "reset");
+        if action != "raise-level" {
+            self.worst.note(action, subject, &explanation.rule, explanation.at);
+        }
         if matches!(action, "ban" | "limit" | "reset")
             && let Ok(address) = subject.split('/').next().unwrap_or(subject).parse::<std::net::IpAddr>()
             && !self.engine.is_known(address.into(), explanation.at)

@@ -1,12 +1,21 @@
 //! Web hooks: JSON over HTTP, signed, tried again with growing pauses.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha2::Sha256;
-use ureq::Agent;
+use ureq::{
+    Agent,
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+};
 
 use super::Message;
 use crate::clock;
@@ -17,6 +26,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest text a chat takes.
 const TEXT_CHARS_MAX: usize = 1_500;
+/// Most of a file of certificates that is read.
+const AUTHORITIES_BYTES_MAX: u64 = 1 << 20;
 /// Longest secret read.
 const SECRET_BYTES_MAX: usize = 4_096;
 
@@ -54,6 +65,8 @@ pub(crate) struct Webhook {
     pub(crate) url: String,
     pub(crate) template: Template,
     pub(crate) secret_file: Option<PathBuf>,
+    /// Whose certificates are believed, instead of those everybody believes.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// What is sent.
@@ -74,7 +87,11 @@ impl Webhook {
         let secret = self.read_secret()?;
         let now = Duration::from_nanos(clock::utc_now().as_nanos());
         let prepared = self.prepare(message, secret.as_deref(), now)?;
-        let config = Agent::config_builder().timeout_global(Some(PATIENCE)).max_redirects(0);
+        let mut config = Agent::config_builder().timeout_global(Some(PATIENCE)).max_redirects(0);
+        if let Some(path) = &self.ca_file {
+            let roots = RootCerts::from(read_authorities(path)?);
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
         let agent: Agent = config.http_status_as_error(false).build().into();
         let mut pause = first_pause;
         for attempt in 1..=TRIES_MAX {
@@ -148,6 +165,24 @@ impl Webhook {
     }
 }
 
+/// Certificates in a PEM file.
+fn read_authorities(path: &Path) -> Result<Vec<Certificate<'static>>> {
+    let shown = path.display();
+    let file = fs::File::open(path).with_context(|| format!("cannot read {shown}"))?;
+    let mut pem = Vec::new();
+    file.take(AUTHORITIES_BYTES_MAX).read_to_end(&mut pem).with_context(|| format!("cannot read {shown}"))?;
+    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            Ok(_) | Err(_) => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        bail!("{shown} holds no certificate: write one there, in PEM");
+    }
+    Ok(certificates)
+}
+
 /// `sha256=` and the HMAC-SHA256 of timestamp, dot and body, in hexadecimal.
 fn signature(secret: &str, timestamp: &str, body: &str) -> Result<String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).context("a key of this length")?;
@@ -188,7 +223,7 @@ mod tests {
     use super::*;
     use crate::notify::tests::message;
     use std::{
-        io::{BufRead, BufReader, Read, Write},
+        io::{BufRead, BufReader, Write},
         net::TcpListener,
     };
 
@@ -225,7 +260,7 @@ mod tests {
 
     fn webhook(url: String, template: Template, secret: Option<&tempfile::NamedTempFile>) -> Webhook {
         let secret_file = secret.map(|file| file.path().to_owned());
-        Webhook { name: "ops".into(), url, template, secret_file }
+        Webhook { name: "ops".into(), url, template, secret_file, ca_file: None }
     }
 
     fn secret() -> tempfile::NamedTempFile {

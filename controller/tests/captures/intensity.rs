@@ -544,6 +544,93 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             }
             drones
         }),
+        attack("a try now and then from many networks", 25, Stopped, |server, _, count| {
+            let count = count.min(60);
+            let addresses: Vec<String> = (0..count).map(|n| format!("10.{}.7.5", 100 + n)).collect();
+            for round in 0..2 {
+                for address in &addresses {
+                    let (mut connection, _) = server.connect(address);
+                    server.guess(&mut connection, &format!("user{round}-{address}"));
+                    server.wire.close(connection);
+                    server.wire.wait_millis(280_000 / u64::from(count.max(20)));
+                }
+            }
+            server.wire.wait_millis(20_000);
+            addresses
+        }),
+        attack("places taken from many networks", 100, Stopped, |server, _, count| {
+            let count = count.min(400);
+            let addresses: Vec<String> =
+                (0..count.div_ceil(5)).map(|n| format!("10.{}.8.5", 100 + n)).collect();
+            let mut held: Vec<Connection> = Vec::new();
+            for number in 0..count {
+                held.push(server.connect(&addresses[number as usize % addresses.len()]).0);
+                server.wire.wait_millis(20);
+            }
+            server.wire.wait_millis(12_000);
+            for connection in &mut held {
+                server.command(connection, "ping", "pong\r\n");
+            }
+            server.wire.wait_millis(30_000);
+            addresses
+        }),
+        attack("connect and close from many networks", 400, Stopped, |server, _, count| {
+            let addresses: Vec<String> = (0..25).map(|n| format!("10.{}.9.5", 100 + n)).collect();
+            for number in 0..count {
+                let (connection, _) = server.connect(&addresses[number as usize % 25]);
+                server.wire.close(connection);
+                server.wire.wait_millis(45);
+            }
+            server.wire.wait_millis(20_000);
+            addresses
+        }),
+        attack("drones that come, say one thing and leave", 10, Stopped, |server, _, count| {
+            let count = count.min(40);
+            let drones: Vec<String> = (0..count).map(|number| format!("10.{}.3.40", 150 + number)).collect();
+            for drone in &drones {
+                let (mut connection, id) = server.connect(drone);
+                server.log_in(&mut connection, id, drone, "guest");
+                let line = "message type=2 content=\"cheap watches at watches.example.test\" chanid=1";
+                server.command(&mut connection, line, "ok\r\n");
+                server.wire.ask(&mut connection, b"quit\r\n");
+                server.wire.close(connection);
+                server.wire.wait_millis(14_000);
+            }
+            server.wire.wait_millis(20_000);
+            drones
+        }),
+        attack("clones that say the same", 6, Stopped, |server, who, count| {
+            for number in 0..count.min(40) {
+                let (mut connection, id) = server.connect(who);
+                server.log_in(&mut connection, id, who, &format!("guest{number}"));
+                let line = "message type=2 content=\"cheap watches at watches.example.test\" chanid=1";
+                server.command(&mut connection, line, "ok\r\n");
+                server.wire.wait_millis(1_000);
+            }
+            Vec::new()
+        }),
+        attack("takeover: moves", 120, Noted, |server, who, count| {
+            let (mut connection, id) = server.connect(who);
+            server.log_in(&mut connection, id, who, "operator");
+            for number in 0..count {
+                server.command(
+                    &mut connection,
+                    &format!("moveuser userid={} chanid=2", 2_000 + number % 9),
+                    "ok\r\n",
+                );
+                server.wire.wait_millis(200);
+            }
+            Vec::new()
+        }),
+        attack("takeover: a kick a minute", 8, Noted, |server, who, count| {
+            let (mut connection, id) = server.connect(who);
+            server.log_in(&mut connection, id, who, "operator");
+            for number in 0..count.min(30) {
+                server.command(&mut connection, &format!("kick userid={}", 2_000 + number), "ok\r\n");
+                server.wire.wait_millis(60_000);
+            }
+            Vec::new()
+        }),
         attack("takeover: kicks", 3, Noted, |server, who, count| {
             administrate(server, who, count.min(30), |number| format!("kick userid={}", 2_000 + number))
         }),
@@ -820,6 +907,44 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
             // The gate drops what a plain port cannot be asked; this much looks like IRC until it is read.
             knocks(server, who, count, 300, "SSH-2.0-scanner", ":lab.example NOTICE * :*** Looking up")
         }),
+        attack("a try now and then from many networks", 25, Stopped, |server, _, count| {
+            let count = count.min(60);
+            let addresses: Vec<String> = (0..count).map(|n| format!("10.{}.7.5", 100 + n)).collect();
+            for _ in 0..2 {
+                for (number, address) in addresses.iter().enumerate() {
+                    let mut connection = server.wire.connect(address);
+                    let line = format!("PASS wrong\r\nNICK g{number}\r\nUSER g 0 * :x");
+                    let wrong =
+                        ":lab.example 464 * :Password incorrect\r\nERROR :Closing Link: (Bad Password)";
+                    server.say(&mut connection, &line, wrong);
+                    server.wire.close(connection);
+                    server.wire.wait_millis(280_000 / u64::from(count.max(20)));
+                }
+            }
+            server.wire.wait_millis(20_000);
+            addresses
+        }),
+        attack("drones that come, say one thing and leave", 10, Stopped, |server, _, count| {
+            let count = count.min(40);
+            let drones: Vec<String> = (0..count).map(|number| format!("10.{}.3.40", 150 + number)).collect();
+            for (number, drone) in drones.iter().enumerate() {
+                let mut connection = server.join(drone, &format!("drone{number}"));
+                server.say(&mut connection, "PRIVMSG #talk :cheap watches at watches.example.test", "");
+                server.say(&mut connection, "QUIT :x", "ERROR :Closing Link: x (Quit: x)");
+                server.wire.close(connection);
+                server.wire.wait_millis(14_000);
+            }
+            server.wire.wait_millis(20_000);
+            drones
+        }),
+        attack("clones that say the same", 6, Stopped, |server, who, count| {
+            for number in 0..count.min(40) {
+                let mut connection = server.join(who, &format!("drone{number}"));
+                server.say(&mut connection, "PRIVMSG #talk :cheap watches at watches.example.test", "");
+                server.wire.wait_millis(1_000);
+            }
+            Vec::new()
+        }),
         attack("takeover: kicks", 3, Noted, |server, who, count| {
             lines(server, who, count.min(30), 700, "KICK #talk user{}", ":bad!x@{who} KICK #talk user{} :x")
         }),
@@ -841,6 +966,7 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn teamspeak_attacks() -> Vec<Attack<TeamSpeak>> {
     use Expected::{Noted, Stopped};
     let attack = |name, limit, expected, deed| Attack { name, limit, expected, deed };
@@ -885,6 +1011,59 @@ fn teamspeak_attacks() -> Vec<Attack<TeamSpeak>> {
         attack("voice without a session", 0, Stopped, |server, who, count| {
             for _ in 0..count * 150 {
                 server.voice_datagram(who);
+            }
+            Vec::new()
+        }),
+        attack("connect and close", 30, Stopped, |server, who, count| {
+            for _ in 0..count {
+                let connection = server.query(who);
+                server.wire.close(connection);
+                server.wire.wait_millis(200);
+            }
+            Vec::new()
+        }),
+        attack("connections held in silence", 15, Stopped, |server, who, count| {
+            let held: Vec<Connection> = (0..count).map(|_| server.query(who)).collect();
+            server.wire.wait_millis(20_000);
+            for connection in held {
+                server.wire.close_by_server(connection);
+            }
+            Vec::new()
+        }),
+        attack("connections opened and left open", 200, Stopped, |server, who, count| {
+            for _ in 0..count {
+                server.query(who);
+                server.wire.wait_millis(50);
+            }
+            Vec::new()
+        }),
+        attack("messages", 60, Stopped, |server, who, count| {
+            let mut connection = server.query(who);
+            server.ask(&mut connection, "login spammer throw-away", "error id=0 msg=ok");
+            for number in 0..count {
+                let line = format!("sendtextmessage targetmode=2 target=1 msg=buy{number}");
+                server.ask(&mut connection, &line, "error id=0 msg=ok");
+                server.wire.wait_millis(50);
+            }
+            Vec::new()
+        }),
+        attack("the same to one after the other", 40, Stopped, |server, who, count| {
+            let mut connection = server.query(who);
+            server.ask(&mut connection, "login spammer throw-away", "error id=0 msg=ok");
+            for number in 0..count {
+                let line = format!("sendtextmessage targetmode=1 target={} msg=buy", number + 1);
+                server.ask(&mut connection, &line, "error id=0 msg=ok");
+                server.wire.wait_millis(700);
+            }
+            Vec::new()
+        }),
+        attack("web requests", 5, Stopped, |server, who, count| {
+            for _ in 0..count {
+                let mut connection = server.query(who);
+                server.wire.ask(&mut connection, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+                server.wire.answer(&mut connection, b"error id=256 msg=command\\snot\\sfound\n\r");
+                server.wire.close(connection);
+                server.wire.wait_millis(300);
             }
             Vec::new()
         }),

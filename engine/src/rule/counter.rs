@@ -95,13 +95,19 @@ impl DistinctCount {
 
     /// Counts one value (its keyed hash) and answers how many different ones lie within the window now.
     pub fn count(&mut self, value: u64, at: Timestamp, within: Span, enough: u32) -> u32 {
-        let crowded = self.last_seen.len() >= enough as usize || self.last_seen.len() >= DISTINCT_MAX;
-        if crowded {
+        let forget = |seen: &mut HashMap<u64, Timestamp, FixedState>| {
             let start = at - within;
-            self.last_seen.retain(|_, seen| *seen >= start);
+            seen.retain(|_, last| *last >= start);
+        };
+        if self.last_seen.len() >= DISTINCT_MAX {
+            forget(&mut self.last_seen);
         }
         if self.last_seen.len() < DISTINCT_MAX || self.last_seen.contains_key(&value) {
             self.last_seen.insert(value, at);
+        }
+        // Fewer than enough need not be exact; enough must be.
+        if self.last_seen.len() >= enough as usize {
+            forget(&mut self.last_seen);
         }
         u32::try_from(self.last_seen.len()).unwrap_or(u32::MAX)
     }
@@ -208,6 +214,15 @@ mod tests {
         }
         assert_eq!(distinct.count(0, at(5_000), MINUTE, 5), 5);
         assert_eq!(distinct.count(9, at(70_000), MINUTE, 5), 1);
+    }
+
+    #[test]
+    fn different_values_that_are_long_ago_never_add_up_to_enough() {
+        let mut distinct = DistinctCount::new(1);
+        for value in 0..50 {
+            let count = distinct.count(value, at(value * 61_000), MINUTE, 15);
+            assert!(count < 15, "{count} after {value}");
+        }
     }
 
     #[test]

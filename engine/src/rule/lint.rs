@@ -100,12 +100,7 @@ fn is_same(one: &Match, other: &Match) -> bool {
 pub const fn services(kind: SignalKind) -> &'static [Protocol] {
     use SignalKind as S;
     match kind {
-        S::ConnectionHeld
-        | S::ConnectionUnused
-        | S::ChannelJoined
-        | S::ChannelLeft
-        | S::IdentitySpoofed
-        | S::TlsBrief => &[Irc, TeamTalk],
+        S::ChannelJoined | S::ChannelLeft | S::IdentitySpoofed | S::TlsBrief => &[Irc, TeamTalk],
         S::StatusChanged
         | S::FileTransferred
         | S::DatagramAbsent
@@ -179,6 +174,8 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::StreamConflict
         | S::FragmentConflict
         | S::TlsHandshake
+        | S::ConnectionHeld
+        | S::ConnectionUnused
         | S::TlsFailed => &[Irc, TeamSpeak, TeamTalk],
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     live::{
         answers::{
             Ban, Bans, ClassOfTraffic, Explanation, FiredRule, Link, LinkChannel, LinkServer, LinkUser,
-            Links, Loss, Present, Service, Status, Who,
+            Links, Loss, Present, Service, Status, Who, Worst,
         },
         control::Refusal,
         ledger::{self, BanRow, parse_subject},
@@ -27,6 +27,8 @@ use crate::{
     suggest,
 };
 
+/// Sources listed that rules have dealt with.
+const WORST_LISTED: usize = 20;
 /// Bans listed at most.
 const BANS_LISTED_MAX: usize = 10_000;
 /// Servers, users and channels listed of one link at most.
@@ -62,6 +64,8 @@ impl<S: Store> Wall<S> {
             known: self.enforcer.known(),
             bans: self.engine.ledger().bans().count(),
             allowed: self.enforcer.allowed().map(|prefix| prefix.to_string()).collect(),
+            traffic: Vec::new(),
+            worst: self.worst(),
             dropping: Vec::new(),
             full_links: Vec::new(),
             rules: self.fired_rules(),
@@ -70,6 +74,26 @@ impl<S: Store> Wall<S> {
             ledger_failing: self.ledger.health().failing.load(std::sync::atomic::Ordering::Relaxed),
             repaired: self.repaired.clone(),
         }
+    }
+
+    /// Whom rules have dealt with lately.
+    fn worst(&self) -> Vec<Worst> {
+        let outcome = |action| match action {
+            "ban" => "banned",
+            "limit" => "limited",
+            "note" => "noted",
+            other => other,
+        };
+        let listed = self.worst.listed(WORST_LISTED).into_iter();
+        listed
+            .map(|(subject, dealt)| Worst {
+                subject: subject.to_owned(),
+                outcome: outcome(dealt.action).to_owned(),
+                rule: dealt.rule.to_string(),
+                at: rfc3339(self.clock.to_utc(dealt.at)),
+                times: dealt.times,
+            })
+            .collect()
     }
 
     /// The classes of traffic that a service has ports for.

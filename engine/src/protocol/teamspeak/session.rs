@@ -17,6 +17,7 @@ use crate::{
     },
     signal::{Detail, Method, SignalKind},
     text::Text,
+    time::Span,
 };
 
 /// The most that [`Dissector::held_bytes`] of a [`Session`] ever says: two lines, of which a growing buffer may
@@ -28,6 +29,9 @@ const QUESTIONS_PENDING_MAX: usize = 64;
 
 /// Targets of one command that are counted.
 const TARGETS_MAX: usize = 6;
+
+/// A query client says something as soon as it is greeted.
+const HELD: Span = Span::from_secs(15);
 
 /// Client bytes without a banner after which it is an upload. More than a receive buffer that nobody reads can
 /// acknowledge, and a query server says its banner before it reads.
@@ -92,6 +96,8 @@ struct State {
     questions: Pending<Question>,
     unanswered_bytes: u64,
     is_refused: bool,
+    /// The client has said something.
+    has_spoken: bool,
 }
 
 impl Session {
@@ -114,8 +120,14 @@ impl Session {
         }
     }
 
+    /// Whether nothing was ever said on it, and it was not turned away.
+    pub(crate) const fn is_unused(&self) -> bool {
+        !self.state.has_spoken && !self.state.is_refused
+    }
+
     fn on_client_bytes(&mut self, bytes: &[u8], context: &mut Context<'_>) {
         let Self { client_lines, client_head, state, .. } = self;
+        state.has_spoken = true;
         if let Some(foreign) = client_head.take(bytes) {
             state.foreign = Some(foreign);
             if state.phase == Phase::Query {
@@ -208,6 +220,11 @@ impl Dissector for Session {
         {
             self.state.garbage(foreign, context);
         }
+        let lasted = context.at.since(context.connection.opened);
+        if self.is_unused() && !context.connection.midway && lasted >= HELD {
+            let detail = Detail { reason: Some("silent"), ..self.state.detail() };
+            context.signal(SignalKind::ConnectionHeld, detail);
+        }
     }
 
     fn is_logged_in(&self) -> bool {
@@ -251,6 +268,7 @@ impl State {
             questions: Pending::new(QUESTIONS_PENDING_MAX),
             unanswered_bytes: 0,
             is_refused: false,
+            has_spoken: false,
         }
     }
 
