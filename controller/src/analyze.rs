@@ -37,7 +37,9 @@ mod tally;
 mod tests;
 mod workers;
 
-/// Lines looked at to find out whose they are.
+/// Blocks looked at for the first line that shows whose log it is.
+const BLOCKS_TRIED: usize = 512;
+/// Lines looked at in each.
 const LINES_TRIED: usize = 1_000;
 /// Rows of a text where the caller does not say.
 const ROWS_SHOWN: usize = 20;
@@ -62,6 +64,12 @@ pub(crate) fn run(arguments: &AnalyzeArguments) -> Exit {
         }
     };
     let window = Window { since: arguments.since, until: arguments.until };
+    if let (Some(since), Some(until)) = (window.since, window.until)
+        && since >= until
+    {
+        complain("--since is not before --until: no line lies between them");
+        return Exit::BadInput;
+    }
     let mut judgement = match Judgement::new(rules, window) {
         Ok(judgement) => judgement,
         Err(mistakes) => {
@@ -120,8 +128,7 @@ fn read_all(arguments: &AnalyzeArguments, judgement: &mut Judgement) -> Vec<Stri
         if overlong > 0 {
             let shown = if path == Path::new("-") { "standard input".to_owned() } else { shown(&path) };
             failures.push(format!(
-                "{shown}: {overlong} of its lines are longer than {LINE_BYTES_MAX} bytes and were not read; no server writes \
-                 such: look at the file"
+                "{shown}: lines of more than {LINE_BYTES_MAX} bytes, which no server writes, were not read: {overlong}"
             ));
         }
     }
@@ -143,7 +150,19 @@ fn read_file(
     if !lines.next(&mut first)? {
         return Ok(());
     }
-    let Some(format) = arguments.flavour.or_else(|| recognise(first.bytes())) else {
+    let mut format = arguments.flavour.or_else(|| recognise(first.bytes()));
+    // What a crash or a rotation has left at the beginning hides no log.
+    for _ in 0..BLOCKS_TRIED {
+        if format.is_some() {
+            break;
+        }
+        judgement.pass_over(&first);
+        if !lines.next(&mut first)? {
+            break;
+        }
+        format = recognise(first.bytes());
+    }
+    let Some(format) = format else {
         let names = LogFormat::ALL.map(LogFormat::as_str).join(", ");
         bail!("{}: no log that is known; name its server with --flavour: {names}", shown(path));
     };

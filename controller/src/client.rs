@@ -21,7 +21,7 @@ use crate::{
         people::Person,
         watching::Watched,
     },
-    output::{Exit, complain, print},
+    output::{Exit, complain, print, times},
 };
 
 /// The wall answers in milliseconds; this long it may be busy.
@@ -300,14 +300,6 @@ fn followed_log(log: &LogFigures) -> String {
         }
     }
     if log.is_failing { line + "; it cannot be read now." } else { line + "." }
-}
-
-fn times(count: u64) -> String {
-    match count {
-        1 => "once".to_owned(),
-        2 => "twice".to_owned(),
-        _ => format!("{count} times"),
-    }
 }
 
 pub(crate) fn bans(bans: &Bans) -> String {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     cli::{DEFAULT_STATE, Format, IncidentArguments, IncidentCommand},
     live::incident::{Line, folder_in, names_in, read},
-    output::{Exit, complain, print, print_json},
+    output::{Exit, complain, print, print_json, shown},
 };
 
 #[derive(Debug, Serialize)]
@@ -42,6 +42,13 @@ struct Row {
 /// Runs the command.
 pub(crate) fn run(arguments: &IncidentArguments) -> Exit {
     let state = arguments.state.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE));
+    if !state.is_dir() {
+        complain(format_args!(
+            "there is no state folder {}; name the one that the wall was started with: --state FOLDER",
+            shown(&state)
+        ));
+        return Exit::BadInput;
+    }
     let folder = folder_in(&state);
     match &arguments.command {
         IncidentCommand::List => list(&folder, arguments.format),

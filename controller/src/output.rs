@@ -1,13 +1,13 @@
 //! How a command ends, and how it prints.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
 };
 
-use floodwall_engine::text::escape;
+use floodwall_engine::text::{escape, is_plain};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -46,11 +46,30 @@ pub(crate) fn print(text: impl fmt::Display) -> Exit {
 /// Prints for programs.
 pub(crate) fn print_json(report: &impl Serialize) -> Exit {
     match serde_json::to_string_pretty(report) {
-        Ok(json) => print(format_args!("{json}\n")),
+        Ok(json) => print(format_args!("{}\n", PlainJson(&json))),
         Err(error) => {
             complain(format_args!("the report cannot be written: {error}"));
             Exit::Failed
         }
+    }
+}
+
+/// JSON in which whatever could change how a terminal shows the rest is escaped: only strings hold such, and there an escape is the
+/// same.
+pub(crate) struct PlainJson<'a>(pub(crate) &'a str);
+
+impl fmt::Display for PlainJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            if is_plain(character) || character == '\n' {
+                f.write_char(character)?;
+                continue;
+            }
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write!(f, "\\u{unit:04x}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -66,6 +85,15 @@ pub(crate) fn progress_over(path: &Path, plain: bool) -> ProgressBar {
         ProgressStyle::with_template("{msg} {percent}% of {total_bytes}, {bytes_per_sec}, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(Some(bytes), target).with_style(style).with_message(shown(path))
+}
+
+/// How often, in words.
+pub(crate) fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{count} times"),
+    }
 }
 
 /// A path as it may stand in a message: whoever names files must not write lines or colours into a terminal.
@@ -84,6 +112,14 @@ pub(crate) fn complain(text: impl fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_the_same_and_shows_nothing_hidden() {
+        let value = serde_json::json!({ "a\u{202e}": "b\u{9b}\u{e0041}c\n\"\\ü" });
+        let text = PlainJson(&serde_json::to_string_pretty(&value).unwrap()).to_string();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        assert_eq!(text, "{\n  \"a\\u202e\": \"b\\u009b\\udb40\\udc41c\\n\\\"\\\\ü\"\n}");
+    }
 
     #[test]
     fn a_file_name_cannot_write_lines_or_colours() {

@@ -168,12 +168,22 @@ fn what_cannot_be_read_to_the_end_is_named() {
     long.extend(std::iter::repeat_n(b'x', 3 << 20));
     long.push(b'\n');
     let lines = whole.iter().filter(|byte| **byte == b'\n').count();
+    // A clock that no calendar has.
+    let far = [&b"9999"[..], whole.get(4..).unwrap()].concat();
     for (name, bytes, complaint, code, least) in [
         ("empty.log", Vec::new(), "is empty", 1, 0),
         ("binary.log", (0..=255).cycle().take(100_000).collect(), "no log that is known", 1, 0),
         ("cut.log.gz", zipped, "the rest cannot be read", 1, 100),
         ("switched.log", switched, "from here on it is a log of ircd-hybrid", 1, lines as u64),
-        ("long.log", long, "", 0, 2),
+        ("long.log", long, "were not read: 1", 1, 2),
+        ("far.log", far, "", 0, lines as u64),
+        (
+            "holes.log",
+            [vec![0; 400_000], b"\n".to_vec(), whole.clone()].concat(),
+            "were not read: 1",
+            1,
+            lines as u64,
+        ),
     ] {
         let path = folder.path().join(name);
         fs::write(&path, bytes).unwrap();

@@ -49,7 +49,7 @@ impl From<&str> for Text {
 
 /// Whether a character may stand in a report as it is: no controls, no invisible or direction-changing marks,
 /// which let a name imitate another line or another name (Unicode TR 36).
-pub(crate) fn is_plain(character: char) -> bool {
+pub fn is_plain(character: char) -> bool {
     !character.is_control()
         && !matches!(character,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

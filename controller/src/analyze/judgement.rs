@@ -12,6 +12,7 @@ use floodwall_engine::{
 };
 
 use super::{
+    lines::Block,
     tally::Tally,
     workers::{Judge, Line},
 };
@@ -93,6 +94,14 @@ impl Judgement {
         self.current = self.readers.len();
         self.readers.push((format, LogReader::new(format, service, SEED)));
         Ok(())
+    }
+
+    /// Lines before the first that shows whose log it is.
+    pub(super) fn pass_over(&mut self, block: &Block) {
+        let lines = block.bytes().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() as u64;
+        self.tally.lines += lines + block.overlong;
+        self.tally.unparsed += lines;
+        self.tally.overlong += block.overlong;
     }
 
     /// Lines passed over as too long.

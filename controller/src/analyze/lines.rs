@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Lines are handed on in blocks of about this size: two of them and what is told of their lines stay in a core's cache.
-pub(super) const BLOCK_BYTES: usize = 1 << 18;
+pub(super) const BLOCK_BYTES: usize = 1 << 17;
 /// Longer lines are passed over and counted: no server writes such.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 16;
 

@@ -14,7 +14,7 @@ use super::{
     redact::Redactor,
     tally::{NOTES_MAX, Outcome, Source, Tally},
 };
-use crate::replay::rfc3339;
+use crate::{output::times, replay::rfc3339};
 
 /// Accounts listed.
 const ACCOUNTS_LISTED: usize = 100;
@@ -52,6 +52,9 @@ pub(super) struct Report {
     pub(super) over_time: OverTime,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) failures: Vec<String>,
+    /// Which of those flagged was seen first, and which last, and when.
+    #[serde(skip)]
+    seen: Option<[(String, String); 2]>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,6 +63,9 @@ pub(super) struct SourceRow {
     /// Only in the row that sums several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sources: Option<u64>,
+    /// How many of those are flagged: the outcome is the strongest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flagged: Option<u64>,
     pub(super) first: String,
     pub(super) last: String,
     pub(super) signals: BTreeMap<&'static str, u64>,
@@ -161,6 +167,7 @@ impl Report {
             people: persons(tally),
             over_time: over_time(tally),
             failures: failures.to_vec(),
+            seen: seen(tally),
         }
     }
 
@@ -169,6 +176,9 @@ impl Report {
         let mut redactor = Redactor::default();
         for source in &mut self.sources {
             source.address = redactor.text(&source.address);
+        }
+        for (address, _) in self.seen.iter_mut().flatten() {
+            *address = redactor.text(address);
         }
         for account in &mut self.accounts {
             account.account = redactor.name(&account.account);
@@ -224,8 +234,8 @@ impl Report {
         if self.clock_steps > 0 {
             write!(
                 text,
-                " The log's clock was set back {} times; counting began anew each time.",
-                self.clock_steps
+                " The log's clock was set back {}; counting began anew each time.",
+                times(self.clock_steps)
             )
             .ok();
         }
@@ -242,14 +252,18 @@ impl Report {
 
     /// When who would first have been stopped, and when last.
     pub(super) fn attack(&self) -> Option<String> {
-        let flagged = || self.sources.iter().filter(|source| source.outcome != "clean");
-        let first = flagged().min_by_key(|source| &source.first)?;
-        let last = flagged().max_by_key(|source| &source.last)?;
-        Some(format!(
-            "Those flagged were first seen at {} ({}) and last at {} ({}).",
-            first.first, first.address, last.last, last.address
-        ))
+        let [(first, first_at), (last, last_at)] = self.seen.as_ref()?;
+        Some(format!("Those flagged were first seen at {first_at} ({first}) and last at {last_at} ({last})."))
     }
+}
+
+/// Of all that are flagged and held, listed or not.
+fn seen(tally: &Tally) -> Option<[(String, String); 2]> {
+    let flagged = || tally.sources.iter().filter(|(_, source)| source.outcome != Outcome::Clean);
+    let first = flagged().min_by_key(|(address, source)| (source.first, **address))?;
+    let last = flagged().max_by_key(|(address, source)| (source.last, **address))?;
+    let told = |address: &Address, at: Timestamp| (address.to_string(), rfc3339(at));
+    Some([told(first.0, first.1.first), told(last.0, last.1.last)])
 }
 
 fn named(signals: &BTreeMap<SignalKind, u64>) -> BTreeMap<&'static str, u64> {
@@ -262,9 +276,10 @@ fn sources(tally: &Tally, rows: usize) -> Vec<SourceRow> {
     ranked.sort_by_key(|(address, source)| {
         (std::cmp::Reverse((source.outcome, super::hitters::Weighed::weight(*source))), **address)
     });
-    let row = |address: String, sources: Option<u64>, source: &Source| SourceRow {
+    let row = |address: String, several: Option<(u64, u64)>, source: &Source| SourceRow {
         address,
-        sources,
+        sources: several.map(|(sources, _)| sources),
+        flagged: several.map(|(_, flagged)| flagged),
         first: rfc3339(source.first),
         last: rfc3339(source.last),
         signals: named(&source.signals()),
@@ -277,10 +292,12 @@ fn sources(tally: &Tally, rows: usize) -> Vec<SourceRow> {
     let left = ranked.len().saturating_sub(rows) as u64 + let_go;
     if left > 0 {
         let mut rest = rest.clone();
+        let unlisted = ranked.iter().skip(rows).filter(|(_, source)| source.outcome != Outcome::Clean);
+        let flagged = unlisted.count() as u64;
         for (_, source) in ranked.iter().skip(rows) {
             super::hitters::Weighed::absorb(&mut rest, (*source).clone());
         }
-        listed.push(row("others".into(), Some(left), &rest));
+        listed.push(row("others".into(), Some((left, flagged)), &rest));
     }
     listed
 }
@@ -357,7 +374,10 @@ impl Display for TextReport<'_> {
             let rules = source.rules.join(", ");
             let by = if rules.is_empty() { String::new() } else { format!(", by {rules}") };
             let who = match source.sources {
-                Some(count) => format!("{count} others"),
+                Some(count) => {
+                    let flagged = source.flagged.unwrap_or(0);
+                    format!("{count} others, {flagged} of them flagged, the strongest outcome")
+                }
                 None => source.address.clone(),
             };
             let said = listed(&source.signals);

@@ -72,8 +72,8 @@ impl Series {
         if self.current >= self.slices.len() {
             self.slices.resize(self.current + 1, Slice::default());
         }
-        self.from = self.start.as_nanos() + self.current as u64 * self.length;
-        self.until = self.from + self.length;
+        self.from = self.start.as_nanos().saturating_add(self.current as u64 * self.length);
+        self.until = self.from.saturating_add(self.length);
     }
 
     /// Seconds that each slice spans.

@@ -18,7 +18,9 @@ use floodwall_engine::protocol::log::{Format, Glance, Scanner};
 use super::lines::{Block, LINE_BYTES_MAX, Lines};
 
 /// Blocks in memory, for each thread.
-const BLOCKS_PER_THREAD: u64 = 4;
+const BLOCKS_PER_THREAD: usize = 4;
+/// Lines that wait to be judged; short ones take more room for what was seen in them than for themselves.
+const LINES_WAITING_MAX: usize = 500_000;
 
 /// One line.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +56,10 @@ pub(super) fn read(
     let threads = threads.max(1);
     let desk = Desk {
         input: Mutex::new(Input { lines, first: Some(first), taken: 0, is_over: false }),
-        ready: Mutex::new(Ready { next: 0, items: BTreeMap::new(), spare: Vec::new(), glancing: 0 }),
+        ready: Mutex::new(Ready::default()),
         changed: Condvar::new(),
         is_over: AtomicBool::new(false),
-        ahead: BLOCKS_PER_THREAD * threads as u64,
+        ahead: BLOCKS_PER_THREAD * threads,
         stop,
     };
     std::thread::scope(|scope| {
@@ -133,10 +135,13 @@ struct Input {
 }
 
 /// What was glanced at and not judged yet.
+#[derive(Default)]
 struct Ready {
     /// Number of the block that is judged next.
     next: u64,
     items: BTreeMap<u64, Item>,
+    /// In those.
+    lines: usize,
     /// Used again: room made anew for each block would cost more than what is put into it.
     spare: Vec<Glanced>,
     /// Threads that have a block now.
@@ -151,7 +156,7 @@ struct Desk<'a> {
     /// Nobody judges any more.
     is_over: AtomicBool,
     /// Blocks that may be taken before the one that is judged next.
-    ahead: u64,
+    ahead: usize,
     stop: &'a AtomicBool,
 }
 
@@ -163,15 +168,26 @@ impl Desk<'_> {
     /// The judge's thread.
     fn judge(&self, format: Format, judge: &mut impl Judge) -> Result<()> {
         let mut scanner = Scanner::new(format);
-        while !self.stop.load(Ordering::Relaxed) {
+        loop {
             let mut ready = self.ready();
             let next = ready.next;
             let Some(item) = ready.items.remove(&next) else {
-                if !self.take(ready, &mut scanner) {
+                let is_stopped = self.stop.load(Ordering::Relaxed);
+                if is_stopped && ready.glancing == 0 {
+                    return Ok(());
+                }
+                if is_stopped {
+                    // What somebody has read already is reported too.
+                    drop(ready);
+                    self.await_next()?;
+                } else if !self.take(ready, &mut scanner) {
                     self.await_next()?;
                 }
                 continue;
             };
+            if let Item::Lines(glanced) = &item {
+                ready.lines -= glanced.lines.len();
+            }
             drop(ready);
             let glanced = match item {
                 Item::Lines(glanced) => glanced,
@@ -185,7 +201,6 @@ impl Desk<'_> {
             drop(ready);
             self.changed.notify_all();
         }
-        Ok(())
     }
 
     /// Until the block that comes next is there.
@@ -193,7 +208,8 @@ impl Desk<'_> {
         let ready = self.ready();
         let waiting = |ready: &mut Ready| ready.glancing > 0 && !ready.items.contains_key(&ready.next);
         let ready = self.changed.wait_while(ready, waiting).unwrap_or_else(PoisonError::into_inner);
-        if !ready.items.contains_key(&ready.next) {
+        // Where somebody says stop nothing more comes.
+        if !ready.items.contains_key(&ready.next) && !self.stop.load(Ordering::Relaxed) {
             bail!("a thread that read the log has failed");
         }
         Ok(())
@@ -211,16 +227,18 @@ impl Desk<'_> {
             if is_over {
                 return;
             }
-            let is_full = |ready: &mut Ready| {
-                !self.is_over.load(Ordering::Relaxed) && ready.items.len() as u64 + 1 >= self.ahead
-            };
+            let is_full = |ready: &mut Ready| !self.is_over.load(Ordering::Relaxed) && self.is_full(ready);
             drop(self.changed.wait_while(ready, is_full));
         }
     }
 
+    fn is_full(&self, ready: &Ready) -> bool {
+        ready.items.len() >= self.ahead || ready.lines >= LINES_WAITING_MAX
+    }
+
     /// Takes the next block and glances at it; `false` when there is none, or enough are waiting.
     fn take(&self, mut ready: MutexGuard<'_, Ready>, scanner: &mut Scanner) -> bool {
-        if ready.items.len() as u64 >= self.ahead {
+        if self.is_full(&ready) {
             return false;
         }
         let mut glanced = ready.spare.pop().unwrap_or_default();
@@ -240,7 +258,12 @@ impl Desk<'_> {
             Ok(false) => Item::End(None),
             Err(error) => Item::End(Some(error)),
         };
-        self.ready().items.insert(number, item);
+        let mut ready = self.ready();
+        if let Item::Lines(glanced) = &item {
+            ready.lines += glanced.lines.len();
+        }
+        ready.items.insert(number, item);
+        drop(ready);
         drop(leaving);
         true
     }

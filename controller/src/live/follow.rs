@@ -6,9 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -198,6 +198,15 @@ impl Out {
     }
 }
 
+/// Opens a file, and nothing else: a pipe would keep us waiting for somebody who writes, and cannot be followed.
+fn open_log(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is no regular file; name the file that the server writes"))
+}
+
 /// A file that grows.
 struct Tail {
     path: PathBuf,
@@ -256,7 +265,7 @@ impl Tail {
             Ok(inode) if Some(inode) != held => {
                 // Its last lines may have been written between the two looks.
                 self.read_new()?;
-                self.begin(File::open(&self.path)?, 0)?;
+                self.begin(open_log(&self.path)?, 0)?;
                 self.read_new()
             }
             Ok(_) => Ok(()),
@@ -271,9 +280,9 @@ impl Tail {
         if let Some((inode, offset)) = self.resume.take()
             && let Some(path) = find_inode(&self.path, inode)
         {
-            return self.begin(File::open(&path).with_context(|| path.display().to_string())?, offset);
+            return self.begin(open_log(&path).with_context(|| path.display().to_string())?, offset);
         }
-        let file = File::open(&self.path).with_context(why)?;
+        let file = open_log(&self.path).with_context(why)?;
         // A log that is new to us is followed from now on; one that appears later, from its beginning.
         let offset = if is_first { file.metadata().with_context(why)?.len() } else { 0 };
         self.has_caught_up |= is_first;
@@ -508,13 +517,7 @@ mod tests {
     }
 
     fn append(path: &Path, text: &str) {
-        fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
+        OpenOptions::new().append(true).create(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
     fn settle() {

@@ -48,6 +48,14 @@ pub(crate) struct LogFigures {
     pub(crate) is_failing: bool,
 }
 
+/// Whether a line's own date says that it was not written now: a file that was restored or edited looks like a new one. Logs have local
+/// time and do not say which, so a day is allowed for; what has no date is taken as it comes.
+fn is_of_another_day(told: Timestamp, now: Timestamp) -> bool {
+    const DATED: Timestamp = Timestamp::from_secs(1_000_000_000);
+    const APART_MAX: Span = Span::from_secs(26 * 3_600);
+    told >= DATED && (now.since(told) > APART_MAX || told.since(now) > APART_MAX)
+}
+
 /// One followed log.
 struct Followed {
     name: String,
@@ -120,11 +128,14 @@ impl Logs {
         let mut signals = Vec::new();
         for line in batch.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             figures.lines += 1;
-            if followed.reader.read_line(line, &mut signals).0 == Reading::Unknown {
+            let before = signals.len();
+            let (reading, told) = followed.reader.read_line(line, &mut signals);
+            if reading == Reading::Unknown {
                 figures.unparsed += 1;
             }
-            if batch.is_old {
+            if batch.is_old || is_of_another_day(told, at) {
                 figures.old += 1;
+                signals.truncate(before);
             }
         }
         self.positions.insert(followed.name.clone(), batch.position.clone());

@@ -700,8 +700,10 @@ mod tests {
         sight(&mut people, 1, &[(Sort::Account, "carol"), (Sort::Address, "192.0.2.7")]);
         sight(&mut people, 1, &[(Sort::Account, "mallory"), (Sort::Address, "192.0.2.9")]);
         for number in 0..2_000 {
-            let nickname = format!("flood{number}");
-            sight(&mut people, 2, &[(Sort::Nickname, &nickname), (Sort::Address, "192.0.2.9")]);
+            let (nickname, address) =
+                ((Sort::Nickname, format!("flood{number}")), (Sort::Address, "192.0.2.9".to_owned()));
+            people.see(&nickname, &address, "teamtalk", START + 2 * DAY + number);
+            people.flush();
         }
         while !people.pending.is_empty() {
             people.flush();

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use floodwall_engine::command::Explanation;
 
+use crate::output::times;
+
 use super::{
     rfc3339,
     tally::{Listing, Outcome, Source, Tally},
@@ -178,10 +180,6 @@ fn write_levels(out: &mut String, tally: &Tally) -> std::fmt::Result {
         writeln!(out, "Level of {service} at {}: {}{rule}.", rfc3339(row.at), row.level.as_str())?;
     }
     Ok(())
-}
-
-fn times(count: u64) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 fn write_signals(out: &mut String, tally: &Tally) -> std::fmt::Result {

@@ -353,7 +353,7 @@ impl<'a> Cursor<'a> {
             && let Some(rest @ ([b' ', ..] | [])) = self.0.get(length..)
         {
             self.0 = rest;
-            return Some(Address::from_v4(bits));
+            return Some(Address::from_v4(bits)).filter(|address| is_somebody(*address));
         }
         let end = memchr::memchr(b' ', self.0).unwrap_or(self.0.len());
         let (text, rest) = self.0.split_at_checked(end)?;
@@ -369,10 +369,18 @@ pub(super) fn address(text: &[u8]) -> Option<Address> {
     if let Some((bits, length)) = dotted(text)
         && length == text.len()
     {
-        return Some(Address::from_v4(bits));
+        return Some(Address::from_v4(bits)).filter(|address| is_somebody(*address));
     }
     let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= LONGEST)?;
-    text.parse::<IpAddr>().ok().map(Address::from)
+    text.parse::<IpAddr>().ok().map(Address::from).filter(|address| is_somebody(*address))
+}
+
+/// Whether anybody can have that address: not none, all, or a group's.
+fn is_somebody(address: Address) -> bool {
+    match address.as_v4() {
+        Some(bits) => (1..0xe000_0000).contains(&bits),
+        None => (address.high, address.low) != (0, 0) && address.high >> 56 != 0xff,
+    }
 }
 
 /// The first quote or backslash. Most names end within sixteen bytes, which are looked at eight at a time: a vector search
@@ -469,7 +477,8 @@ pub(super) const fn six_digits(word: u64) -> Option<u64> {
 /// A date and a time of day as an instant, UTC; `None` for what no calendar has, or before 1970.
 pub(super) fn instant(date: (u64, u64, u64), time: (u64, u64, u64), micros: u64) -> Option<Timestamp> {
     let ((year, month, day), (hour, minute, second)) = (date, time);
-    let sane = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    // Nanoseconds since 1970 fit until 2554.
+    let sane = (1970..=2500).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     // A leap second is the second after it.
     if !sane || hour > 23 || minute > 59 || second > 60 || micros > 999_999 {
         return None;
@@ -519,7 +528,8 @@ mod tests {
             "",
             "1.2.3.999",
         ] {
-            let expected = text.parse::<IpAddr>().ok().map(Address::from);
+            let expected =
+                text.parse::<IpAddr>().ok().map(Address::from).filter(|address| is_somebody(*address));
             assert_eq!(address(text.as_bytes()), expected, "{text:?}");
         }
         let mut text = Cursor(b"10.0.0.1 and more");
@@ -575,7 +585,7 @@ mod tests {
 
         #[test]
         fn dotted_addresses_are_those_of_the_standard_library(text in "[0-9.]{1,18}|([0-9]{1,3}\\.){3}[0-9]{1,4}") {
-            let expected = text.parse::<IpAddr>().ok().map(Address::from);
+            let expected = text.parse::<IpAddr>().ok().map(Address::from).filter(|address| is_somebody(*address));
             prop_assert_eq!(address(text.as_bytes()), expected);
             let followed = format!("{text} x");
             prop_assert_eq!(Cursor(followed.as_bytes()).address(), expected);

@@ -53,9 +53,43 @@ impl Reporter {
 
 /// `nick!user@host` or `nick[user@host]`: nickname and, where the host is one, the address.
 fn mask(mask: &[u8], separator: u8) -> Option<(Text, Option<Address>)> {
-    let nick = memchr::memchr(separator, mask)?;
     let host = memchr::memrchr(b'@', mask)?;
+    // A nickname may hold brackets, and must not be cut down to somebody else's.
+    let nick = if separator == b'[' {
+        memchr::memrchr(separator, mask.get(..host)?)?
+    } else {
+        memchr::memchr(separator, mask)?
+    };
     Some((Text::new(mask.get(..nick)?), address(mask.get(host + 1..)?)))
+}
+
+/// Addresses behind names: where a server has looked up a client's name, its later lines tell that alone.
+#[derive(Debug, Default)]
+struct Hosts {
+    /// By `user@host`, which nobody can change; nothing where several have the same.
+    by_mask: HashMap<Box<[u8]>, Option<Address>, foldhash::fast::RandomState>,
+}
+
+impl Hosts {
+    /// Takes note of a `nick!user@host` whose address is known.
+    fn learn(&mut self, mask: &[u8], address: Address) {
+        let Some(mask) = without_nickname(mask) else { return };
+        if self.by_mask.len() >= CONNECTIONS_MAX && !self.by_mask.contains_key(mask) {
+            // Whoever is still there is told again when they connect anew.
+            self.by_mask.clear();
+        }
+        let known = self.by_mask.entry(mask.into()).or_insert(Some(address));
+        *known = known.filter(|known| *known == address);
+    }
+
+    /// The address of a `nick!user@host`.
+    fn find(&self, mask: &[u8]) -> Option<Address> {
+        *self.by_mask.get(without_nickname(mask)?)?
+    }
+}
+
+fn without_nickname(mask: &[u8]) -> Option<&[u8]> {
+    mask.get(memchr::memchr(b'!', mask)? + 1..)
 }
 
 /// Too many connections from one place.
@@ -167,6 +201,13 @@ fn exited(line: &[u8]) -> Option<Option<(Text, Address)>> {
     Some(read())
 }
 
+/// `Nov`
+fn month(name: &[u8]) -> Option<u64> {
+    const MONTHS: [&[u8]; 12] =
+        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    MONTHS.iter().position(|month| *month == name).map(|month| month as u64 + 1)
+}
+
 /// `05:51:49`
 fn clock(text: &mut Cursor<'_>) -> Option<(u64, u64, u64)> {
     let hour = text.number()?;
@@ -178,17 +219,15 @@ fn clock(text: &mut Cursor<'_>) -> Option<(u64, u64, u64)> {
 
 /// InspIRCd 3: `Sat Nov 21 2026 06:15:12 TYPE: text`; 4 writes `2026-11-21 06:15:12 TYPE: text`.
 #[derive(Debug)]
-pub struct Inspircd(Reporter);
+pub struct Inspircd(Reporter, Hosts);
 
 impl Inspircd {
-    pub(in crate::protocol) const fn new(service: u8) -> Self {
-        Self(Reporter::new(service))
+    pub(in crate::protocol) fn new(service: u8) -> Self {
+        Self(Reporter::new(service), Hosts::default())
     }
 
     /// The time a line begins with, and what follows.
     pub(in crate::protocol) fn time(line: &[u8]) -> Option<(Timestamp, &[u8])> {
-        const MONTHS: [&[u8]; 12] =
-            [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
         let mut text = Cursor(line);
         let date = if line.first().is_some_and(u8::is_ascii_digit) {
             let year = text.number()?;
@@ -198,8 +237,7 @@ impl Inspircd {
             (year, month, text.number()?)
         } else {
             text.until(b' ').filter(|day| day.len() == 3)?;
-            let name = text.until(b' ')?;
-            let month = MONTHS.iter().position(|month| *month == name)? as u64 + 1;
+            let month = month(text.until(b' ')?)?;
             text.eat(b" ");
             let day = text.number()?;
             text.expect(b" ")?;
@@ -223,10 +261,12 @@ impl Inspircd {
         self.0.reading(outcome)
     }
 
-    fn read(&self, mut text: Cursor<'_>, signals: &mut Vec<Signal>) -> Option<()> {
+    fn read(&mut self, mut text: Cursor<'_>, signals: &mut Vec<Signal>) -> Option<()> {
         if text.eat(b"CONNECT: Client connecting on port ") {
             let start = memchr::memmem::find(text.0, b"): ")?;
-            let (nickname, address) = client(text.0.get(start + 3..)?)?;
+            let text = text.0.get(start + 3..)?;
+            let (nickname, address) = client(text)?;
+            self.1.learn(Cursor(text).until(b' ')?, address);
             let detail = Detail { nickname: Some(nickname), ..Detail::default() };
             self.0.report(SignalKind::ConnectionOpened, address, detail.clone(), signals);
             self.0.report(SignalKind::LoginSucceeded, address, detail, signals);
@@ -239,10 +279,11 @@ impl Inspircd {
             return Some(());
         }
         if text.eat(b"OPER: WARNING! Failed oper attempt by ") {
-            let (nickname, address) = mask(text.until(b' ')?, b'!')?;
+            let who = text.until(b' ')?;
+            let (nickname, address) = mask(who, b'!')?;
             text.expect(b"using login '")?;
             let account = text.until(b'\'')?;
-            if let Some(address) = address {
+            if let Some(address) = address.or_else(|| self.1.find(who)) {
                 self.0.report(SignalKind::LoginFailed, address, operator(nickname, account), signals);
             }
             return Some(());
@@ -267,6 +308,7 @@ fn client(text: &[u8]) -> Option<(Text, Address)> {
 pub struct Ngircd {
     reporter: Reporter,
     connections: HashMap<u64, (Address, FlowId), foldhash::fast::RandomState>,
+    hosts: Hosts,
     opened: u64,
 }
 
@@ -275,13 +317,14 @@ impl Ngircd {
         Self {
             reporter: Reporter::new(service),
             connections: HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            hosts: Hosts::default(),
             opened: 0,
         }
     }
 
-    /// Seconds since the server started, where the line tells them, and what follows. A line through syslog has the
-    /// time of its host without a year: that is not believed.
-    pub(in crate::protocol) fn text(line: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    /// When, and what follows: seconds since the server started stand for those since 1970, and so does a year that syslog
+    /// does not tell.
+    pub(in crate::protocol) fn text(line: &[u8]) -> Option<(Timestamp, &[u8])> {
         let mut text = Cursor(line);
         if text.eat(b"[") {
             text.number()?;
@@ -290,13 +333,17 @@ impl Ngircd {
             while text.eat(b" ") {}
             let seconds = text.number()?;
             text.expect(b"] ")?;
-            return Some((Some(seconds), text.0));
+            // As long as no server has run.
+            const SECONDS_MAX: u64 = 10 * 366 * 86_400;
+            return Some((Timestamp::from_secs(seconds.min(SECONDS_MAX)), text.0));
         }
-        let at = memchr::memmem::find(line.get(..128).unwrap_or(line), b" ngircd[")?;
-        let mut text = Cursor(line.get(at + 8..)?);
+        // Others write to the same log what their clients have chosen: the program stands behind time and host, nowhere else.
+        let at = syslog_time(&mut text)?;
+        text.until(b' ').filter(|host| !host.is_empty())?;
+        text.expect(b"ngircd[")?;
         text.number()?;
         text.expect(b"]: ")?;
-        Some((None, text.0))
+        Some((at, text.0))
     }
 
     pub(in crate::protocol) fn read_line(
@@ -304,10 +351,8 @@ impl Ngircd {
         line: &[u8],
         signals: &mut Vec<Signal>,
     ) -> (Reading, Timestamp) {
-        let Some((seconds, text)) = Self::text(line) else { return (Reading::Unknown, self.reporter.last) };
-        if let Some(seconds) = seconds {
-            self.reporter.last = Timestamp::from_secs(seconds);
-        }
+        let Some((at, text)) = Self::text(line) else { return (Reading::Unknown, self.reporter.last) };
+        self.reporter.last = at;
         let outcome = self.read(Cursor(text), signals);
         self.reporter.reading(outcome)
     }
@@ -338,16 +383,20 @@ impl Ngircd {
             return Some(());
         }
         if text.eat(b"Refused connection from ") {
-            let address = address(text.until(b':')?)?;
+            let end = memchr::memmem::find(text.0, b": ")?;
+            let (host, rest) = text.0.split_at_checked(end)?;
+            let address = address(host)?;
+            rest.strip_suffix(b" from this IP address!")?;
             self.reporter.report(SignalKind::ConnectionRefused, address, clones(None), signals);
             return Some(());
         }
         if text.eat(b"Got invalid OPER from ") {
-            let (nickname, address) = mask(text.quoted()?, b'!')?;
+            let who = text.quoted()?;
+            let (nickname, address) = mask(who, b'!')?;
             text.expect(b": ")?;
             let account = text.quoted()?;
             text.expect(b" -- ")?;
-            if let Some(address) = address {
+            if let Some(address) = address.or_else(|| self.hosts.find(who)) {
                 self.reporter.report(SignalKind::LoginFailed, address, operator(nickname, account), signals);
             }
             return Some(());
@@ -355,8 +404,9 @@ impl Ngircd {
         if text.eat(b"Got valid OPER for ") {
             let account = text.quoted()?;
             text.expect(b" from ")?;
-            let (nickname, address) = mask(text.quoted()?, b'!')?;
-            if let Some(address) = address {
+            let who = text.quoted()?;
+            let (nickname, address) = mask(who, b'!')?;
+            if let Some(address) = address.or_else(|| self.hosts.find(who)) {
                 self.reporter.report(
                     SignalKind::LoginSucceeded,
                     address,
@@ -367,7 +417,8 @@ impl Ngircd {
             return Some(());
         }
         if text.eat(b"User ") {
-            let nickname = mask(text.quoted()?, b'!')?.0;
+            let who = text.quoted()?;
+            let nickname = mask(who, b'!')?.0;
             let (kind, method) = if text.eat(b" registered (connection ") {
                 (SignalKind::LoginSucceeded, None)
             } else if text.eat(b" rejected (connection ") {
@@ -377,6 +428,9 @@ impl Ngircd {
             };
             let number = text.number()?;
             text.expect(b")")?;
+            if let Some((address, _)) = self.connections.get(&number) {
+                self.hosts.learn(who, *address);
+            }
             let detail = Detail { nickname: Some(nickname), method, ..Detail::default() };
             return self.report(number, kind, detail, signals);
         }
@@ -394,6 +448,30 @@ impl Ngircd {
         }
         Some(())
     }
+}
+
+/// `Nov 21 06:15:13 ` of RFC 3164, or `2026-11-21T06:15:13.123456+00:00 ` of RFC 5424, local time.
+fn syslog_time(text: &mut Cursor<'_>) -> Option<Timestamp> {
+    let (date, time) = if text.0.first()?.is_ascii_digit() {
+        let year = text.number()?;
+        text.expect(b"-")?;
+        let month = text.number()?;
+        text.expect(b"-")?;
+        let day = text.number()?;
+        text.expect(b"T")?;
+        let time = clock(text)?;
+        text.until(b' ')?.iter().all(|byte| byte.is_ascii_digit() || b".+-:Z".contains(byte)).then_some(())?;
+        ((year, month, day), time)
+    } else {
+        let month = month(text.until(b' ')?)?;
+        text.eat(b" ");
+        let day = text.number()?;
+        text.expect(b" ")?;
+        let time = clock(text)?;
+        text.expect(b" ")?;
+        ((1970, month, day), time)
+    };
+    instant(date, time, 0)
 }
 
 /// `10.78.0.20:56285`, `[fd00::1]:56285` or `fd00::1:56285`.

@@ -32,13 +32,13 @@ struct Client {
 pub struct LogReader {
     service: u8,
     last: Timestamp,
-    /// By the number that the server's database has for them.
-    clients: HashMap<u64, Client, foldhash::fast::RandomState>,
+    /// By the virtual server and the number that its database has for them.
+    clients: HashMap<(u64, u64), Client, foldhash::fast::RandomState>,
     connections: u64,
 }
 
-/// The time a line begins with, and the text behind level, channel and server.
-pub(in crate::protocol) fn header(line: &[u8]) -> Option<(Timestamp, &[u8])> {
+/// The time a line begins with, the virtual server, and the text behind.
+pub(in crate::protocol) fn header(line: &[u8]) -> Option<(Timestamp, u64, &[u8])> {
     let mut stamp = Cursor(line.get(..STAMP_BYTES)?);
     let mut number = |end: &[u8]| {
         let number = stamp.number()?;
@@ -56,10 +56,17 @@ pub(in crate::protocol) fn header(line: &[u8]) -> Option<(Timestamp, &[u8])> {
         return None;
     }
     text.until(b'|')?;
-    text.until(b'|')?.iter().all(|byte| byte.is_ascii_digit() || *byte == b' ').then_some(())?;
+    let server = text.until(b'|')?.trim_ascii();
+    // What concerns all of them has none.
+    let server = if server.is_empty() { 0 } else { whole_number(server)? };
     // Before 3.0.12 a blank follows.
     text.eat(b" ");
-    Some((at, text.0))
+    Some((at, server, text.0))
+}
+
+fn whole_number(text: &[u8]) -> Option<u64> {
+    let mut text = Cursor(text);
+    text.number().filter(|_| text.is_at_end())
 }
 
 impl LogReader {
@@ -74,21 +81,21 @@ impl LogReader {
         signals: &mut Vec<Signal>,
     ) -> (Reading, Timestamp) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Some((at, text)) = header(line) else { return (Reading::Unknown, self.last) };
+        let Some((at, server, text)) = header(line) else { return (Reading::Unknown, self.last) };
         self.last = at;
-        let reading = match self.read(Cursor(text), signals) {
+        let reading = match self.read(server, Cursor(text), signals) {
             Some(()) => Reading::Understood,
             None => Reading::Unknown,
         };
         (reading, at)
     }
 
-    fn read(&mut self, mut text: Cursor<'_>, signals: &mut Vec<Signal>) -> Option<()> {
+    fn read(&mut self, server: u64, mut text: Cursor<'_>, signals: &mut Vec<Signal>) -> Option<()> {
         if text.eat(b"client connected '") {
-            return self.read_connected(text.0, signals);
+            return self.read_connected(server, text.0, signals);
         }
         if text.eat(b"client disconnected '") {
-            self.read_disconnected(text.0, signals);
+            self.read_disconnected(server, text.0, signals);
             return Some(());
         }
         if text.eat(b"query from ") {
@@ -104,25 +111,26 @@ impl LogReader {
         // Everything else is the server's own, or nobody's deed that is counted.
         if let Some(kind) = kind
             && let Some((before, id)) = tail(text.0)
-            && let Some(client) = self.clients.get(&id)
+            && let Some(client) = self.clients.get(&(server, id))
             && before.ends_with([b" by client '", client.nickname.as_slice()].concat().as_slice())
         {
-            let detail = Detail { nickname: Some(Text::new(&client.nickname)), ..Detail::default() };
+            let target = if kind == SignalKind::UserBanned { banned(before) } else { None };
+            let detail = Detail { nickname: Some(Text::new(&client.nickname)), target, ..Detail::default() };
             self.report(kind, client.address, Some(client.flow), detail, signals);
         }
         Some(())
     }
 
     /// `Nick'(id:599) from 203.0.113.7:58631`, from its end.
-    fn read_connected(&mut self, text: &[u8], signals: &mut Vec<Signal>) -> Option<()> {
+    fn read_connected(&mut self, server: u64, text: &[u8], signals: &mut Vec<Signal>) -> Option<()> {
         const FROM: &[u8] = b" from ";
         let at = memchr::memmem::rfind(text, FROM)?;
         let address = peer(text.get(at + FROM.len()..)?)?;
         let (nickname, id) = tail(text.get(..at)?)?;
         self.connections += 1;
         let flow = FlowId(self.connections);
-        if self.clients.len() < CLIENTS_MAX || self.clients.contains_key(&id) {
-            self.clients.insert(id, Client { address, flow, nickname: nickname.to_vec() });
+        if self.clients.len() < CLIENTS_MAX || self.clients.contains_key(&(server, id)) {
+            self.clients.insert((server, id), Client { address, flow, nickname: nickname.to_vec() });
         }
         let detail = Detail { nickname: Some(Text::new(nickname)), ..Detail::default() };
         self.report(SignalKind::ConnectionOpened, address, Some(flow), detail.clone(), signals);
@@ -132,20 +140,21 @@ impl LogReader {
 
     /// `Nick'(id:599) reason 'reasonmsg=leaving'`: both names may hold what looks like the middle, so it is the client who is
     /// known by that number and that nickname.
-    fn read_disconnected(&mut self, text: &[u8], signals: &mut Vec<Signal>) {
+    /// Where there are two of those, the line names nobody.
+    fn read_disconnected(&mut self, server: u64, text: &[u8], signals: &mut Vec<Signal>) {
         const MIDDLE: &[u8] = b"'(id:";
+        let mut found = None;
         for at in memchr::memmem::find_iter(text, MIDDLE) {
             let mut rest = Cursor(text.get(at + MIDDLE.len()..).unwrap_or_default());
             let Some(id) = rest.number().filter(|_| rest.0.starts_with(b") reason '")) else { continue };
             let is_theirs = |client: &Client| text.get(..at) == Some(client.nickname.as_slice());
-            if !self.clients.get(&id).is_some_and(is_theirs) {
-                continue;
+            if self.clients.get(&(server, id)).is_some_and(is_theirs) && found.replace(id).is_some() {
+                return;
             }
-            if let Some(client) = self.clients.remove(&id) {
-                let detail = Detail { nickname: Some(Text::new(&client.nickname)), ..Detail::default() };
-                self.report(SignalKind::ConnectionClosed, client.address, Some(client.flow), detail, signals);
-            }
-            return;
+        }
+        if let Some(client) = found.and_then(|id| self.clients.remove(&(server, id))) {
+            let detail = Detail { nickname: Some(Text::new(&client.nickname)), ..Detail::default() };
+            self.report(SignalKind::ConnectionClosed, client.address, Some(client.flow), detail, signals);
         }
     }
 
@@ -178,6 +187,14 @@ impl LogReader {
 
 fn query(account: &[u8]) -> Detail {
     Detail { method: Some(Method::Query), account: Some(Text::new(account)), ..Detail::default() }
+}
+
+/// Whom `reason='…' ip='203.0.113.9' bantime=600` has banned, or `cluid='…'`; the reason may hold what looks like it, so
+/// it is the last.
+fn banned(text: &[u8]) -> Option<Text> {
+    let text = text.get(..memchr::memmem::rfind(text, b"' bantime=")?)?;
+    let at = memchr::memrchr(b'\'', text)?;
+    Some(Text::new(text.get(at + 1..)?))
 }
 
 /// What ends with `'(id:599)`: what stands before, and the number.
@@ -231,7 +248,7 @@ mod tests {
                 "connection.opened from 2001:db8::1 nickname \"Bob\"",
                 "login.succeeded from 2001:db8::1 nickname \"Bob\"",
                 "file.transferred from 203.0.113.7 nickname \"Ann\"",
-                "user.banned from 2001:db8::1 nickname \"Bob\"",
+                "user.banned from 2001:db8::1 nickname \"Bob\" target \"203.0.113.9\"",
                 "connection.closed from 203.0.113.7 nickname \"Ann\"",
             ]
         );

@@ -215,7 +215,7 @@ impl Voice {
             // A session older than the watch is one that the server speaks to, every second.
             let is_watched = self.heard_for(packet.at).is_some_and(|span| span > WATCH_MIN);
             let is_watched = is_watched && self.remembers_all(packet.at);
-            let claims = header.client_id != 0 && packet.reason != Reason::StandingStranger;
+            let claims = claims_session(header) && packet.reason != Reason::StandingStranger;
             return (is_watched && claims).then(|| (SignalKind::DatagramStranger, Detail::default()));
         };
         if header.is_unencrypted() && *association.mac.get_or_insert(header.mac) != header.mac {
@@ -297,6 +297,15 @@ impl Voice {
         hasher.write(bytes);
         hasher.finish()
     }
+}
+
+/// Whether only somebody with a session says that (`teamspeak.md` 3): media and pings always, commands with an id that was given, or
+/// more of them than a handshake has.
+const fn claims_session(header: &Header) -> bool {
+    const HANDSHAKE_IDS_MAX: u16 = 3;
+    matches!(header.kind & 0x0f, 0 | 1 | 4 | 5)
+        || header.client_id != 0
+        || header.packet_id > HANDSHAKE_IDS_MAX
 }
 
 fn forged(reason: &'static str, identity: Option<Text>) -> (SignalKind, Detail) {

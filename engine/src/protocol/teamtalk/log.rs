@@ -326,7 +326,8 @@ impl LogReader {
                     user.account.clone_from(&names.account);
                     user.is_logged_in = true;
                     user.has_logged_in = true;
-                    let detail = Detail { method: Some(Method::Account), ..names };
+                    let method = method_of(names.account.as_ref());
+                    let detail = Detail { method: Some(method), ..names };
                     self.signal(id, SignalKind::LoginSucceeded, at, detail, signals)
                 }
                 b" denied login due to banned IP-address." => {
@@ -503,13 +504,14 @@ impl LogReader {
             read_names_at_end(&mut names).filter(|_| names.is_at_end())
         })?;
         let (nickname, account) = (unescaped(nickname), account.map(unescaped));
-        let author = self.users.iter().position(|user| {
-            user.as_ref().is_some_and(|user| {
-                user.is_logged_in
-                    && user.nickname.as_ref().map_or("", Text::as_str) == nickname.as_str()
-                    && user.account == account
-            })
-        });
+        let is_author = |user: &User| {
+            user.is_logged_in
+                && user.nickname.as_ref().map_or("", Text::as_str) == nickname.as_str()
+                && user.account == account
+        };
+        let mut authors = (0..).zip(&self.users).filter(|(_, user)| user.as_ref().is_some_and(is_author));
+        // Two of one name: the line says no more, so it names nobody.
+        let author = authors.next().map(|(id, _)| id).filter(|_| authors.next().is_none());
         let detail = Detail {
             nickname: Some(nickname),
             account,
@@ -571,6 +573,14 @@ impl LogReader {
         }
         Some(())
     }
+}
+
+/// A log does not say whether there was a password. An account without a name has none, and what everybody calls their
+/// guests' is everybody's.
+fn method_of(account: Option<&Text>) -> Method {
+    const GUESTS: [&str; 4] = ["", "guest", "anonymous", "public"];
+    let name = account.map_or("", Text::as_str);
+    if GUESTS.iter().any(|guest| guest.eq_ignore_ascii_case(name)) { Method::Guest } else { Method::Account }
 }
 
 fn id(text: &mut Cursor<'_>) -> Option<usize> {
