@@ -4,7 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -21,13 +21,15 @@ use crate::{
     rules::{self, RulesError},
 };
 use judgement::{Judgement, Window};
-use lines::{Block, LINE_BYTES_MAX, Lines};
+use lines::{BLOCK_BYTES, Block, LINE_BYTES_MAX, Lines, named};
+use merged::{Failures, Merged};
 use report::Report;
 
 mod hitters;
 mod html;
 mod judgement;
 mod lines;
+mod merged;
 mod people;
 mod redact;
 mod report;
@@ -112,67 +114,108 @@ fn write_html(path: &Path, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the files in the order of their times; answers what could not be read.
+/// Reads the files by the times of their lines; answers what could not be read.
 fn read_all(arguments: &AnalyzeArguments, judgement: &mut Judgement) -> Vec<String> {
     let stop = stop_on_interrupt();
-    let mut failures = Vec::new();
-    for path in in_order(&arguments.files) {
+    let failures = Failures::default();
+    let note = |failure: String| failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+    for paths in in_order(&arguments.files, arguments.flavour) {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let before = judgement.overlong();
-        if let Err(error) = read_file(&path, arguments, judgement, &stop) {
-            failures.push(format!("{error:#}"));
+        let read = Source::open(&paths, arguments, &failures, &stop)
+            .and_then(|source| source.read(arguments, judgement, &stop));
+        if let Err(error) = read {
+            note(format!("{error:#}"));
         }
         let overlong = judgement.overlong() - before;
         if overlong > 0 {
-            let shown = if path == Path::new("-") { "standard input".to_owned() } else { shown(&path) };
-            failures.push(format!(
-                "{shown}: lines of more than {LINE_BYTES_MAX} bytes, which no server writes, were not read: {overlong}"
+            note(format!(
+                "{}: lines of more than {LINE_BYTES_MAX} bytes, which no server writes, were not read: {overlong}",
+                all_named(&paths)
             ));
         }
     }
+    let mut failures = std::mem::take(&mut *failures.lock().unwrap_or_else(PoisonError::into_inner));
     if stop.load(Ordering::Relaxed) {
         failures.push("interrupted: this is what was read so far".to_owned());
     }
     failures
 }
 
-fn read_file(
-    path: &Path,
-    arguments: &AnalyzeArguments,
-    judgement: &mut Judgement,
-    stop: &Arc<AtomicBool>,
-) -> Result<()> {
-    let consumed = Arc::new(AtomicU64::new(0));
-    let mut lines = Lines::open(path, &consumed, stop)?;
-    let mut first = Block::default();
-    if !lines.next(&mut first)? {
-        return Ok(());
+fn all_named(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| named(path)).collect::<Vec<_>>().join(", ")
+}
+
+/// One log, or several that are read as one.
+struct Source {
+    lines: Lines,
+    shown: String,
+    consumed: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Source {
+    fn open(
+        paths: &[PathBuf],
+        arguments: &AnalyzeArguments,
+        failures: &Failures,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let (shown, consumed) = (all_named(paths), Arc::default());
+        let bytes = paths.iter().map(|path| fs::metadata(path).map_or(0, |metadata| metadata.len())).sum();
+        let lines = match paths {
+            [path] => Lines::open(path, &consumed, stop)?,
+            _ => {
+                let open = |path: &PathBuf| Ok((Lines::open_input(path, &consumed, stop)?, named(path)));
+                let logs = paths.iter().map(open).collect::<Result<Vec<_>>>()?;
+                // Only logs whose format is known are read as one.
+                let format = arguments
+                    .flavour
+                    .or_else(|| look_at(paths.first()?).ok().flatten().map(|(format, _)| format));
+                let format = format.with_context(|| format!("{shown}: no logs that are known"))?;
+                let merged = Merged::new(format, logs, Arc::clone(failures));
+                Lines::new(Box::new(merged), shown.clone(), BLOCK_BYTES)
+            }
+        };
+        Ok(Self { lines, shown, consumed, bytes })
     }
-    let mut format = arguments.flavour.or_else(|| recognise(first.bytes()));
-    // What a crash or a rotation has left at the beginning hides no log.
-    for _ in 0..BLOCKS_TRIED {
-        if format.is_some() {
-            break;
+
+    fn read(
+        mut self,
+        arguments: &AnalyzeArguments,
+        judgement: &mut Judgement,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<()> {
+        let mut first = Block::default();
+        if !self.lines.next(&mut first)? {
+            return Ok(());
         }
-        judgement.pass_over(&first);
-        if !lines.next(&mut first)? {
-            break;
+        let mut format = arguments.flavour.or_else(|| recognise(first.bytes()));
+        // What a crash or a rotation has left at the beginning hides no log.
+        for _ in 0..BLOCKS_TRIED {
+            if format.is_some() {
+                break;
+            }
+            judgement.pass_over(&first);
+            if !self.lines.next(&mut first)? {
+                break;
+            }
+            format = recognise(first.bytes());
         }
-        format = recognise(first.bytes());
+        let Some(format) = format else {
+            let names = LogFormat::ALL.map(LogFormat::as_str).join(", ");
+            bail!("{}: no log that is known; name its server with --flavour: {names}", self.shown);
+        };
+        judgement.begin(&self.shown, format, arguments.flavour.is_some())?;
+        let workers = arguments.threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
+        let workers = workers.unwrap_or(1).clamp(1, WORKERS_MAX);
+        let progress = Progress::over(self.shown, self.bytes, arguments.plain, &self.consumed)?;
+        let read = workers::read(self.lines, first, format, workers, stop, judgement);
+        progress.finish();
+        read
     }
-    let Some(format) = format else {
-        let names = LogFormat::ALL.map(LogFormat::as_str).join(", ");
-        bail!("{}: no log that is known; name its server with --flavour: {names}", shown(path));
-    };
-    judgement.begin(&shown(path), format, arguments.flavour.is_some())?;
-    let workers = arguments.threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
-    let workers = workers.unwrap_or(1).clamp(1, WORKERS_MAX);
-    let progress = Progress::over(path, arguments.plain, &consumed)?;
-    let read = workers::read(lines, first, format, workers, stop, judgement);
-    progress.finish();
-    read
 }
 
 /// Whose log it is, by its first lines.
@@ -188,8 +231,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn over(path: &Path, plain: bool, consumed: &Arc<AtomicU64>) -> Result<Self> {
-        let bar = progress_over(path, plain);
+    fn over(shown: String, bytes: u64, plain: bool, consumed: &Arc<AtomicU64>) -> Result<Self> {
+        let bar = progress_over(shown, bytes, plain);
         let is_over = Arc::new(AtomicBool::new(false));
         if bar.is_hidden() {
             return Ok(Self { bar, is_over, watcher: None });
@@ -236,22 +279,32 @@ fn stop_on_interrupt() -> Arc<AtomicBool> {
     stop
 }
 
-/// Files by the time of their first line, so that rotated logs follow each other; what tells no time, or cannot be
-/// read twice, stays where it was named.
-fn in_order(files: &[PathBuf]) -> Vec<PathBuf> {
+/// Files that are read one after the other, or several as one: those of one server, whose lines have times, are read by these
+/// times, whether they were rotated or written side by side. What cannot be read twice, or tells no time, stays where it was
+/// named.
+fn in_order(files: &[PathBuf], flavour: Option<LogFormat>) -> Vec<Vec<PathBuf>> {
+    let one_by_one = || files.iter().map(|path| vec![path.clone()]).collect();
     if files.len() < 2 {
-        return files.to_vec();
+        return one_by_one();
     }
-    let mut timed: Vec<(Option<Timestamp>, &PathBuf)> =
-        files.iter().map(|path| (begins_at(path).ok().flatten(), path)).collect();
-    if timed.iter().all(|(at, _)| at.is_some()) {
-        timed.sort_by_key(|(at, _)| *at);
+    let mut timed = Vec::new();
+    for path in files {
+        let Ok(Some((format, at))) = look_at(path) else { return one_by_one() };
+        timed.push((flavour.unwrap_or(format), at, path));
     }
-    timed.into_iter().map(|(_, path)| path.clone()).collect()
+    timed.sort_by_key(|(_, at, _)| *at);
+    let mut groups: Vec<(LogFormat, Vec<PathBuf>)> = Vec::new();
+    for (format, _, path) in timed {
+        match groups.iter_mut().find(|(known, _)| *known == format) {
+            Some((_, group)) => group.push(path.clone()),
+            None => groups.push((format, vec![path.clone()])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
-/// The time of a file's first line that has one.
-fn begins_at(path: &Path) -> Result<Option<Timestamp>> {
+/// Whose log a file is, and the time of its first line that has one.
+fn look_at(path: &Path) -> Result<Option<(LogFormat, Timestamp)>> {
     if !fs::metadata(path).context("no metadata")?.is_file() {
         return Ok(None);
     }
@@ -259,5 +312,6 @@ fn begins_at(path: &Path) -> Result<Option<Timestamp>> {
     if !Lines::open(path, &Arc::default(), &Arc::default())?.next(&mut block)? {
         return Ok(None);
     }
-    Ok(judgement::first_time(block.bytes().split(|byte| *byte == b'\n').take(LINES_TRIED)))
+    let lines = || block.bytes().split(|byte| *byte == b'\n').take(LINES_TRIED);
+    Ok(recognise(block.bytes()).zip(judgement::first_time(lines())))
 }

@@ -74,8 +74,7 @@ impl fmt::Display for PlainJson<'_> {
 }
 
 /// A bar over a file with rate and remaining time on a terminal; nothing when piped.
-pub(crate) fn progress_over(path: &Path, plain: bool) -> ProgressBar {
-    let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+pub(crate) fn progress_over(shown: String, bytes: u64, plain: bool) -> ProgressBar {
     let target = if plain || !io::stderr().is_terminal() {
         ProgressDrawTarget::hidden()
     } else {
@@ -84,7 +83,7 @@ pub(crate) fn progress_over(path: &Path, plain: bool) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{msg} {percent}% of {total_bytes}, {bytes_per_sec}, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(bytes), target).with_style(style).with_message(shown(path))
+    ProgressBar::with_draw_target(Some(bytes), target).with_style(style).with_message(shown)
 }
 
 /// How often, in words.

@@ -34,7 +34,7 @@ use crate::{
     enforce::{Enforcer, tables::TablesEnforcer},
     guard::Guard,
     live::ledger::{self, BaselineRow},
-    output::{Exit, complain, print, progress_over},
+    output::{Exit, complain, print, progress_over, shown},
     rules::{self, RulesError},
 };
 
@@ -176,7 +176,8 @@ pub(crate) fn read_file(
     after: impl FnMut(&mut [Wall]),
 ) -> anyhow::Result<()> {
     let mut capture = CaptureFile::open(path)?;
-    let progress = progress_over(path, plain);
+    let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let progress = progress_over(shown(path), bytes, plain);
     let outcome = read_one(&mut capture, walls, &progress, after);
     progress.finish_and_clear();
     outcome

@@ -314,3 +314,23 @@ fn a_part_of_the_time_can_be_asked_for() {
     assert_eq!(before["first"], first);
     assert_eq!(analyze(&["--since", "yesterday"], &[&path]).status.code(), Some(2));
 }
+
+/// ircd-hybrid writes several logs at once: together they are one.
+#[test]
+fn logs_written_side_by_side_are_read_by_the_times_of_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |number: u32| {
+        let (minute, second) = (number / 2, number % 2 * 30);
+        format!(
+            "[2026-11-21T05:{minute:02}:{second:02}+0000] Failed OPER attempt as boss by a[~a@10.78.0.30] - Password mismatch\n"
+        )
+    };
+    let path = |name: &str| folder.path().join(name);
+    let lines = |step: &dyn Fn(&u32) -> bool| (0..8).filter(step).map(line).collect::<String>();
+    fs::write(path("all.log"), lines(&|_| true)).unwrap();
+    fs::write(path("even.log"), lines(&|number| number % 2 == 0)).unwrap();
+    fs::write(path("odd.log"), lines(&|number| number % 2 == 1)).unwrap();
+    let together = report(&[&path("odd.log"), &path("even.log")]);
+    assert_eq!(together, report(&[&path("all.log")]));
+    assert_eq!((&together["clock_steps"], &together["bans_total"]), (&Value::from(0), &Value::from(1)));
+}

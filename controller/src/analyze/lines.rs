@@ -77,6 +77,11 @@ impl Read for Pipe {
     }
 }
 
+/// What messages call it.
+pub(super) fn named(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { shown(path) }
+}
+
 /// A log that is being read.
 pub(super) struct Lines {
     input: Box<dyn Read + Send>,
@@ -95,7 +100,20 @@ impl Lines {
     /// # Errors
     /// When it cannot be read or is empty.
     pub(super) fn open(path: &Path, consumed: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result<Self> {
-        let shown = if path == Path::new("-") { "standard input".to_owned() } else { shown(path) };
+        let input = Self::open_input(path, consumed, stop)?;
+        Ok(Self::new(input, named(path), BLOCK_BYTES))
+    }
+
+    /// Opens a file and unpacks it.
+    ///
+    /// # Errors
+    /// When it cannot be read or is empty.
+    pub(super) fn open_input(
+        path: &Path,
+        consumed: &Arc<AtomicU64>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Box<dyn Read + Send>> {
+        let shown = named(path);
         let why = || format!("cannot read {shown}");
         let input = open(path, stop).with_context(why)?;
         let mut input = Counted::new(input, Arc::clone(consumed));
@@ -109,8 +127,7 @@ impl Lines {
             bail!("{shown} is empty: not a log");
         }
         let beginning = io::Cursor::new(magic.to_vec());
-        let input = Compression::of(magic).unpacked(beginning.chain(input)).with_context(why)?;
-        Ok(Self::new(input, shown, BLOCK_BYTES))
+        Compression::of(magic).unpacked(beginning.chain(input)).with_context(why)
     }
 
     /// Reads from anywhere, in blocks of about this size.

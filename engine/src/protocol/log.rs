@@ -74,6 +74,19 @@ impl Format {
         }
     }
 
+    /// The time a line of this format begins with.
+    pub fn time(self, line: &[u8]) -> Option<Timestamp> {
+        match self {
+            Self::TeamTalk => teamtalk::log::time(line),
+            Self::Hybrid => Hybrid::time(line).map(|(at, _)| at),
+            Self::Inspircd => Inspircd::time(line).map(|(at, _)| at),
+            Self::Ngircd => Ngircd::text(line).map(|(at, _)| at),
+            Self::Solanum => Solanum::time(line).map(|(at, _)| at),
+            Self::Unrealircd => Unrealircd::event(line).map(|(at, ..)| at),
+            Self::TeamSpeak => teamspeak::log::header(line).map(|(at, ..)| at),
+        }
+    }
+
     /// By its name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == name)
