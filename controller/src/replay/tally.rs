@@ -213,13 +213,19 @@ impl Tally {
     pub(super) fn note_command(&mut self, command: &Command) {
         match command {
             Command::Ban { subject, until, explanation } => {
-                let address = if subject.is_host() {
-                    subject.address()
+                if subject.is_host() {
+                    self.source(subject.address()).act_by_rule(Outcome::Banned, explanation);
                 } else {
-                    // The signal that made a network's ban due came from an address in it.
-                    explanation.offender
-                };
-                self.source(address).act_by_rule(Outcome::Banned, explanation);
+                    // Whoever is known in a network is spared; the signal that made its ban due came from an address in it.
+                    self.source(explanation.offender);
+                    let banned = self
+                        .sources
+                        .iter_mut()
+                        .filter(|(address, _)| subject.contains(**address) && !self.known.contains(*address));
+                    for (_, source) in banned {
+                        source.act_by_rule(Outcome::Banned, explanation);
+                    }
+                }
                 self.bans.push(BanRow { subject: *subject, until: *until, explanation: explanation.clone() });
             }
             Command::Limit { address, explanation, .. } | Command::Reset { address, explanation, .. } => {

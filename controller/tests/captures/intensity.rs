@@ -558,6 +558,18 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             server.wire.wait_millis(20_000);
             addresses
         }),
+        attack("a /64 after the other of one site", 20, Stopped, |server, _, count| {
+            let addresses: Vec<String> =
+                (1..=count).map(|number| format!("2001:db8:77:{number:x}::5")).collect();
+            for address in &addresses {
+                let (mut connection, _) = server.connect(address);
+                server.guess(&mut connection, "admin-of-some-kind");
+                server.wire.close(connection);
+                server.wire.wait_millis(200);
+            }
+            server.wire.wait_millis(20_000);
+            addresses
+        }),
         attack("places taken from many networks", 100, Stopped, |server, _, count| {
             let count = count.min(400);
             let addresses: Vec<String> =
