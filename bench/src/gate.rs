@@ -17,8 +17,8 @@ use floodwall_wire::{
     frame::Transport,
     limit::Limit,
     tables::{
-        KINDS, LEVELS, PORTS, Port, Role, SERVICES_MAX, STANDINGS, ServiceSettings, Source, Status, User,
-        names, service_flags,
+        KINDS, LEVELS, PORTS, Port, Ports, Role, SERVICES_MAX, STANDINGS, ServiceSettings, Source, Status,
+        User, names, service_flags,
     },
 };
 
@@ -125,10 +125,10 @@ fn fill(gate: &KernelGate) {
         network: [[generous; KINDS]; LEVELS],
         service: [[generous; KINDS]; LEVELS],
     };
-    let mut ports = Box::new([Port::UNGUARDED; PORTS]);
+    let mut ports = Ports::unguarded();
     for transport in [Transport::Tcp, Transport::Udp] {
         let row = if transport == Transport::Tcp { 0 } else { PORTS / 2 };
-        ports[row + usize::from(TEAMTALK)] = Port::guarded(0, Role::TeamTalk);
+        ports.0[0][row + usize::from(TEAMTALK)] = Port::guarded(0, Role::TeamTalk);
     }
     gate.write(names::PORTS, &0_u32, &*ports);
     gate.write(names::SETTINGS, &0_u32, &settings);

@@ -14,8 +14,8 @@ use std::{
 use floodwall_wire::{
     Address, SourceKey,
     tables::{
-        ClockReading, Counter, FlowKey, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey, ServiceSettings,
-        Source, Status, User,
+        ClockReading, Counter, FlowKey, Ports, Prefix, PrefixKey, Proof, ProofKey, ServiceSettings, Source,
+        Status, User,
     },
     word::Word,
 };
@@ -44,7 +44,7 @@ plain!(
     ClockReading,
     Counter,
     FlowKey,
-    [Port; PORTS],
+    Ports,
     Prefix,
     PrefixKey,
     Proof,
@@ -130,6 +130,28 @@ pub fn lookup<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Op
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads the value of a key into one that is there, which large values should be; answers whether the key is present.
+///
+/// # Errors
+/// Whatever the kernel says, except that an absent key is none.
+pub fn lookup_into<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K, value: &mut V) -> io::Result<bool> {
+    match bpf(MAP_LOOKUP, &mut attributes(map, key, std::ptr::from_mut(value))) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The value of an entry of an array, of which `bytes` must be the size.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub(crate) fn lookup_bytes(map: BorrowedFd<'_>, key: u32, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0_u8; bytes];
+    bpf(MAP_LOOKUP, &mut attributes(map, &raw const key, value.as_mut_ptr()))?;
+    Ok(value)
 }
 
 /// The values of a key of a per-CPU map, one per possible CPU.

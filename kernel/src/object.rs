@@ -14,6 +14,8 @@ use aya::{
 };
 use floodwall_wire::tables::names;
 
+use crate::bpf;
+
 /// The object as `cargo xtask ebpf` built it.
 pub static PREBUILT: &[u8] = include_bytes!("../../xdp-prog/prebuilt/floodwall.bpf.o");
 
@@ -80,9 +82,14 @@ impl Object {
     fn load(bytes: &[u8], test_clock: u32, pins: Option<&Path>) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.override_global(names::TEST_CLOCK_ENABLED, &test_clock, true);
+        // A section's map is written when it is loaded, also one that is adopted: with what it holds.
+        let sections = pins.map(adopted_sections).transpose()?.unwrap_or_default();
+        for (symbol, value) in &sections {
+            loader.override_global(symbol, value.as_slice(), true);
+        }
         if let Some(folder) = pins {
             for name in PINNED {
-                loader.map_pin_path(name, folder.join(name));
+                loader.map_pin_path(name, folder.join(pin_name(name)));
             }
         }
         let mut ebpf = loader.load(bytes).context("failed to create the maps")?;
@@ -126,6 +133,31 @@ impl Object {
         let translated = info.size_translated().unwrap_or(0) / 8;
         Ok((info.verified_instruction_count().unwrap_or(0), translated))
     }
+}
+
+/// The bpf file system keeps dots to itself: a section is pinned by what follows its last one.
+fn pin_name(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// What the pinned sections hold, by the names of their symbols.
+fn adopted_sections(folder: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let mut sections = Vec::new();
+    for name in PINNED.into_iter().filter(|name| name.starts_with('.')).map(pin_name) {
+        let path = folder.join(name);
+        if !path.try_exists().with_context(|| format!("failed to look at {}", path.display()))? {
+            continue;
+        }
+        let map = MapData::from_pin(&path).with_context(|| format!("failed to open {}", path.display()))?;
+        let bytes = map
+            .info()
+            .map(|info| info.value_size())
+            .with_context(|| format!("failed to ask for the size of {}", path.display()))?;
+        let value = bpf::lookup_bytes(map.fd().as_fd(), 0, bytes as usize)
+            .with_context(|| format!("failed to read {}", path.display()))?;
+        sections.push((name, value));
+    }
+    Ok(sections)
 }
 
 fn load_xdp(ebpf: &mut Ebpf, name: &str) -> Result<()> {

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use floodwall_wire::{
     Address, Class, Reason, SourceKey,
     tables::{
-        Counter, FAULTS, FlowKey, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey, SERVICES_MAX,
-        ServiceSettings, Source, Status, USERS_PER_SERVICE, User, counter_index, departed_index, names,
+        Counter, FAULTS, FlowKey, GENERATIONS, PORTS, Port, Ports, Prefix, PrefixKey, Proof, ProofKey,
+        SERVICES_MAX, ServiceSettings, Source, Status, USERS_PER_SERVICE, User, counter_index,
+        departed_index, names,
     },
 };
 
@@ -73,9 +74,19 @@ impl KernelTables {
         bpf::update(self.status.as_fd(), &0_u32, status)
     }
 
-    /// Replaces all ports of one generation.
+    /// The ports of all generations.
+    pub fn ports(&self) -> io::Result<Box<Ports>> {
+        let mut all = Ports::unguarded();
+        bpf::lookup_into(self.ports.as_fd(), &0_u32, &mut *all)?;
+        Ok(all)
+    }
+
+    /// Replaces all ports of one generation. The other's are written with it, as they are, so that for a reader they do
+    /// not change.
     pub fn set_ports(&self, generation: u32, ports: &[Port; PORTS]) -> io::Result<()> {
-        bpf::update(self.ports.as_fd(), &generation, ports)
+        let mut all = self.ports()?;
+        all.0[generation as usize % GENERATIONS] = *ports;
+        bpf::update(self.ports.as_fd(), &0_u32, &*all)
     }
 
     /// Replaces the limits of a service in one generation.

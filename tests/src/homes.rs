@@ -9,8 +9,8 @@ use floodwall_wire::{
     memory::Tables,
     observe,
     tables::{
-        GENERATIONS, KINDS, PORTS, Port, Prefix, PrefixKey, Proof, ProofKey, SERVICES_MAX, SKETCH_COLUMNS,
-        SKETCH_ROWS, ServiceSettings, Source, Status, USERS_PER_SERVICE, User, names, status_flags,
+        KINDS, Port, Ports, Prefix, PrefixKey, Proof, ProofKey, SERVICES_MAX, SKETCH_COLUMNS, SKETCH_ROWS,
+        ServiceSettings, Source, Status, USERS_PER_SERVICE, User, names, status_flags,
     },
     window::SliceWindow,
     word::Word,
@@ -82,9 +82,7 @@ impl Homes {
         self.clear_map::<PrefixKey>(names::PREFIXES);
         self.clear_map::<ProofKey>(names::PROOFS);
         self.memory = Tables::new(SEED);
-        for generation in 0..GENERATIONS as u32 {
-            self.write_ports(generation);
-        }
+        self.write_ports();
         self.set_status(|_| {});
         self.set_now(0);
     }
@@ -120,13 +118,15 @@ impl Homes {
     /// Guards a port in one generation.
     pub fn set_port(&mut self, generation: u32, transport: Transport, port: u16, value: Port) {
         self.memory.set_port(generation, transport, port, value);
-        self.write_ports(generation);
+        self.write_ports();
     }
 
-    fn write_ports(&self, generation: u32) {
-        let ports: &[Port; PORTS] =
-            self.memory.ports(generation).try_into().expect("a block holds all ports");
-        self.kernel.write(names::PORTS, &generation, ports);
+    fn write_ports(&self) {
+        let mut ports = Ports::unguarded();
+        for (block, generation) in ports.0.iter_mut().zip(0..) {
+            block.copy_from_slice(self.memory.ports(generation));
+        }
+        self.kernel.write(names::PORTS, &0_u32, &*ports);
     }
 
     /// Sets a service's limits in one generation.

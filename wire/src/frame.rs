@@ -151,6 +151,17 @@ pub fn ip_packet<W: Window>(window: &W) -> Option<(u32, u32)> {
     }
 }
 
+/// Who sent the IP packet whose header begins at `offset`.
+#[inline(always)]
+pub fn source<W: Window>(window: &W, offset: u32) -> Option<Address> {
+    let version = window.read_u16(offset)? >> 12;
+    if version == 4 {
+        return Some(Address::from_v4(window.read_u32(offset + 12)?));
+    }
+    let [a, b, c, d] = window.read_words(offset + 8)?;
+    Some(Address::from_v6((a as u64) << 32 | b as u64, (c as u64) << 32 | d as u64))
+}
+
 /// The innermost ethertype and where what it names begins.
 #[inline(always)]
 fn walk_link<W: Window>(window: &W) -> Result<(u16, u32), Unwalkable> {
@@ -186,25 +197,25 @@ struct Network {
 
 #[inline(always)]
 fn walk_ipv4<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> {
-    let Some(first) = window.read_u32(offset) else { return Err(Unwalkable::Malformed) };
-    let Some(second) = window.read_u64(offset + 4) else { return Err(Unwalkable::Malformed) };
-    let Some(third) = window.read_u64(offset + 12) else { return Err(Unwalkable::Malformed) };
+    let Some([first, second, third, source, destination]) = window.read_words(offset) else {
+        return Err(Unwalkable::Malformed);
+    };
     let header_bytes = ((first >> 24) & 0x0f) << 2;
     let total_bytes = first & 0xffff;
     if first >> 28 != 4 || header_bytes < 20 || total_bytes < header_bytes {
         return Err(Unwalkable::Malformed);
     }
-    // Bits 32.. of `second`: identification 16, flags 3, fragment offset 13; then TTL 8, protocol 8, checksum 16.
-    let fragment_field = (second >> 32) as u32 & 0x3fff;
+    // `second` is identification 16, flags 3, fragment offset 13; `third` TTL 8, protocol 8, checksum 16.
+    let fragment_field = second & 0x3fff;
     if fragment_field & 0x1fff != 0 {
         return Err(Unwalkable::LaterFragment);
     }
     transport(
         window,
         Network {
-            source: Address::from_v4((third >> 32) as u32),
-            destination: Address::from_v4(third as u32),
-            protocol: (second >> 16) as u8,
+            source: Address::from_v4(source),
+            destination: Address::from_v4(destination),
+            protocol: (third >> 16) as u8,
             fragment: if fragment_field & 0x2000 == 0 { Fragment::Whole } else { Fragment::First },
             network_offset: offset,
             transport_offset: offset + header_bytes,
@@ -215,16 +226,14 @@ fn walk_ipv4<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> 
 
 #[inline(always)]
 fn walk_ipv6<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> {
-    let Some(first) = window.read_u64(offset) else { return Err(Unwalkable::Malformed) };
-    let Some(source_high) = window.read_u64(offset + 8) else { return Err(Unwalkable::Malformed) };
-    let Some(source_low) = window.read_u64(offset + 16) else { return Err(Unwalkable::Malformed) };
-    let Some(destination_high) = window.read_u64(offset + 24) else { return Err(Unwalkable::Malformed) };
-    let Some(destination_low) = window.read_u64(offset + 32) else { return Err(Unwalkable::Malformed) };
-    if first >> 60 != 6 {
+    let Some([first, second]) = window.read_words(offset) else { return Err(Unwalkable::Malformed) };
+    let Some(addresses) = window.read_words::<8>(offset + 8) else { return Err(Unwalkable::Malformed) };
+    if first >> 28 != 6 {
         return Err(Unwalkable::Malformed);
     }
-    let mut left = (first >> 16) as u32 & 0xffff;
-    let mut next = (first >> 8) as u8;
+    let half = |at: usize| (addresses[at] as u64) << 32 | addresses[at + 1] as u64;
+    let mut left = second >> 16;
+    let mut next = (second >> 8) as u8;
     let mut at = offset + IPV6_HEADER_BYTES;
     let mut fragment = Fragment::Whole;
     let mut extension = 0;
@@ -264,8 +273,8 @@ fn walk_ipv6<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> 
     transport(
         window,
         Network {
-            source: Address::from_v6(source_high, source_low),
-            destination: Address::from_v6(destination_high, destination_low),
+            source: Address::from_v6(half(0), half(2)),
+            destination: Address::from_v6(half(4), half(6)),
             protocol: next,
             fragment,
             network_offset: offset,
@@ -287,14 +296,13 @@ fn transport<W: Window>(window: &W, network: Network) -> Result<Headers, Unwalka
     if network.transport_bytes < 8 {
         return Err(Unwalkable::Malformed);
     }
-    let Some(ports) = window.read_u32(transport_offset) else { return Err(Unwalkable::Malformed) };
+    let Some([ports, second]) = window.read_words(transport_offset) else {
+        return Err(Unwalkable::Malformed);
+    };
     let datagram_bytes = match transport {
         Transport::Tcp => 0,
         Transport::Udp => {
-            let Some(length) = window.read_u16(transport_offset + 4) else {
-                return Err(Unwalkable::Malformed);
-            };
-            let length = length as u32;
+            let length = second >> 16;
             let exceeds = matches!(network.fragment, Fragment::Whole) && length > network.transport_bytes;
             if length < UDP_HEADER_BYTES || exceeds {
                 return Err(Unwalkable::Malformed);

@@ -9,6 +9,7 @@ use crate::{
         KINDS, Kind, LEVELS, NO_SERVICE, ProofKey, Role, SERVICES_MAX, STANDINGS, Scope, ServiceSettings,
         Source, Standing, Status, budget_index, service_flags, sketch_cells, source_flags, status_flags,
     },
+    window::WINDOW_BYTES,
     word::Word,
 };
 
@@ -40,8 +41,9 @@ impl Judgement {
         self.service != NO_SERVICE
     }
 
+    /// Of a packet to nobody who is guarded.
     #[inline(always)]
-    const fn unguarded(reason: Reason, bytes: u32) -> Self {
+    pub const fn unguarded(reason: Reason, bytes: u32) -> Self {
         Self { reason, service: NO_SERVICE, class: Class::UdpOther, standing: Standing::Stranger, bytes }
     }
 }
@@ -49,70 +51,223 @@ impl Judgement {
 /// Judges an arriving frame.
 #[inline(always)]
 pub fn judge<W: Window, S: State>(window: &W, state: &S) -> Judgement {
-    // 1. Headers: what is not IP or not guarded passes, unread and uncounted per source.
-    let headers = match frame::walk(window) {
-        Ok(headers) => headers,
-        Err(Unwalkable::NotIp) => return Judgement::unguarded(Reason::NotIp, 0),
-        Err(Unwalkable::OtherTransport) => return Judgement::unguarded(Reason::Unguarded, 0),
-        Err(Unwalkable::LaterFragment) => return Judgement::unguarded(Reason::LaterFragment, 0),
-        Err(Unwalkable::Malformed) => return Judgement::unguarded(Reason::MalformedHeader, 0),
-    };
-    judge_walked(window, state, &headers)
+    match arrive(window, state) {
+        Ok(arrival) => judge_arrival(window, state, &arrival),
+        Err(unguarded) => unguarded,
+    }
 }
 
 /// Judges an arriving frame whose headers have been walked.
 #[inline(always)]
 pub fn judge_walked<W: Window, S: State>(window: &W, state: &S, headers: &Headers) -> Judgement {
-    let bytes = headers.transport_offset + headers.transport_bytes;
-    let status = state.status();
-    let port = state.port(status.generation, headers.transport, headers.destination_port);
-    let (Some(service), Some(role)) = (port.service(), port.role()) else {
-        return Judgement::unguarded(Reason::Unguarded, bytes);
-    };
-    let arrival = Arrival {
-        source: headers.source,
-        destination: headers.destination,
-        transport: headers.transport as u32,
-        fragment: headers.fragment as u32,
-        transport_offset: headers.transport_offset,
-        transport_bytes: headers.transport_bytes,
-        datagram_bytes: headers.datagram_bytes,
-        service: service as u32,
-        role: role as u32,
-        generation: status.generation,
-    };
-    let Settlement { class, standing, reason } = window.settle(state, &arrival);
-    if matches!(reason, Reason::Unguarded) {
-        return Judgement::unguarded(reason, bytes);
+    match arrive_walked(window, state, headers) {
+        Ok(arrival) => judge_arrival(window, state, &arrival),
+        Err(unguarded) => unguarded,
     }
-    Judgement { reason, service, class, standing, bytes }
 }
 
-/// A packet that has arrived at a guarded port, as far as its headers tell. Plain numbers, because in the kernel it crosses a
-/// call.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
+/// Step 1.
+///
+/// # Errors
+/// What is not IP or not guarded is no error: it passes, unread and uncounted per source.
+#[inline(always)]
+pub fn arrive<W: Window, S: State>(window: &W, state: &S) -> Result<Arrival, Judgement> {
+    match frame::walk(window) {
+        Ok(headers) => arrive_walked(window, state, &headers),
+        Err(Unwalkable::NotIp) => Err(Judgement::unguarded(Reason::NotIp, 0)),
+        Err(Unwalkable::OtherTransport) => Err(Judgement::unguarded(Reason::Unguarded, 0)),
+        Err(Unwalkable::LaterFragment) => Err(Judgement::unguarded(Reason::LaterFragment, 0)),
+        Err(Unwalkable::Malformed) => Err(Judgement::unguarded(Reason::MalformedHeader, 0)),
+    }
+}
+
+#[inline(always)]
+fn arrive_walked<W: Window, S: State>(
+    window: &W,
+    state: &S,
+    headers: &Headers,
+) -> Result<Arrival, Judgement> {
+    let status = state.status();
+    let unguarded =
+        Judgement::unguarded(Reason::Unguarded, headers.transport_offset + headers.transport_bytes);
+    let port = state.port(status.generation, headers.transport, headers.destination_port);
+    let (Some(service), Some(role)) = (port.service(), port.role()) else { return Err(unguarded) };
+    if status.flags & status_flags::ANY_ADDRESS == 0 && !state.is_local(&headers.destination) {
+        return Err(unguarded);
+    }
+    Ok(Arrival::new(window, headers, service, role, status.generation))
+}
+
+/// Steps 2 to 6.
+///
+/// The banned, and the datagrams of the known and the allowed, who are most of a flood and most of a quiet hour, are
+/// settled here after one look-up; all others by [`settle`], which in the kernel is a call. A call's return costs there
+/// as much as twenty comparisons (where returns go through a thunk that defeats their prediction), so on these ways
+/// there is none but the look-up's own. Segments are few beside voice, and with them this would not fit a stack of 512
+/// bytes.
+#[inline(always)]
+pub fn judge_arrival<W: Window, S: State>(window: &W, state: &S, arrival: &Arrival) -> Judgement {
+    let (source, service, bytes) = (arrival.source, arrival.service(), arrival.end());
+    // A key of one family never meets one of the other: what would is an impossible source.
+    let entry = if source.is_impossible_source() { None } else { state.source(SourceKey::of(source)) };
+    if let Some(entry) = entry
+        && entry.flags & source_flags::MIXED == 0
+    {
+        let now = state.now();
+        let listing = Listing::of(entry, now);
+        // Apart, so that nothing of one need be kept for the other.
+        if arrival.is_udp() {
+            let packet = Packet::datagram(window, arrival).blurred(window);
+            let class = packet.class;
+            match listing {
+                Listing::Banned(reason) => {
+                    return Judgement { reason, service, class, standing: Standing::Stranger, bytes };
+                }
+                Listing::Holds(standing) => {
+                    let contents = packet.check(window, state, arrival, now);
+                    if let Some(case) = Case::open(window, state, arrival, &contents, now) {
+                        let reason = case.decide(&Account { standing, budgets: Some(&entry.limits) });
+                        return Judgement { reason, service, class, standing, bytes };
+                    }
+                }
+                Listing::Limited | Listing::Nothing => {}
+            }
+        } else if let Listing::Banned(reason) = listing {
+            let class = Packet::segment(window, arrival).class;
+            return Judgement { reason, service, class, standing: Standing::Stranger, bytes };
+        }
+    }
+    window.settle(state, arrival).judgement(arrival)
+}
+
+/// A packet that has arrived at a guarded port, as far as its headers tell.
+///
+/// All but the source is one number: a register where eight fields would be eight places of a stack of 512 bytes, and
+/// the form in which it crosses a call in the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Arrival {
     /// Who sent it.
     pub source: Address,
-    /// To whom.
-    pub destination: Address,
-    /// Number of the [`Transport`].
-    pub transport: u32,
-    /// Number of the [`Fragment`].
-    pub fragment: u32,
-    /// Offset of the TCP or UDP header in the frame.
-    pub transport_offset: u32,
-    /// Bytes of the IP packet from there on.
-    pub transport_bytes: u32,
-    /// Length of the datagram, as its header states it.
-    pub datagram_bytes: u32,
+    packed: u64,
+}
+
+// Where the parts begin.
+const DATAGRAM_BYTES: u32 = 16;
+const TRANSPORT_OFFSET: u32 = 32;
+const SERVICE: u32 = 46;
+const ROLE: u32 = 50;
+const GENERATION: u32 = 53;
+const IS_UDP: u32 = 54;
+const IS_FIRST: u32 = 55;
+const NETWORK_OFFSET: u32 = 56;
+/// Where, behind its reason, the bytes of a packet begin that is not guarded and so has no role.
+const UNGUARDED_BYTES: u32 = 8;
+
+impl Arrival {
+    #[inline(always)]
+    fn new<W: Window>(window: &W, headers: &Headers, service: u8, role: Role, generation: u32) -> Self {
+        let packed = headers.transport_bytes as u64
+            | (headers.datagram_bytes as u64) << DATAGRAM_BYTES
+            | (headers.transport_offset as u64) << TRANSPORT_OFFSET
+            | (service as u64) << SERVICE
+            | (role as u64) << ROLE
+            | (generation as u64 & 1) << GENERATION
+            | (matches!(headers.transport, Transport::Udp) as u64) << IS_UDP
+            | (matches!(headers.fragment, Fragment::First) as u64) << IS_FIRST
+            | (headers.network_offset as u64) << NETWORK_OFFSET;
+        Self { source: headers.source, packed: window.opaque(packed) }
+    }
+
+    /// The number that stands for a packet that is not guarded.
+    #[inline(always)]
+    pub const fn packed_unguarded(unguarded: &Judgement) -> u64 {
+        unguarded.reason as u64 | (unguarded.bytes as u64) << UNGUARDED_BYTES
+    }
+
+    /// Back from source and number of a guarded packet.
+    #[inline(always)]
+    pub const fn from_parts(source: Address, packed: u64) -> Self {
+        Self { source, packed }
+    }
+
+    /// All but the source.
+    #[inline(always)]
+    pub const fn packed(&self) -> u64 {
+        self.packed
+    }
+
+    /// Back from the number, without the source.
+    ///
+    /// # Errors
+    /// What the gate says of the packet if it is not guarded.
+    #[inline(always)]
+    pub const fn unpacked(packed: u64) -> Result<Self, Judgement> {
+        if (packed >> ROLE) & 7 != 0 {
+            return Ok(Self { source: Address { high: 0, low: 0 }, packed });
+        }
+        let reason = match Reason::from_number(packed as u8) {
+            Some(reason) => reason,
+            None => Reason::MalformedHeader,
+        };
+        Err(Judgement::unguarded(reason, (packed >> UNGUARDED_BYTES) as u32))
+    }
+
+    /// Where the IP packet ends in the frame.
+    #[inline(always)]
+    pub const fn end(&self) -> u32 {
+        self.transport_offset() + self.transport_bytes()
+    }
+
     /// Index of the service.
-    pub service: u32,
-    /// Number of the [`Role`].
-    pub role: u32,
-    /// Rule set it is judged by.
-    pub generation: u32,
+    #[inline(always)]
+    pub const fn service(&self) -> u8 {
+        (self.packed >> SERVICE) as u8 & (SERVICES_MAX as u8 - 1)
+    }
+
+    /// What is spoken there.
+    #[inline(always)]
+    fn role(&self) -> Role {
+        Role::from_number((self.packed >> ROLE) as u8 & 7).unwrap_or(Role::Irc)
+    }
+
+    /// Rule set it is judged by, 0 or 1.
+    #[inline(always)]
+    const fn generation(&self) -> u32 {
+        (self.packed >> GENERATION) as u32 & 1
+    }
+
+    #[inline(always)]
+    const fn is_udp(&self) -> bool {
+        (self.packed >> IS_UDP) & 1 != 0
+    }
+
+    /// Offset of the IP header in the frame.
+    #[inline(always)]
+    const fn network_offset(&self) -> u32 {
+        (self.packed >> NETWORK_OFFSET) as u32
+    }
+
+    /// Offset of the TCP or UDP header in the frame, below [`WINDOW_BYTES`].
+    #[inline(always)]
+    const fn transport_offset(&self) -> u32 {
+        (self.packed >> TRANSPORT_OFFSET) as u32 & (WINDOW_BYTES - 1)
+    }
+
+    /// Bytes of the IP packet from there on, at most 65,535.
+    #[inline(always)]
+    const fn transport_bytes(&self) -> u32 {
+        self.packed as u32 & 0xffff
+    }
+
+    /// Where the payload of a datagram lies.
+    #[inline(always)]
+    const fn payload(&self) -> Payload {
+        Payload {
+            offset: self.transport_offset() + UDP_HEADER_BYTES,
+            bytes: (self.packed >> DATAGRAM_BYTES) as u32 & 0xffff,
+            whole: (self.packed >> IS_FIRST) & 1 == 0,
+        }
+    }
 }
 
 /// What became of a guarded packet.
@@ -127,6 +282,13 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// With what was known before.
+    #[inline(always)]
+    pub const fn judgement(self, arrival: &Arrival) -> Judgement {
+        let Self { class, standing, reason } = self;
+        Judgement { reason, service: arrival.service(), class, standing, bytes: arrival.end() }
+    }
+
     /// As one number, the form in which it crosses a call in the kernel.
     #[inline(always)]
     pub const fn code(self) -> u32 {
@@ -153,90 +315,107 @@ impl Settlement {
     }
 }
 
-/// Steps 2 to 6, for a packet to a guarded port; [`Reason::Unguarded`] if it is not to a guarded address.
+/// Steps 2 to 6 for anybody; [`Reason::Unreadable`], which passes, if the service has no settings.
 #[inline(always)]
 pub fn settle<W: Window, S: State>(window: &W, state: &S, arrival: &Arrival) -> Settlement {
-    const UNGUARDED: Settlement =
-        Settlement { class: Class::UdpOther, standing: Standing::Stranger, reason: Reason::Unguarded };
-    let status = state.status();
-    if status.flags & status_flags::ANY_ADDRESS == 0 && !state.is_local(&arrival.destination) {
-        return UNGUARDED;
+    let contents = window.read_contents(state, arrival);
+    let class = contents.class;
+    let (standing, reason) = match Case::open(window, state, arrival, &contents, state.now()) {
+        Some(case) => case.settle(),
+        None => (Standing::Stranger, Reason::Unreadable),
+    };
+    Settlement { class, standing, reason }
+}
+
+/// Step 4: what the packet's own bytes tell.
+#[inline(always)]
+pub fn read_contents<W: Window, S: State>(window: &W, state: &S, arrival: &Arrival) -> Contents {
+    Packet::read(window, arrival).check(window, state, arrival, state.now())
+}
+
+/// What a packet's own bytes tell, and what that means for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Contents {
+    /// What kind of packet it is.
+    class: Class,
+    /// What it is charged for.
+    kind: Kind,
+    /// How much of it, at most 65,535; 0 is free.
+    units: u32,
+    /// What it passes for, unless something else speaks against it, or is dropped for.
+    reason: Reason,
+}
+
+impl Contents {
+    /// As one number, the form in which it crosses a call in the kernel.
+    #[inline(always)]
+    pub const fn code(self) -> u64 {
+        (self.class as u64) << 32
+            | (self.kind as u64) << 24
+            | (self.reason as u64) << 16
+            | self.units as u64 & 0xffff
     }
-    let Some(settings) = state.settings(arrival.generation, arrival.service as u8) else { return UNGUARDED };
-    let packet = Packet::read(window, arrival);
-    let now = state.now();
-    let level = level_of(status, &packet, now);
-    let case = Case { window, state, status, settings, packet: &packet, level, now };
-    let (standing, reason) = case.settle();
-    Settlement { class: packet.class, standing, reason }
+
+    /// Back from the number.
+    #[inline(always)]
+    pub fn from_code(code: u64) -> Self {
+        Self {
+            class: Class::from_number((code >> 32) as u8).unwrap_or(Class::UdpOther),
+            kind: Kind::from_number((code >> 24) as u8).unwrap_or(Kind::Datagram),
+            reason: Reason::from_number((code >> 16) as u8).unwrap_or(Reason::Unreadable),
+            units: code as u32 & 0xffff,
+        }
+    }
+}
+
+/// As [`settle`], for a packet whose source is read again.
+#[inline(always)]
+pub fn settle_packed<W: Window, S: State>(window: &W, state: &S, packed: u64) -> Settlement {
+    const UNREADABLE: Settlement =
+        Settlement { class: Class::UdpOther, standing: Standing::Stranger, reason: Reason::Unreadable };
+    let Ok(arrival) = Arrival::unpacked(packed) else { return UNREADABLE };
+    match frame::source(window, arrival.network_offset()) {
+        Some(source) => settle(window, state, &Arrival { source, ..arrival }),
+        None => UNREADABLE,
+    }
 }
 
 /// A guarded packet, as far as its own bytes tell.
 struct Packet {
-    source: Address,
-    is_tcp: bool,
-    service: u8,
-    role: Role,
     class: Class,
     user_id: u16,
-    /// What it is charged for.
     kind: Kind,
-    /// How much of it; 0 is free.
-    units: u64,
+    units: u32,
     /// Zeros for UDP and for a segment without a complete header ([`Class::Fragment`]). No `Option`: LLVM would
     /// leave its payload undefined on one path, and the verifier refuses to move what was never written.
     tcp: TcpHeader,
-    payload: Payload,
 }
 
 impl Packet {
     #[inline(always)]
     fn read<W: Window>(window: &W, arrival: &Arrival) -> Self {
-        let role = Role::from_number(arrival.role as u8).unwrap_or(Role::Irc);
-        let payload = Payload {
-            offset: arrival.transport_offset + UDP_HEADER_BYTES,
-            bytes: arrival.datagram_bytes,
-            whole: arrival.fragment == Fragment::Whole as u32,
-        };
-        let is_tcp = arrival.transport == Transport::Tcp as u32;
-        let blank = Self {
-            source: arrival.source,
-            is_tcp,
-            service: arrival.service as u8,
-            role,
-            class: Class::UdpOther,
-            user_id: 0,
-            kind: Kind::Datagram,
-            units: 1,
-            tcp: TcpHeader::ABSENT,
-            payload,
-        };
-        let read = if is_tcp {
-            blank.with_segment(TcpHeader::read(window, arrival.transport_offset, arrival.transport_bytes))
-        } else {
-            blank.with_datagram(shape::classify_datagram(window, role, payload))
-        };
-        read.blurred(window)
+        let packet =
+            if arrival.is_udp() { Self::datagram(window, arrival) } else { Self::segment(window, arrival) };
+        packet.blurred(window)
     }
 
     #[inline(always)]
-    fn with_datagram(self, datagram: Datagram) -> Self {
-        let kind = if datagram.class.is_greeting() { Kind::Greeting } else { Kind::Datagram };
-        Self { class: datagram.class, user_id: datagram.user_id, kind, ..self }
+    fn datagram<W: Window>(window: &W, arrival: &Arrival) -> Self {
+        let Datagram { class, user_id } = shape::classify_datagram(window, arrival.role(), arrival.payload());
+        let kind = if class.is_greeting() { Kind::Greeting } else { Kind::Datagram };
+        Self { class, user_id, kind, units: 1, tcp: TcpHeader::ABSENT }
     }
 
     #[inline(always)]
-    fn with_segment(self, tcp: Option<TcpHeader>) -> Self {
-        let (class, tcp) = match tcp {
-            Some(tcp) => (shape::classify_segment(&tcp), tcp),
-            None => (Class::Fragment, TcpHeader::ABSENT),
-        };
-        let (kind, units) = if matches!(class, Class::TcpSyn) {
-            (Kind::Syn, 1)
-        } else {
-            (Kind::Payload, tcp.payload_bytes as u64)
-        };
-        Self { class, kind, units, tcp, ..self }
+    fn segment<W: Window>(window: &W, arrival: &Arrival) -> Self {
+        let (class, tcp) =
+            match TcpHeader::read(window, arrival.transport_offset(), arrival.transport_bytes()) {
+                Some(tcp) => (shape::classify_segment(&tcp), tcp),
+                None => (Class::Fragment, TcpHeader::ABSENT),
+            };
+        let (kind, units) =
+            if matches!(class, Class::TcpSyn) { (Kind::Syn, 1) } else { (Kind::Payload, tcp.payload_bytes) };
+        Self { class, user_id: 0, kind, units, tcp }
     }
 
     /// The same packet; see [`Window::blur`].
@@ -246,17 +425,54 @@ impl Packet {
         let kind = Kind::from_number(window.blur(self.kind as u32) as u8).unwrap_or(Kind::Datagram);
         Self { class, kind, ..self }
     }
+
+    /// Shape and user id.
+    #[inline(always)]
+    fn check<W: Window, S: State>(&self, window: &W, state: &S, arrival: &Arrival, now: u64) -> Contents {
+        let Self { class, kind, units, .. } = *self;
+        let shape = if arrival.is_udp() {
+            window.check_datagram(arrival.role(), arrival.payload())
+        } else if matches!(class, Class::Fragment) {
+            Shape::Breaks(Reason::ShapeHeader)
+        } else {
+            shape::check_segment(window, arrival.role(), &self.tcp)
+        };
+        let reason = match shape {
+            Shape::Fits => self.check_user_id(state, arrival, now, Reason::Admitted),
+            Shape::Unreadable => self.check_user_id(state, arrival, now, Reason::Unreadable),
+            Shape::Breaks(reason) => reason,
+        };
+        Contents { class, kind, units, reason }
+    }
+
+    /// A user id that belongs to another live address is refused, as long as that is fresh knowledge.
+    #[inline(always)]
+    fn check_user_id<S: State>(&self, state: &S, arrival: &Arrival, now: u64, passing: Reason) -> Reason {
+        if self.user_id == 0 {
+            return passing;
+        }
+        match state.settings(arrival.generation(), arrival.service()) {
+            Some(settings) if settings.flags & service_flags::REQUIRE_OWN_ID != 0 => {}
+            _ => return passing,
+        }
+        let Some(user) = state.user(arrival.service(), self.user_id) else { return passing };
+        let unbound = user.owner.high == 0 && user.owner.low == 0;
+        if unbound || user.owner == arrival.source {
+            return passing;
+        }
+        if state.status().heartbeat_until <= now { Reason::Stale } else { Reason::StandingForeign }
+    }
 }
 
 /// The level for this packet's class of traffic; normal while the controller's heartbeat is stale.
 #[inline(always)]
-fn level_of(status: &Status, packet: &Packet, now: u64) -> u32 {
+fn level_of(status: &Status, arrival: &Arrival, now: u64) -> u32 {
     if status.heartbeat_until <= now {
         return 0;
     }
     // The mask changes nothing, a service is below 16; `get` would be a comparison that the verifier forgets.
-    let levels = status.levels[packet.service as usize & (SERVICES_MAX - 1)];
-    let level = if packet.is_tcp { levels >> 8 } else { levels } & 0xff;
+    let levels = status.levels[arrival.service() as usize & (SERVICES_MAX - 1)];
+    let level = if arrival.is_udp() { levels } else { levels >> 8 } & 0xff;
     if level < LEVELS as u32 { level } else { 0 }
 }
 
@@ -266,7 +482,8 @@ struct Case<'a, W, S> {
     state: &'a S,
     status: &'a Status,
     settings: &'a ServiceSettings,
-    packet: &'a Packet,
+    arrival: &'a Arrival,
+    contents: &'a Contents,
     level: u32,
     now: u64,
 }
@@ -287,69 +504,109 @@ impl Account<'_> {
     }
 }
 
+/// What an entry says of its source.
+enum Listing {
+    /// Banned, for this reason.
+    Banned(Reason),
+    /// Allowed or known.
+    Holds(Standing),
+    /// Held to the limits of [`Standing::Limited`].
+    Limited,
+    /// Nothing that holds any longer.
+    Nothing,
+}
+
+impl Listing {
+    /// Allow and ban were settled when the entry was written: nothing need be weighed here.
+    #[inline(always)]
+    const fn of(entry: &Source, now: u64) -> Self {
+        if entry.flags & source_flags::ALLOWED != 0 {
+            return Self::Holds(Standing::Allowed);
+        }
+        if entry.banned_until > now {
+            let by_prefix = entry.flags & source_flags::PREFIX_BAN != 0;
+            return Self::Banned(if by_prefix { Reason::BanPrefix } else { Reason::BanAddress });
+        }
+        if entry.limited_until > now {
+            return Self::Limited;
+        }
+        if entry.known_until > now { Self::Holds(Standing::Known) } else { Self::Nothing }
+    }
+}
+
 /// There is one path through these steps and each is written once, for all standings: in the kernel every step is
 /// inlined wherever it is called.
-impl<W: Window, S: State> Case<'_, W, S> {
+impl<'a, W: Window, S: State> Case<'a, W, S> {
+    #[inline(always)]
+    fn open(
+        window: &'a W,
+        state: &'a S,
+        arrival: &'a Arrival,
+        contents: &'a Contents,
+        now: u64,
+    ) -> Option<Self> {
+        let settings = state.settings(arrival.generation(), arrival.service())?;
+        let status = state.status();
+        let level = level_of(status, arrival, now);
+        Some(Self { window, state, status, settings, arrival, contents, level, now })
+    }
+
     /// Steps 2 to 6.
     #[inline(always)]
     fn settle(&self) -> (Standing, Reason) {
-        if self.packet.source.is_impossible_source() {
+        if self.arrival.source.is_impossible_source() {
             return (Standing::Stranger, Reason::ShapeAddress);
         }
-        let account = match self.find_account() {
-            Ok(account) => account.blurred(self.window),
-            Err(banned) => return (Standing::Stranger, banned),
-        };
-        let content = match account.standing {
-            Standing::Allowed => Ok(Reason::Allowed),
-            Standing::Stranger | Standing::Proven | Standing::Known | Standing::Limited => {
-                self.check_content()
+        match self.find_account() {
+            Ok(account) => {
+                let account = account.blurred(self.window);
+                (account.standing, self.decide(&account))
             }
-        };
-        let reason = match content {
-            Ok(passing) => self.charge(&account, blurred(self.window, passing)),
-            Err(dropped) => dropped,
-        };
-        (account.standing, reason)
+            Err(banned) => (Standing::Stranger, banned),
+        }
+    }
+
+    /// Steps 4 to 6, for whoever is not banned.
+    #[inline(always)]
+    fn decide(&self, account: &Account<'_>) -> Reason {
+        if matches!(account.standing, Standing::Allowed) {
+            return self.charge(account, Reason::Allowed);
+        }
+        let reason = blurred(self.window, self.contents.reason);
+        match reason.verdict() {
+            Verdict::Pass => self.charge(account, reason),
+            Verdict::Drop => reason,
+        }
     }
 
     /// One look-up by 8-byte key; a second by full address only where the entry says that addresses differ.
     #[inline(always)]
-    fn find_source(&self) -> Option<&Source> {
-        let entry = self.state.source(SourceKey::of(self.packet.source))?;
+    fn find_source(&self) -> Option<&'a Source> {
+        let entry = self.state.source(SourceKey::of(self.arrival.source))?;
         if entry.flags & source_flags::MIXED != 0
-            && let Some(host) = self.state.host(&self.packet.source)
+            && let Some(host) = self.state.host(&self.arrival.source)
         {
             return Some(host);
         }
         Some(entry)
     }
 
-    /// Who the source is; `Err` with the reason to drop for if it is banned.
-    ///
-    /// Allow and ban were settled when a source's entry was written, so prefixes are asked only without one, and
-    /// only if there are any.
+    /// Who the source is; `Err` with the reason to drop for if it is banned. Prefixes are asked only without an entry,
+    /// and only if there are any.
     #[inline(always)]
-    fn find_account(&self) -> Result<Account<'_>, Reason> {
+    fn find_account(&self) -> Result<Account<'a>, Reason> {
         if let Some(entry) = self.find_source() {
-            let own = |standing| Ok(Account { standing, budgets: Some(&entry.limits) });
-            if entry.flags & source_flags::ALLOWED != 0 {
-                return own(Standing::Allowed);
-            }
-            if entry.banned_until > self.now {
-                let by_prefix = entry.flags & source_flags::PREFIX_BAN != 0;
-                return Err(if by_prefix { Reason::BanPrefix } else { Reason::BanAddress });
-            }
-            let limited = entry.limited_until > self.now;
-            if entry.known_until > self.now && !limited {
-                return own(Standing::Known);
-            }
-            return Ok(self.find_unknown(limited));
+            return match Listing::of(entry, self.now) {
+                Listing::Banned(reason) => Err(reason),
+                Listing::Holds(standing) => Ok(Account { standing, budgets: Some(&entry.limits) }),
+                Listing::Limited => Ok(self.find_unknown(true)),
+                Listing::Nothing => Ok(self.find_unknown(false)),
+            };
         }
         if self.status.flags & status_flags::PREFIXES == 0 {
             return Ok(self.find_unknown(false));
         }
-        match self.state.prefix(&self.packet.source) {
+        match self.state.prefix(&self.arrival.source) {
             None => Ok(self.find_unknown(false)),
             Some(prefix) if prefix.flags & source_flags::ALLOWED != 0 => {
                 Ok(Account { standing: Standing::Allowed, budgets: None })
@@ -361,8 +618,8 @@ impl<W: Window, S: State> Case<'_, W, S> {
 
     /// Everybody else: proven by the server's answers, or a stranger.
     #[inline(always)]
-    fn find_unknown(&self, limited: bool) -> Account<'_> {
-        let key = ProofKey { address: self.packet.source, service: self.packet.service as u64 };
+    fn find_unknown(&self, limited: bool) -> Account<'a> {
+        let key = ProofKey { address: self.arrival.source, service: self.arrival.service() as u64 };
         let budgets = match self.state.proof(&key) {
             Some(proof) if proof.until.load() > self.now => Some(&proof.limits),
             _ => None,
@@ -380,7 +637,7 @@ impl<W: Window, S: State> Case<'_, W, S> {
     /// can be forged.
     #[inline(always)]
     fn charge(&self, account: &Account<'_>, passing: Reason) -> Reason {
-        let Packet { kind, units, .. } = *self.packet;
+        let Contents { kind, units, .. } = *self.contents;
         let standing = account.standing;
         // Nobody the tables tell of: such sources also draw on budgets that all of them share.
         let strange = account.budgets.is_none() && !matches!(standing, Standing::Allowed);
@@ -416,20 +673,20 @@ impl<W: Window, S: State> Case<'_, W, S> {
     fn take_own(&self, account: &Account<'_>, standing: Standing) -> Admission {
         let row = self.level * STANDINGS as u32 + standing as u32;
         let limit =
-            pick(self.window, self.settings.source.as_flattened().as_flattened(), row, self.packet.kind);
+            pick(self.window, self.settings.source.as_flattened().as_flattened(), row, self.contents.kind);
         match (account.budgets, limit) {
-            (Some(budgets), Some(limit)) => match pick(self.window, budgets, 0, self.packet.kind) {
-                Some(word) => take(word, limit, self.now, self.packet.units),
+            (Some(budgets), Some(limit)) => match pick(self.window, budgets, 0, self.contents.kind) {
+                Some(word) => take(word, limit, self.now, u64::from(self.contents.units)),
                 None => Admission::Admitted,
             },
-            _ => self.take_sketched(SourceKey::of(self.packet.source), Scope::Source, limit),
+            _ => self.take_sketched(SourceKey::of(self.arrival.source), Scope::Source, limit),
         }
     }
 
     /// What a stranger shares with its network, and then with all strangers.
     #[inline(always)]
     fn charge_shared(&self, passing: Reason) -> Reason {
-        let Packet { service, kind, source, .. } = *self.packet;
+        let (service, source, kind) = (self.arrival.service(), self.arrival.source, self.contents.kind);
         let limit = pick(self.window, self.settings.network.as_flattened(), self.level, kind);
         match self.take_sketched(SourceKey::network_of(source), Scope::Network, limit) {
             Admission::Admitted => {}
@@ -450,7 +707,7 @@ impl<W: Window, S: State> Case<'_, W, S> {
 
     #[inline(always)]
     fn take_sketched(&self, key: SourceKey, scope: Scope, limit: Option<&Limit>) -> Admission {
-        let Packet { service, kind, .. } = *self.packet;
+        let (service, kind) = (self.arrival.service(), self.contents.kind);
         let (first, second) = sketch_cells(self.status.seed, key.0, service, kind, scope);
         let first = self.take_shared(self.state.sketch(first), limit);
         first.either(self.take_shared(self.state.sketch(second), limit))
@@ -459,58 +716,27 @@ impl<W: Window, S: State> Case<'_, W, S> {
     #[inline(always)]
     fn take_shared(&self, word: Option<&Word>, limit: Option<&Limit>) -> Admission {
         match (word, limit) {
-            (Some(word), Some(limit)) => self.state.take(word, limit, self.now, self.packet.units),
+            (Some(word), Some(limit)) => {
+                self.state.take(word, limit, self.now, u64::from(self.contents.units))
+            }
             // Both tables are as large as their indices.
             _ => Admission::Admitted,
         }
-    }
-
-    /// Shape and user id: `Ok` with the reason to pass for, `Err` with the reason to drop for.
-    #[inline(always)]
-    fn check_content(&self) -> Result<Reason, Reason> {
-        let Packet { is_tcp, role, class, tcp, payload, .. } = self.packet;
-        let shape = match (is_tcp, class) {
-            (false, _) => self.window.check_datagram(*role, *payload),
-            (true, Class::Fragment) => Shape::Breaks(Reason::ShapeHeader),
-            (true, _) => shape::check_segment(self.window, *role, tcp),
-        };
-        let passing = match shape {
-            Shape::Fits => Reason::Admitted,
-            Shape::Unreadable => Reason::Unreadable,
-            Shape::Breaks(reason) => return Err(reason),
-        };
-        self.check_user_id(passing)
-    }
-
-    /// A user id that belongs to another live address is refused, as long as that is fresh knowledge.
-    #[inline(always)]
-    fn check_user_id(&self, passing: Reason) -> Result<Reason, Reason> {
-        if self.packet.user_id == 0 || self.settings.flags & service_flags::REQUIRE_OWN_ID == 0 {
-            return Ok(passing);
-        }
-        let Some(user) = self.state.user(self.packet.service, self.packet.user_id) else {
-            return Ok(passing);
-        };
-        let unbound = user.owner.high == 0 && user.owner.low == 0;
-        if unbound || user.owner == self.packet.source {
-            return Ok(passing);
-        }
-        if self.status.heartbeat_until <= self.now { Ok(Reason::Stale) } else { Err(Reason::StandingForeign) }
     }
 
     /// Whether the packet is one that only an address with a session may send.
     #[inline(always)]
     fn needs_session(&self) -> bool {
         let required = self.settings.flags & service_flags::REQUIRE_SESSION != 0;
-        if !required || self.packet.is_tcp {
+        if !required || !self.arrival.is_udp() {
             return false;
         }
-        match self.packet.role {
+        match self.arrival.role() {
             // TeamTalk clients connect by TCP first, always.
             Role::TeamTalk => true,
             // TeamSpeak clients begin with the handshake and a legacy command; what was cut before its type is
             // given the benefit of the doubt.
-            Role::TeamSpeakVoice => matches!(self.packet.class, Class::UdpVoice | Class::UdpKeepalive),
+            Role::TeamSpeakVoice => matches!(self.contents.class, Class::UdpVoice | Class::UdpKeepalive),
             Role::Irc | Role::IrcPlain | Role::TeamSpeakQuery | Role::TeamSpeakFiles => false,
         }
     }

@@ -44,6 +44,13 @@ impl Limit {
         let interval = if rate > 1_000_000_000 { 1 } else { 1_000_000_000 / rate };
         Self { interval, tolerance: interval.saturating_mul(burst) }
     }
+
+    /// Whether nothing is left at `now` of a budget whose word holds `arrival`.
+    #[inline(always)]
+    pub const fn is_spent(&self, arrival: u64, now: u64) -> bool {
+        let start = if arrival > now { arrival } else { now };
+        start - now >= self.tolerance
+    }
 }
 
 /// Takes `units` from the budget in `word` at `now` (gate clock, ns).
@@ -58,10 +65,10 @@ pub fn take(word: &Word, limit: &Limit, now: u64, units: u64) -> Admission {
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         let arrival = word.load();
-        let start = if arrival > now { arrival } else { now };
-        if start - now >= limit.tolerance {
+        if limit.is_spent(arrival, now) {
             return Admission::Over;
         }
+        let start = if arrival > now { arrival } else { now };
         if word.compare_exchange(arrival, start.wrapping_add(limit.interval.wrapping_mul(units))) {
             return Admission::Admitted;
         }

@@ -91,6 +91,36 @@ impl Payload {
     }
 }
 
+/// What is left to check of a datagram when all that is quick has been checked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rest {
+    /// TeamTalk's second and later fields.
+    Fields {
+        /// Where the second begins in the frame.
+        at: u32,
+        /// Where the datagram ends.
+        end: u32,
+    },
+    /// A handshake packet of TeamSpeak, all of which is there.
+    Handshake {
+        /// Offset of the first payload byte in the frame.
+        offset: u32,
+        /// Length the headers state.
+        bytes: u32,
+    },
+}
+
+impl Rest {
+    /// Checks it.
+    #[inline(always)]
+    pub fn check<W: Window>(self, window: &W) -> Shape {
+        match self {
+            Self::Fields { at, end } => teamtalk::walk_fields(window, at, end),
+            Self::Handshake { offset, bytes } => teamspeak::check_handshake(window, offset, bytes),
+        }
+    }
+}
+
 /// Tells what a datagram claims to be.
 #[inline(always)]
 pub fn classify_datagram<W: Window>(window: &W, role: Role, payload: Payload) -> Datagram {

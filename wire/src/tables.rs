@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `Status` | array, 1 | controller | fixed size |
 //! | `ServiceSettings` | array, generations × services | controller | fixed size |
-//! | ports | array, generations × transports × 65,536 | controller | fixed size |
+//! | ports | array, 1, of generations × transports × 65,536 | controller | fixed size |
 //! | `LOCALS` | hash | controller | refused, reported |
 //! | `SOURCES` | hash by [`SourceKey`](crate::SourceKey) | controller; gate writes the limit words | insertion refused, reported: nothing is evicted |
 //! | `HOSTS` | hash by [`Address`] | as `SOURCES` | as `SOURCES` |
@@ -26,7 +26,7 @@
 use crate::{Address, class::CLASSES, limit::Limit, reason::REASONS, word::Word};
 
 /// Version of every layout in this module; a controller adopts pinned maps only of its own version.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Services one wall can guard.
 pub const SERVICES_MAX: usize = 16;
@@ -216,6 +216,22 @@ impl Port {
 /// Ports of one generation: TCP first, then UDP.
 pub const PORTS: usize = 2 * 65_536;
 
+/// The ports of all generations, as the kernel holds them: one value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct Ports(pub [[Port; PORTS]; GENERATIONS]);
+
+impl Ports {
+    /// Nothing guarded.
+    pub const UNGUARDED: Self = Self([[Port::UNGUARDED; PORTS]; GENERATIONS]);
+
+    /// Nothing guarded, as half a megabyte should be held.
+    #[cfg(feature = "std")]
+    pub fn unguarded() -> Box<Self> {
+        Box::new(Self::UNGUARDED)
+    }
+}
+
 /// What changes while a rule set stays: read once per packet.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
@@ -237,6 +253,20 @@ pub struct Status {
     /// Up to two of the addresses in `LOCALS`, the host's main ones. The kernel's home compares with these before it
     /// asks the table, which costs more than all the rest of an early drop; unused in user space.
     pub main_locals: [Address; MAIN_LOCALS],
+}
+
+impl Status {
+    /// What a table holds that nobody has written.
+    pub const ZERO: Self = Self {
+        generation: 0,
+        flags: 0,
+        learning_until: 0,
+        heartbeat_until: 0,
+        seed: 0,
+        tick: 0,
+        levels: [0; SERVICES_MAX],
+        main_locals: [Address { high: 0, low: 0 }; MAIN_LOCALS],
+    };
 }
 
 /// Length of [`Status::main_locals`].
@@ -519,12 +549,12 @@ pub const fn budget_index(service: u8, kind: Kind) -> u32 {
 
 /// Name of each map in the kernel (at most 15 bytes) and in the bpf file system.
 pub mod names {
-    /// Array of one [`super::Status`].
-    pub const STATUS: &str = "STATUS";
+    /// Array of one [`super::Status`]: a section of the object, so that access to it is no look-up.
+    pub const STATUS: &str = ".bss.STATUS";
     /// Array of [`super::ServiceSettings`].
     pub const SETTINGS: &str = "SETTINGS";
-    /// Array of one block of [`super::Port`]s per generation.
-    pub const PORTS: &str = "PORTS";
+    /// Array of one block of [`super::Port`]s, the generations one after the other: a section, as [`STATUS`].
+    pub const PORTS: &str = ".bss.PORTS";
     /// Hash of guarded addresses.
     pub const LOCALS: &str = "LOCALS";
     /// Hash of [`super::Source`] by 8-byte key.

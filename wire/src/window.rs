@@ -2,8 +2,8 @@
 
 use crate::{
     State,
-    gate::{self, Arrival, Settlement},
-    shape::{self, Payload, Shape},
+    gate::{self, Arrival, Contents, Settlement},
+    shape::{self, Payload, Rest, Shape},
     tables::Role,
 };
 
@@ -18,9 +18,6 @@ pub const WINDOW_BYTES: u32 = 16 * 1024;
 /// All reads are of network byte order and answer `None` beyond the frame (or beyond [`WINDOW_BYTES`]), never
 /// panic and never read outside it.
 pub trait Window {
-    /// Length of the frame in bytes, all buffers included.
-    fn length(&self) -> u32;
-
     /// The 16 bits at `offset`.
     fn read_u16(&self, offset: u32) -> Option<u16>;
 
@@ -30,6 +27,9 @@ pub trait Window {
     /// The 64 bits at `offset`.
     fn read_u64(&self, offset: u32) -> Option<u64>;
 
+    /// `WORDS` times 32 bits from `offset` on: a whole header for one check of where the frame ends.
+    fn read_words<const WORDS: usize>(&self, offset: u32) -> Option<[u32; WORDS]>;
+
     /// The number itself. The kernel's home hides where it comes from: the verifier walks separately whatever it can
     /// tell apart, so that three lengths of a link header times two of an IP header would make six gates.
     #[inline(always)]
@@ -37,7 +37,14 @@ pub trait Window {
         number
     }
 
-    /// Checks a datagram against its protocol's grammar. The kernel's home makes a function of this, which the verifier
+    /// The number itself. The kernel's home hides from the compiler what it is made of, so that it is kept and not its
+    /// parts.
+    #[inline(always)]
+    fn opaque(&self, number: u64) -> u64 {
+        number
+    }
+
+    /// Checks a datagram against its protocol's grammar. The kernel's home may make a function of this, which the verifier
     /// walks once and not once per way that leads to it.
     #[inline(always)]
     fn check_datagram(&self, role: Role, payload: Payload) -> Shape
@@ -47,8 +54,29 @@ pub trait Window {
         shape::check_datagram(self, role, payload)
     }
 
-    /// Settles what becomes of a guarded packet. As for [`check_datagram`](Self::check_datagram), the kernel's home makes
-    /// a function of this.
+    /// Checks what of that is a loop or rare. As for [`check_datagram`](Self::check_datagram), the kernel's home makes a
+    /// function of this.
+    #[inline(always)]
+    fn check_rest(&self, rest: Rest) -> Shape
+    where
+        Self: Sized,
+    {
+        rest.check(self)
+    }
+
+    /// Checks what a guarded packet's own bytes tell. As for [`check_datagram`](Self::check_datagram), the kernel's home
+    /// may make a function of this: otherwise the verifier would walk every way through it with every way through the
+    /// tables.
+    #[inline(always)]
+    fn read_contents<S: State>(&self, state: &S, arrival: &Arrival) -> Contents
+    where
+        Self: Sized,
+    {
+        gate::read_contents(self, state, arrival)
+    }
+
+    /// Settles what becomes of a guarded packet from somebody who is not simply known, allowed or banned. As for
+    /// [`check_rest`](Self::check_rest), the kernel's home makes a function of this.
     #[inline(always)]
     fn settle<S: State>(&self, state: &S, arrival: &Arrival) -> Settlement
     where
@@ -93,11 +121,6 @@ impl<'a> SliceWindow<'a> {
 
 impl Window for SliceWindow<'_> {
     #[inline(always)]
-    fn length(&self) -> u32 {
-        u32::try_from(self.frame.len()).unwrap_or(u32::MAX)
-    }
-
-    #[inline(always)]
     fn read_u16(&self, offset: u32) -> Option<u16> {
         self.array(offset).map(u16::from_be_bytes)
     }
@@ -110,6 +133,16 @@ impl Window for SliceWindow<'_> {
     #[inline(always)]
     fn read_u64(&self, offset: u32) -> Option<u64> {
         self.array(offset).map(u64::from_be_bytes)
+    }
+
+    #[inline(always)]
+    fn read_words<const WORDS: usize>(&self, offset: u32) -> Option<[u32; WORDS]> {
+        if offset >= WINDOW_BYTES {
+            return None;
+        }
+        let bytes = self.frame.get(offset as usize..)?.get(..4 * WORDS)?;
+        let (words, _) = bytes.as_chunks::<4>();
+        Some(core::array::from_fn(|at| words.get(at).map_or(0, |word| u32::from_be_bytes(*word))))
     }
 }
 
@@ -129,6 +162,8 @@ mod tests {
         assert_eq!(window.read_u32(5), Some(0x0506_0708));
         assert_eq!(window.read_u64(1), Some(0x0102_0304_0506_0708));
         assert_eq!(window.read_u64(2), None);
+        assert_eq!(window.read_words::<2>(1), Some([0x0102_0304, 0x0506_0708]));
+        assert_eq!(window.read_words::<2>(2), None);
     }
 
     #[test]

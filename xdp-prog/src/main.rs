@@ -5,7 +5,11 @@
 //! `cargo check` and clippy.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "is_val_statically_known, see window.rs")
+)]
 #![expect(unsafe_code, reason = "contexts, map values and helpers are raw pointers in the kernel")]
 
 mod clock;
@@ -19,13 +23,17 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use floodwall_wire::{
-    Judgement, Reason, State, Verdict, judge, mirror::refuses_unread, observe, tables::status_flags,
+    Judgement, Reason, State, Verdict,
+    gate::{arrive, judge_arrival},
+    mirror::refuses_unread,
+    observe,
+    tables::{Standing, status_flags},
 };
 
 use crate::{
     maps::Tables,
     mirror::{Mirrored, Shown},
-    window::PacketWindow,
+    window::{PacketWindow, judge_scattered},
 };
 
 /// Judges what arrives.
@@ -54,9 +62,19 @@ fn floodwall_clock(_context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn judge_arriving(context: &XdpContext) -> Verdict {
-    let Some(state) = Tables::open() else { return Verdict::Pass };
+    let state = Tables::open();
     let window = PacketWindow::new(context);
-    let mut judgement = judge(&window, &state);
+    let mut judgement = match arrive(&window, &state) {
+        Ok(arrival) if arrival.end() <= window.linear_bytes() => judge_arrival(&window, &state, &arrival),
+        // Larger than a page, or cut.
+        Ok(_) | Err(Judgement { reason: Reason::MalformedHeader, .. }) => judge_scattered(context.ctx),
+        // Most packets of most hosts: they leave before anything of the rest is at hand.
+        Err(unguarded) => {
+            maps::count_arrival(&unguarded, window.linear_bytes());
+            maps::record_judgement(&unguarded);
+            return Verdict::Pass;
+        }
+    };
     if judgement.is_guarded() && is_lost(context, &state, &judgement) {
         judgement.reason = Reason::MirrorFull;
     }
@@ -71,7 +89,7 @@ fn judge_arriving(context: &XdpContext) -> Verdict {
 fn is_lost(context: &XdpContext, state: &Tables, judgement: &Judgement) -> bool {
     let Judgement { reason, service, class, standing, .. } = *judgement;
     let now = state.now();
-    let mirrored = Mirrored { service, class, reason: reason as u8, standing: standing as u8 };
+    let mirrored = Mirrored { service, class, reason, standing };
     let shown = mirror::mirror_arriving(context, mirrored, now);
     shown == Shown::Lost
         && matches!(reason.verdict(), Verdict::Pass)
@@ -80,7 +98,7 @@ fn is_lost(context: &XdpContext, state: &Tables, judgement: &Judgement) -> bool 
 
 #[inline(always)]
 fn observe_departing(context: &TcContext) {
-    let Some(mut state) = Tables::open() else { return };
+    let mut state = Tables::open();
     let window = PacketWindow::new(context);
     let observation = observe(&window, &mut state);
     maps::record_observation(&observation);
@@ -90,7 +108,12 @@ fn observe_departing(context: &TcContext) {
     maps::count_departure(&observation, context.len());
     mirror::mirror_departing(
         context,
-        Mirrored { service: observation.service, class: observation.class, reason: 0, standing: 0 },
+        Mirrored {
+            service: observation.service,
+            class: observation.class,
+            reason: Reason::Admitted,
+            standing: Standing::Stranger,
+        },
         state.now(),
     );
 }

@@ -4,7 +4,7 @@
 //! when the object is loaded: what a ban needs is there when memory is short, and the total is known at load
 //! time (`tests/tests/map_memory.rs` adds it up).
 
-use core::ffi::c_void;
+use core::{cell::UnsafeCell, ffi::c_void};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE},
@@ -17,23 +17,26 @@ use floodwall_wire::{
     frame::Transport,
     limit::{self, Admission, Limit},
     mirror::{self, CHUNK_BYTES, Chunk, FLOOD_ALLOWANCE, Flood, Record, SAMPLE_ALLOWANCE, SOURCE_ALLOWANCE},
-    tables::{self, ClockReading, Counter, Fault, FlowKey, Port, Prefix, PrefixKey, Proof, ProofKey, Source},
+    tables::{
+        self, ClockReading, Counter, Fault, FlowKey, Port, Ports, Prefix, PrefixKey, Proof, ProofKey, Source,
+    },
     tables::{ServiceSettings, Status, User},
     word::Word,
 };
 
 use crate::clock;
 
-/// Ports of one generation as one map value, so that choosing the generation and the port is one look-up that
-/// the kernel inlines.
-type PortBlock = [Port; tables::PORTS];
-
-#[map]
-static STATUS: Array<Status> = Array::with_max_entries(1, 0);
+/// A section of its own becomes an array of one entry, and access to it no look-up but an address the loader writes into
+/// the program. Everything read for every packet lies so. The symbol is exported because the compiler would otherwise see
+/// that no program writes it, and read zeros.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.STATUS")]
+static STATUS: Shared<Status> = Shared(UnsafeCell::new(Status::ZERO));
 #[map]
 static SETTINGS: Array<ServiceSettings> = Array::with_max_entries(SETTINGS_MAX, 0);
-#[map]
-static PORTS: Array<PortBlock> = Array::with_max_entries(tables::GENERATIONS as u32, 0);
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.PORTS")]
+static PORTS: Shared<Ports> = Shared(UnsafeCell::new(Ports::UNGUARDED));
 #[map]
 static LOCALS: HashMap<Address, u8> = HashMap::with_max_entries(tables::LOCALS_MAX, 0);
 #[map]
@@ -71,6 +74,7 @@ static TEST_CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static LAST_JUDGEMENT: Array<u64> = Array::with_max_entries(1, 0);
 
+const PORTS_MAX: usize = tables::GENERATIONS * tables::PORTS;
 const SETTINGS_MAX: u32 = (tables::GENERATIONS * tables::SERVICES_MAX) as u32;
 const USERS_MAX: u32 = (tables::SERVICES_MAX * tables::USERS_PER_SERVICE) as u32;
 const SKETCH_MAX: u32 = tables::SKETCH_ROWS * tables::SKETCH_COLUMNS;
@@ -92,10 +96,24 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Looks the status up once per packet.
     #[inline(always)]
-    pub(crate) fn open() -> Option<Self> {
-        STATUS.get(0).map(|status| Self { status })
+    pub(crate) fn open() -> Self {
+        Self { status: STATUS.get() }
+    }
+}
+
+/// What only user space writes.
+#[repr(transparent)]
+struct Shared<T>(UnsafeCell<T>);
+
+// SAFETY: programs only read it; user space replaces it whole, which no reader may assume to be atomic.
+unsafe impl<T: Sync> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    #[inline(always)]
+    const fn get(&'static self) -> &'static T {
+        // SAFETY: a valid static; see above.
+        unsafe { &*self.0.get() }
     }
 }
 
@@ -112,14 +130,13 @@ impl State for Tables {
 
     #[inline(always)]
     fn port(&self, generation: u32, transport: Transport, port: u16) -> Port {
-        let Some(ports) = PORTS.get(generation % tables::GENERATIONS as u32) else { return Port::UNGUARDED };
         let row = match transport {
             Transport::Tcp => 0,
             Transport::Udp => 65_536,
         };
-        // The sum is below the length of the block; the mask lets the verifier see it.
-        let index = (row + port as usize) & (tables::PORTS - 1);
-        ports.get(index).copied().unwrap_or_default()
+        // The sum is below the length; the mask lets the verifier see it.
+        let index = (generation as usize * tables::PORTS + row + port as usize) & (PORTS_MAX - 1);
+        PORTS.get().0.as_flattened().get(index).copied().unwrap_or_default()
     }
 
     #[inline(always)]
@@ -161,10 +178,7 @@ impl State for Tables {
 
     #[inline(always)]
     fn prove(&mut self, key: &ProofKey, until: u64) {
-        let proof = Proof { until: Word::new(until), ..Proof::default() };
-        if PROOFS.insert(key, proof, u64::from(BPF_ANY)).is_err() {
-            count_fault(Fault::ProofRefused);
-        }
+        floodwall_prove(key.address.high, key.address.low, key.service, until);
     }
 
     #[inline(always)]
@@ -215,6 +229,19 @@ extern "C" fn floodwall_take(word: *const Word, interval: u64, tolerance: u64, n
     }
 }
 
+/// Stores a proof. A function for the sake of the stack, as `floodwall_is_opaque`; such functions must answer a number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn floodwall_prove(high: u64, low: u64, service: u64, until: u64) -> u32 {
+    let key = ProofKey { address: Address { high, low }, service };
+    let proof = Proof { until: Word::new(until), ..Proof::default() };
+    let refused = PROOFS.insert(key, proof, u64::from(BPF_ANY)).is_err();
+    if refused {
+        count_fault(Fault::ProofRefused);
+    }
+    u32::from(refused)
+}
+
 /// Counts an arriving packet by service, class and reason.
 #[inline(always)]
 pub(crate) fn count_arrival(judgement: &Judgement, linear_bytes: u32) {
@@ -251,14 +278,29 @@ pub(crate) fn count_fault(fault: Fault) {
 /// Whether the controller has seen enough of a connection.
 #[inline(always)]
 pub(crate) fn is_opaque(flow: &FlowKey) -> bool {
-    OPAQUE.get_ptr(flow).is_some()
+    let FlowKey { client, server, ports } = *flow;
+    floodwall_is_opaque(client.high, client.low, server.high, server.low, ports) != 0
+}
+
+/// A function for the sake of the stack: the key is a tenth of it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn floodwall_is_opaque(
+    client_high: u64,
+    client_low: u64,
+    server_high: u64,
+    server_low: u64,
+    ports: u64,
+) -> u32 {
+    let client = Address { high: client_high, low: client_low };
+    let server = Address { high: server_high, low: server_low };
+    u32::from(OPAQUE.get_ptr(FlowKey { client, server, ports }).is_some())
 }
 
 /// Takes what a source says from what it may say to the controller.
 #[inline(always)]
 pub(crate) fn allow_source(source: SourceKey, known: bool, now: u64, bytes: u32) -> bool {
-    let seed = STATUS.get(0).map_or(0, |status| status.seed);
-    allow(mirror::source_cell(seed, source, known), &SOURCE_ALLOWANCE, now, u64::from(bytes))
+    allow(mirror::source_cell(STATUS.get().seed, source, known), &SOURCE_ALLOWANCE, now, u64::from(bytes))
 }
 
 /// Takes one packet from what is shown of a kind that anybody can provoke.
@@ -266,6 +308,15 @@ pub(crate) fn allow_source(source: SourceKey, known: bool, now: u64, bytes: u32)
 pub(crate) fn allow_flood(service: u8, flood: Flood, now: u64) -> bool {
     let limit = if matches!(flood, Flood::Dropped) { &SAMPLE_ALLOWANCE } else { &FLOOD_ALLOWANCE };
     allow(mirror::flood_cell(service, flood), limit, now, 1)
+}
+
+/// Whether no more of what is dropped is shown just now.
+#[inline(always)]
+pub(crate) fn is_sample_spent(service: u8, now: u64) -> bool {
+    match ALLOWANCES.get(mirror::flood_cell(service, Flood::Dropped)) {
+        Some(word) => SAMPLE_ALLOWANCE.is_spent(word.load(), now),
+        None => true,
+    }
 }
 
 #[inline(always)]

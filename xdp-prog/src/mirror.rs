@@ -18,7 +18,7 @@ use floodwall_wire::{
 
 use crate::{
     maps::{self, Scratch},
-    window::{Packet, PacketWindow},
+    window::{Packet, PacketWindow, Scattered},
 };
 
 /// A judged packet, as far as the mirror needs to know it.
@@ -26,31 +26,26 @@ use crate::{
 pub(crate) struct Mirrored {
     pub(crate) service: u8,
     pub(crate) class: Class,
-    pub(crate) reason: u8,
-    pub(crate) standing: u8,
+    pub(crate) reason: Reason,
+    pub(crate) standing: Standing,
 }
 
 impl Mirrored {
     /// As one number, the form in which it crosses a call.
     #[inline(always)]
     fn packed(self) -> u32 {
-        u32::from_le_bytes([self.service, self.class as u8, self.reason, self.standing])
+        u32::from_le_bytes([self.service, self.class as u8, self.reason as u8, self.standing as u8])
     }
 
     #[inline(always)]
     fn unpacked(packed: u32) -> Self {
         let [service, class, reason, standing] = packed.to_le_bytes();
-        Self { service, class: Class::from_number(class).unwrap_or(Class::UdpOther), reason, standing }
-    }
-
-    #[inline(always)]
-    fn reason(self) -> Reason {
-        Reason::from_number(self.reason).unwrap_or(Reason::Admitted)
-    }
-
-    #[inline(always)]
-    fn standing(self) -> Standing {
-        Standing::from_number(self.standing).unwrap_or(Standing::Stranger)
+        Self {
+            service,
+            class: Class::from_number(class).unwrap_or(Class::UdpOther),
+            reason: Reason::from_number(reason).unwrap_or(Reason::Admitted),
+            standing: Standing::from_number(standing).unwrap_or(Standing::Stranger),
+        }
     }
 }
 
@@ -64,11 +59,16 @@ pub(crate) enum Shown {
 }
 
 /// Shows the controller an arriving packet, or a sample of what is dropped.
+///
+/// A flood's packets are nearly all beyond the sample. That is asked here, before a call of 30 ns; whoever gets past this
+/// look at the budget draws on it there.
 #[inline(always)]
 pub(crate) fn mirror_arriving(packet: &XdpContext, mirrored: Mirrored, now: u64) -> Shown {
-    if share(mirrored.class, mirrored.reason()) != Share::Nothing
-        && floodwall_mirror_arriving(packet.ctx, mirrored.packed(), now) != 0
-    {
+    let wanted = match mirrored.reason.verdict() {
+        Verdict::Drop => !maps::is_sample_spent(mirrored.service, now),
+        Verdict::Pass => share(mirrored.class, mirrored.reason) != Share::Nothing,
+    };
+    if wanted && floodwall_mirror_arriving(packet.ctx, mirrored.packed(), now) != 0 {
         return Shown::Lost;
     }
     Shown::Enough
@@ -77,7 +77,7 @@ pub(crate) fn mirror_arriving(packet: &XdpContext, mirrored: Mirrored, now: u64)
 /// Shows the controller a departing packet.
 #[inline(always)]
 pub(crate) fn mirror_departing(packet: &TcContext, mirrored: Mirrored, now: u64) {
-    if share(mirrored.class, mirrored.reason()) != Share::Nothing {
+    if share(mirrored.class, mirrored.reason) != Share::Nothing {
         floodwall_mirror_departing(packet.skb.skb, mirrored.packed(), now);
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn mirror_departing(packet: &TcContext, mirrored: Mirrored, now: u64)
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn floodwall_mirror_arriving(context: *mut xdp_md, packed: u32, now: u64) -> u32 {
-    mirror(&XdpContext::new(context), ARRIVING, Mirrored::unpacked(packed), now) as u32
+    mirror(&Scattered::new(context), ARRIVING, Mirrored::unpacked(packed), now) as u32
 }
 
 #[unsafe(no_mangle)]
@@ -99,7 +99,7 @@ extern "C" fn floodwall_mirror_departing(context: *mut __sk_buff, packed: u32, n
 
 #[inline(always)]
 fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) -> Shown {
-    let reason = mirrored.reason();
+    let reason = mirrored.reason;
     let bytes_max = match share(mirrored.class, reason) {
         Share::Nothing => return Shown::Enough,
         Share::Start => START_BYTES,
@@ -119,7 +119,7 @@ fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) ->
         // Beginning and end of a connection are always shown.
         _ => SourceKey(0),
     };
-    let allowed = match allowance(mirrored.class, direction, reason, mirrored.standing()) {
+    let allowed = match allowance(mirrored.class, direction, reason, mirrored.standing) {
         Allowance::Free => true,
         Allowance::Source { .. } if source.0 == 0 => true,
         Allowance::Source { known } => maps::allow_source(source, known, now, packet_bytes),
@@ -141,8 +141,8 @@ fn mirror<P: Packet>(packet: &P, direction: u8, mirrored: Mirrored, now: u64) ->
         reserved: 0,
         service: mirrored.service,
         direction,
-        reason: mirrored.reason,
-        standing: mirrored.standing,
+        reason: mirrored.reason as u8,
+        standing: mirrored.standing as u8,
     };
     copy_chunks(packet, record, offset, packet_bytes.min(bytes_max))
 }
@@ -170,8 +170,7 @@ fn copy_chunks<P: Packet>(packet: &P, record: Record, offset: u32, bytes: u32) -
         count_lost(record.direction);
         return Shown::Lost;
     }
-    let Some(scratch) = maps::scratch(record.direction) else { return Shown::Lost };
-    let mut copying = Copying { packet, scratch, record, offset, bytes, lost: 0 };
+    let mut copying = Copying { packet, record, offset, bytes, lost: 0 };
     let context = (&raw mut copying).cast();
     // SAFETY: the callback's second argument is what is given here, and it lives until the loop ends. A helper and not
     // a `while`: the verifier walks the body once, not once per chunk and way here.
@@ -183,7 +182,6 @@ fn copy_chunks<P: Packet>(packet: &P, record: Record, offset: u32, bytes: u32) -
 /// A packet on its way into the ring.
 struct Copying<'a, P> {
     packet: &'a P,
-    scratch: *mut Scratch,
     record: Record,
     /// Of the IP packet in the frame.
     offset: u32,
@@ -197,6 +195,11 @@ struct Copying<'a, P> {
 unsafe extern "C" fn copy_next<P: Packet>(index: u32, copying: *mut Copying<'_, P>) -> i64 {
     // SAFETY: `copy_chunks` passes a reference in this form.
     let copying = unsafe { &mut *copying };
+    // Looked up here and not handed over: the caller's stack is full.
+    let Some(scratch) = maps::scratch(copying.record.direction) else {
+        copying.lost = 1;
+        return 1;
+    };
     let done = index * CHUNK_BYTES as u32;
     if done >= copying.bytes {
         return 1;
@@ -204,7 +207,7 @@ unsafe extern "C" fn copy_next<P: Packet>(index: u32, copying: *mut Copying<'_, 
     let bytes = (copying.bytes - done).min(CHUNK_BYTES as u32);
     let record = Record { chunk_offset: done, chunk_bytes: bytes as u16, ..copying.record };
     // SAFETY: a value of this CPU's map; `bytes` is at least 1 and at most `CHUNK_BYTES`.
-    let copied = unsafe { copy_chunk(copying.packet, copying.scratch, record, copying.offset) };
+    let copied = unsafe { copy_chunk(copying.packet, scratch, record, copying.offset) };
     if copied {
         return 0;
     }

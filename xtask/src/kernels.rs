@@ -14,8 +14,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::{process, root, say, sources};
 
-/// Debian's packages that depend on the newest image of their series.
-const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-amd64"];
+/// Debian's packages that depend on the newest image of their series: 6.1, and 6.12 as Debian 12 has it since it is
+/// maintained for both.
+const PACKAGES: [&str; 4] = [
+    "linux-image-cloud-amd64",
+    "linux-image-amd64",
+    "linux-image-6.12-cloud-amd64",
+    "linux-image-6.12-amd64",
+];
 /// What the machine prints when the prober ended well.
 const SUCCESS: &str = "floodwall-probe: ok";
 const BUSYBOX: &str = "/usr/bin/busybox";

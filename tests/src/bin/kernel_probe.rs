@@ -13,7 +13,7 @@ use floodwall_tests::{
 use floodwall_wire::{
     Reason, SourceKey,
     frame::{Transport, tcp_flags},
-    tables::{Port, Role, ServiceSettings, Source, service_flags, status_flags},
+    tables::{Port, Ports, Role, ServiceSettings, Source, Status, service_flags, status_flags},
 };
 
 fn main() -> Result<()> {
@@ -43,11 +43,19 @@ fn adopt() -> Result<()> {
     let banned = Source { banned_until: u64::MAX, ..Source::default() };
     let key = SourceKey::of(packets::Path::new("198.51.100.9", "192.0.2.1", 10_333).source.into());
     tables.set_source(key, &banned)?;
+    let status = Status { generation: 1, learning_until: u64::MAX, seed: 7, ..Status::default() };
+    tables.set_status(&status)?;
+    let mut ports = Ports::unguarded();
+    ports.0[1][10_333] = Port::guarded(0, Role::TeamTalk);
+    tables.set_ports(1, &ports.0[1])?;
     drop(first);
     let mut second = open()?;
     ensure!(second.found().tables && second.found().interfaces == ["lo"], "{:?}", second.found());
     ensure!(second.attach("lo", None)?.adopted, "attached anew instead of adopted");
-    let held = KernelTables::open(second.object())?.source(key)?;
+    let tables = KernelTables::open(second.object())?;
+    ensure!(tables.status()? == status, "the status was lost: {:?}", tables.status()?);
+    ensure!(tables.ports()? == ports, "the ports were lost");
+    let held = tables.source(key)?;
     ensure!(held.as_ref() == Some(&banned), "a ban was lost: {held:?}");
     drop(second);
     ensure!(gate::detach(pins)? == ["lo"] && !pins.exists(), "something is left");

@@ -1,6 +1,6 @@
 //! TeamSpeak 3 packets as a client sends them (`protocols/teamspeak.md` 2, 3). All fields big-endian.
 
-use super::{Datagram, Payload, Shape};
+use super::{Datagram, Payload, Rest, Shape};
 use crate::{Class, Reason, Window};
 
 const HEADER_BYTES: u32 = 13;
@@ -45,7 +45,8 @@ pub fn check<W: Window>(window: &W, payload: Payload) -> Shape {
     let Some(magic) = window.read_u64(payload.offset) else { return Shape::Unreadable };
     let Some(kind) = window.read_u8(payload.offset + 12) else { return Shape::Unreadable };
     if magic == HANDSHAKE_MAGIC {
-        return check_handshake(window, payload, kind);
+        let Payload { offset, bytes, .. } = payload;
+        return window.check_rest(Rest::Handshake { offset, bytes });
     }
     check_session_packet(payload.bytes - HEADER_BYTES, kind)
 }
@@ -76,49 +77,50 @@ fn check_session_packet(body_bytes: u32, kind: u8) -> Shape {
 
 /// The three client steps of TS3INIT1.
 #[inline(always)]
-fn check_handshake<W: Window>(window: &W, payload: Payload, kind: u8) -> Shape {
+pub fn check_handshake<W: Window>(window: &W, offset: u32, bytes: u32) -> Shape {
     const BROKEN: Shape = Shape::Breaks(Reason::ShapeHandshake);
-    let Some(ids) = window.read_u32(payload.offset + 8) else { return Shape::Unreadable };
-    if ids != HANDSHAKE_IDS || kind != HANDSHAKE_TYPE || payload.bytes < 34 {
+    let Some(kind) = window.read_u8(offset + 12) else { return Shape::Unreadable };
+    let Some(ids) = window.read_u32(offset + 8) else { return Shape::Unreadable };
+    if ids != HANDSHAKE_IDS || kind != HANDSHAKE_TYPE || bytes < 34 {
         return BROKEN;
     }
-    let Some(step) = window.read_u8(payload.offset + 17) else { return Shape::Unreadable };
+    let Some(step) = window.read_u8(offset + 17) else { return Shape::Unreadable };
     match step {
         0 => {
-            let Some(zero) = window.read_u64(payload.offset + 26) else { return Shape::Unreadable };
-            if payload.bytes == 34 && zero == 0 { Shape::Fits } else { BROKEN }
+            let Some(zero) = window.read_u64(offset + 26) else { return Shape::Unreadable };
+            if bytes == 34 && zero == 0 { Shape::Fits } else { BROKEN }
         }
         2 => {
-            if payload.bytes == 38 {
+            if bytes == 38 {
                 Shape::Fits
             } else {
                 BROKEN
             }
         }
-        4 => check_solution(window, payload),
+        4 => check_solution(window, offset, bytes),
         _ => BROKEN,
     }
 }
 
 /// Step 4: an odd modulus, a solution that is not all zero, the identity's text behind it.
 #[inline(always)]
-fn check_solution<W: Window>(window: &W, payload: Payload) -> Shape {
+fn check_solution<W: Window>(window: &W, offset: u32, bytes: u32) -> Shape {
     const MODULUS_LAST: u32 = 145;
     const SOLUTION: u32 = 250;
     const TEXT: u32 = 314;
     const BROKEN: Shape = Shape::Breaks(Reason::ShapeHandshake);
-    if payload.bytes < TEXT + 20 {
+    if bytes < TEXT + 20 {
         return BROKEN;
     }
-    let Some(modulus) = window.read_u8(payload.offset + MODULUS_LAST) else { return Shape::Unreadable };
-    let Some(text) = window.read_u64(payload.offset + TEXT) else { return Shape::Unreadable };
+    let Some(modulus) = window.read_u8(offset + MODULUS_LAST) else { return Shape::Unreadable };
+    let Some(text) = window.read_u64(offset + TEXT) else { return Shape::Unreadable };
     if modulus & 1 == 0 || text != u64::from_be_bytes(*b"clientin") {
         return BROKEN;
     }
     let mut solution = 0;
     let mut at = SOLUTION;
     while at < TEXT {
-        let Some(part) = window.read_u64(payload.offset + at) else { return Shape::Unreadable };
+        let Some(part) = window.read_u64(offset + at) else { return Shape::Unreadable };
         solution |= part;
         at += 8;
     }

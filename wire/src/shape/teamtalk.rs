@@ -1,6 +1,6 @@
 //! The TeamTalk 5 datagram grammar (`protocols/teamtalk.md` c.1, c.2, c.6). All fields little-endian.
 
-use super::{Datagram, Payload, Shape};
+use super::{Datagram, Payload, Rest, Shape};
 use crate::{Class, Reason, Window};
 
 const HEADER_BYTES: u32 = 8;
@@ -163,7 +163,12 @@ fn check_media<W: Window>(window: &W, payload: Payload, start: Start) -> Shape {
     if start.kind & 1 == 0 {
         return check_encrypted(window, fields, end);
     }
-    walk_fields(window, fields, end)
+    // Nearly every datagram has one field. What follows it is a loop, which in the kernel stands in a function.
+    match walk_field(window, fields, end) {
+        Ok(at) if at == end => Shape::Fits,
+        Ok(at) => window.check_rest(Rest::Fields { at, end }),
+        Err(shape) => shape,
+    }
 }
 
 #[inline(always)]
@@ -175,23 +180,28 @@ fn check_encrypted<W: Window>(window: &W, fields: u32, end: u32) -> Shape {
     if fits { Shape::Fits } else { Shape::Breaks(Reason::ShapeTlv) }
 }
 
-/// The chain of fields must end exactly where the datagram ends.
+/// Where the field at `at` ends.
 #[inline(always)]
-fn walk_fields<W: Window>(window: &W, fields: u32, end: u32) -> Shape {
+fn walk_field<W: Window>(window: &W, at: u32, end: u32) -> Result<u32, Shape> {
+    const BROKEN: Shape = Shape::Breaks(Reason::ShapeTlv);
+    if at + FIELD_HEADER_BYTES > end {
+        return Err(BROKEN);
+    }
+    let Some(header) = window.read_u16(at) else { return Err(Shape::Unreadable) };
+    let after = at + FIELD_HEADER_BYTES + (header.swap_bytes() as u32 & 0xfff);
+    if after > end { Err(BROKEN) } else { Ok(after) }
+}
+
+/// The chain of fields, whose second begins at `fields`, must end exactly where the datagram ends.
+#[inline(always)]
+pub fn walk_fields<W: Window>(window: &W, fields: u32, end: u32) -> Shape {
     let mut at = fields;
-    let mut walked = 0;
-    while walked < FIELDS_MAX {
-        if at == end {
-            return Shape::Fits;
-        }
-        if at + FIELD_HEADER_BYTES > end {
-            return Shape::Breaks(Reason::ShapeTlv);
-        }
-        let Some(header) = window.read_u16(at) else { return Shape::Unreadable };
-        at += FIELD_HEADER_BYTES + (header.swap_bytes() as u32 & 0xfff);
-        if at > end {
-            return Shape::Breaks(Reason::ShapeTlv);
-        }
+    let mut walked = 1;
+    while walked < FIELDS_MAX && at != end {
+        at = match walk_field(window, at, end) {
+            Ok(after) => after,
+            Err(shape) => return shape,
+        };
         walked += 1;
     }
     if at == end { Shape::Fits } else { Shape::Unreadable }
