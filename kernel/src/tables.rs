@@ -120,6 +120,18 @@ impl KernelTables {
         bpf::update(self.sources.as_fd(), &key, source)
     }
 
+    /// Writes many entries, a few thousand with each call: what one call copies is held in memory twice.
+    pub fn set_sources(&self, keys: &[SourceKey], sources: &[Source]) -> io::Result<()> {
+        const BATCH: usize = 4_096;
+        if keys.len() != sources.len() {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        for (keys, sources) in keys.chunks(BATCH).zip(sources.chunks(BATCH)) {
+            bpf::update_batch(self.sources.as_fd(), keys, sources)?;
+        }
+        Ok(())
+    }
+
     /// Removes the entry of an 8-byte key.
     pub fn remove_source(&self, key: SourceKey) -> io::Result<()> {
         bpf::delete(self.sources.as_fd(), &key)

@@ -1,5 +1,6 @@
 //! Promise 5: what happens when a table is full is written down, and the same in both homes.
 
+use floodwall_kernel::KernelTables;
 use floodwall_tests::{Homes, bpf, packets};
 use floodwall_wire::{
     Address, SourceKey,
@@ -46,4 +47,29 @@ fn full_proofs_go_on_proving_and_stay_bounded() {
     assert_eq!(homes.memory.proofs().count(), PROOFS_MAX as usize);
     let newest = ProofKey { address: Address::from_v4(0x0a00_0000 + PROOFS_MAX + 999), service: 0 };
     assert!(held.contains(&newest), "the newest proof is the one that counts");
+}
+
+#[test]
+fn a_hundred_thousand_bans_are_written_in_batches_and_hold() {
+    const BANS: u32 = 100_000;
+    let Some(homes) = Homes::open("a_hundred_thousand_bans_are_written_in_batches_and_hold") else { return };
+    let tables = KernelTables::open(homes.kernel.object()).expect("the tables can be opened");
+    let key = |number: u32| SourceKey::of(Address::from_v4(0x0a00_0000 + number));
+    let keys: Vec<SourceKey> = (0..BANS).map(key).collect();
+    let banned = Source { banned_until: u64::MAX, ..Source::default() };
+    tables.set_sources(&keys, &vec![banned.clone(); keys.len()]).expect("there is room");
+    for number in [0, 4_095, 4_096, BANS - 1] {
+        assert_eq!(tables.source(key(number)).expect("a look-up"), Some(banned.clone()), "ban {number}");
+    }
+    assert_eq!(tables.source(key(BANS)).expect("a look-up"), None);
+    assert_eq!(tables.source_keys().expect("the keys").len(), keys.len());
+    let more: Vec<SourceKey> = (BANS..SOURCES_MAX + 1).map(key).collect();
+    let refused =
+        tables.set_sources(&more, &vec![banned; more.len()]).expect_err("there is no room for one more");
+    assert_eq!(refused.raw_os_error(), Some(libc::E2BIG));
+    assert_eq!(
+        tables.source_keys().expect("the keys").len(),
+        SOURCES_MAX as usize,
+        "all others were written"
+    );
 }

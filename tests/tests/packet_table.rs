@@ -153,6 +153,48 @@ fn headers(homes: &mut Homes) {
             Reason::ShapeHeader,
         ),
         ("first fragment of 8 bytes", frame(path, TCP, &segment[..8]), Reason::ShapeHeader),
+        ("a fragment that overlaps the first", fragment(0x2001), Reason::LaterFragment),
+        (
+            "first fragment of 4 bytes",
+            { ethernet(&[8, 0], &ipv4(path, TCP, &[], 0x2000, &segment[..4])) },
+            Reason::MalformedHeader,
+        ),
+        (
+            "first fragment that ends inside its TCP header",
+            { ethernet(&[8, 0], &ipv4(path, TCP, &[], 0x2000, &segment[..16])) },
+            Reason::ShapeHeader,
+        ),
+        (
+            "options in a VLAN",
+            { ethernet(&[0x81, 0, 0, 7, 8, 0], &ipv4(path, TCP, &[1; 8], 0, &segment)) },
+            Reason::Admitted,
+        ),
+        (
+            "IPv6 in QinQ",
+            { ethernet(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8, 0x86, 0xdd], &ipv6(v6, TCP, &segment_v6)) },
+            Reason::Admitted,
+        ),
+        (
+            "hop by hop, destination options, routing",
+            {
+                let chain =
+                    [[60, 0, 1, 4, 0, 0, 0, 0], [43, 0, 1, 4, 0, 0, 0, 0], [TCP, 0, 0, 0, 0, 0, 0, 0]];
+                extended(0, &chain.concat())
+            },
+            Reason::Admitted,
+        ),
+        (
+            "more extension headers than are walked",
+            {
+                let mut chain = [60, 0, 1, 4, 0, 0, 0, 0].repeat(8);
+                chain.extend([TCP, 0, 1, 4, 0, 0, 0, 0]);
+                extended(60, &chain)
+            },
+            Reason::Unguarded,
+        ),
+        ("GRE", frame(path, 47, &[&[0, 0, 8, 0], &packet[..]].concat()), Reason::Unguarded),
+        ("IP in IP", frame(path, 4, &packet), Reason::Unguarded),
+        ("IPv6 in IPv4", frame(path, 41, &ipv6(v6, TCP, &segment_v6)), Reason::Unguarded),
         (
             "UDP longer than its packet",
             frame(path, UDP, &udp_segment(path, 99, b"x")),
@@ -345,4 +387,27 @@ fn a_frame_beyond_one_page_is_read_like_a_short_one() {
     set_up(&mut homes);
     let large = data(to(IRC), &vec![b'x'; 9_000]);
     expect(&homes, "9,000 bytes, most of them not linear", &large, Reason::Admitted);
+}
+
+/// In generic mode frames come merged, up to 64 KiB; in native mode large ones come in several buffers. A ban, a shape and
+/// payload bytes are the same for them.
+#[test]
+fn merged_frames_are_judged_and_charged_by_their_bytes() {
+    let Some(mut homes) = Homes::open("merged_frames_are_judged_and_charged_by_their_bytes") else { return };
+    set_up(&mut homes);
+    let merged = data(to(IRC), &vec![b'x'; 21_000]);
+    let limit = Limit { interval: SECOND / 1_000, tolerance: SECOND };
+    let limited = ServiceSettings { source: [[[limit; KINDS]; STANDINGS]; LEVELS], ..settings() };
+    homes.set_settings(0, 1, limited);
+    expect(&homes, "21,000 bytes, which take 21 seconds to earn back", &merged, Reason::Admitted);
+    homes.set_now(NOW + 19 * SECOND);
+    expect(&homes, "too soon", &data(to(IRC), b"x"), Reason::LimitSource);
+    homes.set_now(NOW + 21 * SECOND);
+    expect(&homes, "earned back", &data(to(IRC), b"x"), Reason::Admitted);
+    let foreign = data(to(IRC), &[b"GET / HTTP/1.1\r\n".to_vec(), vec![b'x'; 9_000]].concat());
+    expect(&homes, "a large HTTP request", &foreign, Reason::ShapeForeignProtocol);
+    let banned = Source { banned_until: u64::MAX, ..Source::default() };
+    homes.insert_source(SourceKey::of(address(CLIENT)), &banned);
+    expect(&homes, "banned", &merged, Reason::BanAddress);
+    expect(&homes, "unguarded", &data(to(IRC + 1), &vec![b'x'; 9_000]), Reason::Unguarded);
 }
