@@ -17,8 +17,8 @@ use floodwall_wire::{
     frame::Transport,
     limit::Limit,
     tables::{
-        KINDS, LEVELS, PORTS, Port, Ports, Role, SERVICES_MAX, STANDINGS, ServiceSettings, Source, Status,
-        User, names, service_flags,
+        KINDS, LEVELS, PORTS, Port, Ports, Role, STANDINGS, ServiceSettings, Source, Status, User, names,
+        service_flags,
     },
 };
 
@@ -42,7 +42,7 @@ struct Subject<'a> {
     rounds: Vec<u32>,
 }
 
-const DROP: u32 = 1;
+pub(crate) const DROP: u32 = 1;
 const PASS: u32 = 2;
 const UNDECIDED: u32 = u32::MAX;
 
@@ -117,6 +117,27 @@ fn to_server(source: &str, datagram: &[u8]) -> Vec<u8> {
 
 /// Everything on: limits that never run out but are taken, user ids bound, ten thousand entries beside ours.
 fn fill(gate: &KernelGate) {
+    guard(gate);
+    for number in 0..ENTRIES {
+        let entry = Source { banned_until: u64::MAX, ..Source::default() };
+        gate.write(names::SOURCES, &SourceKey::of(Address::from_v4(0x0a00_0000 + number)), &entry);
+    }
+    let known = Source { known_until: u64::MAX, ..Source::default() };
+    gate.write(names::SOURCES, &SourceKey::of(address(KNOWN)), &known);
+    for (user_id, owner) in [(5_u32, KNOWN), (7, PROVEN)] {
+        gate.write(names::USERS, &user_id, &User { owner: address(owner) });
+    }
+    let answer = data(Path::new(PROVEN, SERVER, TEAMTALK).back(), b"welcome");
+    bpf::run(gate.program("floodwall_egress"), &answer, 1).expect("the server's answer proves its receiver");
+}
+
+/// Voice of the source that [`guard`] bans.
+pub(crate) fn banned_voice() -> Vec<u8> {
+    to_server(BANNED, &voice(5, 100))
+}
+
+/// A guarded TeamTalk server and one ban.
+pub(crate) fn guard(gate: &KernelGate) {
     let generous = Limit { interval: 1, tolerance: u64::MAX / 2 };
     let settings = ServiceSettings {
         flags: service_flags::REQUIRE_SESSION | service_flags::REQUIRE_OWN_ID,
@@ -137,20 +158,8 @@ fn fill(gate: &KernelGate) {
     let status =
         Status { heartbeat_until: u64::MAX, seed: 7, tick: 4_000_000, main_locals, ..Status::default() };
     gate.write(names::STATUS, &0_u32, &status);
-    for number in 0..ENTRIES {
-        let entry = Source { banned_until: u64::MAX, ..Source::default() };
-        gate.write(names::SOURCES, &SourceKey::of(Address::from_v4(0x0a00_0000 + number)), &entry);
-    }
     let banned = Source { banned_until: u64::MAX, ..Source::default() };
     gate.write(names::SOURCES, &SourceKey::of(address(BANNED)), &banned);
-    let known = Source { known_until: u64::MAX, ..Source::default() };
-    gate.write(names::SOURCES, &SourceKey::of(address(KNOWN)), &known);
-    for (user_id, owner) in [(5_u32, KNOWN), (7, PROVEN)] {
-        gate.write(names::USERS, &user_id, &User { owner: address(owner) });
-    }
-    let answer = data(Path::new(PROVEN, SERVER, TEAMTALK).back(), b"welcome");
-    bpf::run(gate.program("floodwall_egress"), &answer, 1).expect("the server's answer proves its receiver");
-    const { assert!(SERVICES_MAX > 0) };
 }
 
 fn address(text: &str) -> Address {

@@ -1,5 +1,6 @@
 //! `cargo xtask bench WHAT`: measurements side by side, in one run, on one machine.
 
+mod bulk;
 mod gate;
 mod logs;
 mod peer;
@@ -19,6 +20,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// Time to install 100,000 bans, beside an nftables set, and what a look-up costs among them.
+    Bulk {
+        /// Rounds; all subjects take turns in each.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Fail when nft cannot be had.
+        #[arg(long)]
+        require_peers: bool,
+    },
     /// ns per packet in the kernel, beside an empty program and xdp-filter.
     Gate {
         /// Runs per measurement and round.
@@ -63,6 +73,7 @@ enum What {
 #[expect(clippy::print_stderr, reason = "errors are printed once, here")]
 fn main() -> ExitCode {
     let measured = match Arguments::parse().what {
+        What::Bulk { rounds, require_peers } => bulk::run(rounds, require_peers),
         What::Gate { repeat, rounds, require_peers } => gate::run(repeat, rounds, require_peers),
         What::Logs { lines, rounds, require_peers, no_stream } => {
             logs::run(lines, rounds, require_peers, !no_stream)
