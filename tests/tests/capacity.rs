@@ -5,7 +5,10 @@ use floodwall_tests::{Homes, bpf, packets};
 use floodwall_wire::{
     Address, SourceKey,
     frame::Transport,
-    tables::{PROOFS_MAX, Port, ProofKey, Role, SOURCES_MAX, ServiceSettings, Source, names, status_flags},
+    tables::{
+        FlowKey, HOSTS_MAX, LOCALS_MAX, OPAQUE_MAX, PREFIXES_MAX, PROOFS_MAX, Port, Prefix, PrefixKey,
+        ProofKey, Role, SOURCES_MAX, ServiceSettings, Source, names, status_flags,
+    },
 };
 
 #[test]
@@ -72,4 +75,47 @@ fn a_hundred_thousand_bans_are_written_in_batches_and_hold() {
         SOURCES_MAX as usize,
         "all others were written"
     );
+}
+
+#[test]
+fn full_tables_of_hosts_prefixes_and_locals_refuse_and_keep_what_they_have() {
+    let Some(homes) = Homes::open("full_tables_of_hosts_prefixes_and_locals_refuse_and_keep_what_they_have")
+    else {
+        return;
+    };
+    let host = |number: u32| Address::from_v6(0x2001_0db8_0000_0000, u64::from(number) + 1);
+    let source = Source { banned_until: u64::MAX, ..Source::default() };
+    let prefix = |number: u32| PrefixKey::new(Address::from_v4(number << 12), 96 + 20);
+    let hosts = homes.kernel.map(names::HOSTS);
+    refuses_beyond(HOSTS_MAX, |number| bpf::update(hosts, &host(number), &source));
+    assert_eq!(bpf::lookup(hosts, &host(0)).expect("a look-up"), Some(source));
+    let prefixes = homes.kernel.map(names::PREFIXES);
+    refuses_beyond(PREFIXES_MAX, |number| bpf::update(prefixes, &prefix(number), &Prefix::default()));
+    assert_eq!(bpf::lookup(prefixes, &prefix(0)).expect("a look-up"), Some(Prefix::default()));
+    let locals = homes.kernel.map(names::LOCALS);
+    refuses_beyond(LOCALS_MAX, |number| bpf::update(locals, &host(number), &1_u8));
+    assert_eq!(bpf::lookup(locals, &host(0)).expect("a look-up"), Some(1_u8));
+}
+
+/// A hash says `E2BIG` when it is full, a trie `ENOSPC`.
+fn refuses_beyond(capacity: u32, insert: impl Fn(u32) -> std::io::Result<()>) {
+    for number in 0..capacity {
+        insert(number).expect("there is room below the capacity");
+    }
+    let refused = insert(capacity).expect_err("there is no room for one more");
+    assert!(matches!(refused.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)), "{refused}");
+}
+
+#[test]
+fn full_opaque_flows_stay_bounded_and_the_newest_is_held() {
+    let Some(homes) = Homes::open("full_opaque_flows_stay_bounded_and_the_newest_is_held") else { return };
+    let tables = KernelTables::open(homes.kernel.object()).expect("the tables can be opened");
+    let server = Address::from_v4(0xc000_0201);
+    let flow = |number: u32| FlowKey::new(Address::from_v4(0x0a00_0000 + number), 40_000, server, 6_697);
+    for number in 0..OPAQUE_MAX + 1_000 {
+        tables.set_opaque(&flow(number)).expect("the longest unused goes");
+    }
+    let held = bpf::keys::<FlowKey>(homes.kernel.map(names::OPAQUE)).expect("the keys");
+    assert!(held.len() <= OPAQUE_MAX as usize, "{} flows", held.len());
+    assert!(held.contains(&flow(OPAQUE_MAX + 999)), "the newest flow is the one that counts");
 }
