@@ -20,12 +20,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use floodwall_engine::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::{
     clock::{instant, utc_now},
     configuration::{LogEntry, LogSource},
+    replay::rfc3339,
 };
 
 /// Bytes of lines in one batch: a few milliseconds of the wall's time.
@@ -395,9 +397,12 @@ impl JournalEntry {
             Message::Text(text) => text.as_bytes(),
             Message::Bytes(bytes) => bytes.as_slice(),
         };
-        // ngIRCd leaves its name and number to the log.
+        // ngIRCd leaves time, name and number to the log.
         let mut line = if self.identifier == "ngircd" {
-            format!(" ngircd[{}]: ", if self.pid.is_empty() { "0" } else { &self.pid }).into_bytes()
+            let micros: u64 = self.realtime.parse().unwrap_or_default();
+            let at = rfc3339(Timestamp::from_nanos(micros.saturating_mul(1_000)));
+            let pid = if self.pid.is_empty() { "0" } else { &self.pid };
+            format!("{at} journal ngircd[{pid}]: ").into_bytes()
         } else {
             Vec::new()
         };
@@ -477,6 +482,7 @@ fn read_journal(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodwall_engine::protocol::log::{Format, LogReader, Reading};
     use std::io::Write;
 
     /// What is read of a file while somebody else does things to it.
@@ -587,7 +593,13 @@ mod tests {
         let path = folder.path().join("flood.log");
         append(&path, "");
         let mut followed = Followed::new(&path, None);
-        settle();
+        // Followed from its end on, whenever that is.
+        let is_followed = (0..1_200).any(|_| {
+            append(&path, "first\n");
+            thread::sleep(Duration::from_millis(50));
+            followed.followers.batches.try_recv().is_ok()
+        });
+        assert!(is_followed);
         let line = format!("{}\n", "x".repeat(999));
         append(&path, &line.repeat(16_000));
         let passed_over = || followed.followers.progress()[0].passed_over.load(Ordering::Relaxed);
@@ -597,7 +609,8 @@ mod tests {
         });
         assert!(is_sampled, "{} bytes were passed over", passed_over());
         let (lines, _) = followed.read(100);
-        assert!(lines.iter().all(|line| line.len() == 999), "whole lines are passed over");
+        let is_whole = |line: &String| line == "first" || line.len() == 999;
+        assert!(lines.iter().all(is_whole), "whole lines are passed over");
     }
 
     #[test]
@@ -607,6 +620,10 @@ mod tests {
         assert_eq!(entry.line(), b"a User #1 TCP address: 10.0.0.1 connected.\n");
         let json = r#"{"MESSAGE":[255,10,65],"__CURSOR":"c","__REALTIME_TIMESTAMP":"1","SYSLOG_IDENTIFIER":"ngircd","_PID":"7"}"#;
         let entry: JournalEntry = serde_json::from_str(json).unwrap();
-        assert_eq!(entry.line(), b" ngircd[7]: \xff A\n");
+        let line = entry.line();
+        assert_eq!(line, b"1970-01-01T00:00:00.000001Z journal ngircd[7]: \xff A\n");
+        let mut reader = LogReader::new(Format::Ngircd, 0, 1);
+        let line = line.strip_suffix(b"\n").unwrap();
+        assert_eq!(reader.read_line(line, &mut Vec::new()).0, Reading::Understood);
     }
 }
