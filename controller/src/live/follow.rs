@@ -496,7 +496,7 @@ mod tests {
         fn new(path: &Path, position: Option<Position>) -> Self {
             let entry = LogEntry {
                 source: LogSource::File(path.to_owned()),
-                format: floodwall_engine::protocol::log::Format::TeamTalk,
+                format: Format::TeamTalk,
             };
             let positions =
                 position.clone().map(|position| (entry.source.name(), position)).into_iter().collect();
