@@ -5,7 +5,7 @@
 //! while nobody watched, or while we were too busy for [`FRESH`], is read to know who is connected, and not judged.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -223,6 +223,8 @@ struct Tail {
     polled: Instant,
     /// Until the end was reached once, lines are of unknown age.
     has_caught_up: bool,
+    /// Numbers of the files beside it at the last look: what is new there when it was rotated was this log in between.
+    beside: BTreeSet<u64>,
 }
 
 impl Tail {
@@ -241,6 +243,7 @@ impl Tail {
             resume,
             polled: instant(),
             has_caught_up: false,
+            beside: BTreeSet::new(),
         }
     }
 
@@ -267,20 +270,45 @@ impl Tail {
             Ok(inode) if Some(inode) != held => {
                 // Its last lines may have been written between the two looks.
                 self.read_new()?;
+                for path in self.rotated_since(&[Some(inode), held]) {
+                    self.begin(open_log(&path)?, 0)?;
+                    self.read_new()?;
+                }
                 self.begin(open_log(&self.path)?, 0)?;
+                self.beside = beside(&self.path).into_keys().collect();
                 self.read_new()
             }
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.beside = beside(&self.path).into_keys().collect();
+                Ok(())
+            }
             // Between renaming and opening anew there is none.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error).with_context(|| format!("cannot look at {}", self.path.display())),
         }
     }
 
+    /// Files that were this log and no longer are, made since the last look, the oldest first; not those with these numbers.
+    fn rotated_since(&self, known: &[Option<u64>]) -> Vec<PathBuf> {
+        let is_new = |inode: &u64| !self.beside.contains(inode) && !known.contains(&Some(*inode));
+        let mut made: Vec<_> = beside(&self.path)
+            .into_iter()
+            .filter(|(inode, _)| is_new(inode))
+            .filter_map(|(_, path)| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            // What is packed has been read already.
+            .filter(|(_, path)| {
+                path.extension()
+                    .is_none_or(|end| !["gz", "xz", "zst", "bz2"].iter().any(|packed| end == *packed))
+            })
+            .collect();
+        made.sort();
+        made.into_iter().map(|(_, path)| path).collect()
+    }
+
     fn open(&mut self, is_first: bool) -> Result<()> {
         let why = || format!("cannot read {}", self.path.display());
         if let Some((inode, offset)) = self.resume.take()
-            && let Some(path) = find_inode(&self.path, inode)
+            && let Some(path) = beside(&self.path).remove(&inode)
         {
             return self.begin(open_log(&path).with_context(|| path.display().to_string())?, offset);
         }
@@ -349,21 +377,20 @@ impl Tail {
     }
 }
 
-/// The file with this number beside a log, which is how a rotated one is found again.
-fn find_inode(path: &Path, inode: u64) -> Option<PathBuf> {
-    let is_it = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode);
-    if is_it(path) {
-        return Some(path.to_owned());
-    }
-    let name = path.file_name()?.to_str()?;
-    let entries = fs::read_dir(path.parent()?).ok()?.take(NEIGHBOURS_MAX);
-    let rotated = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    // `tt5srv.log.1` of `tt5srv.log`; what is compressed meanwhile has another number.
-    rotated
-        .filter(|path| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|other| other.starts_with(name))
-        })
-        .find(|path| is_it(path))
+/// A log and the files beside it that were it once, by their numbers: `tt5srv.log.1` of `tt5srv.log`. What was packed meanwhile has
+/// another number.
+fn beside(path: &Path) -> BTreeMap<u64, PathBuf> {
+    let (Some(name), Some(folder)) = (path.file_name().and_then(|name| name.to_str()), path.parent()) else {
+        return BTreeMap::new();
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let Ok(entries) = fs::read_dir(folder) else { return BTreeMap::new() };
+    let named = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|other| other.starts_with(name))
+    });
+    let numbered =
+        named.take(NEIGHBOURS_MAX).filter_map(|path| Some((fs::metadata(&path).ok()?.ino(), path)));
+    numbered.collect()
 }
 
 /// One entry of `journalctl --output json`, which escapes everything.
@@ -494,10 +521,7 @@ mod tests {
 
     impl Followed {
         fn new(path: &Path, position: Option<Position>) -> Self {
-            let entry = LogEntry {
-                source: LogSource::File(path.to_owned()),
-                format: Format::TeamTalk,
-            };
+            let entry = LogEntry { source: LogSource::File(path.to_owned()), format: Format::TeamTalk };
             let positions =
                 position.clone().map(|position| (entry.source.name(), position)).into_iter().collect();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -585,6 +609,24 @@ mod tests {
         assert_eq!(followed.read(1).0, ["one"]);
         settle();
         assert!(!followed.followers.progress()[0].is_failing.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn several_rotations_between_two_looks_lose_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.log");
+        append(&path, "before\n");
+        append(&folder.path().join("server.log.9"), "long ago\n");
+        let mut followed = Followed::new(&path, None);
+        settle();
+        append(&path, "one\n");
+        assert_eq!(followed.read(1).0, ["one"]);
+        settle();
+        for number in 2..6 {
+            fs::rename(&path, folder.path().join(format!("server.log.{number}"))).unwrap();
+            append(&path, &format!("{number}\n"));
+        }
+        assert_eq!(followed.read(4).0, ["2", "3", "4", "5"]);
     }
 
     #[test]
