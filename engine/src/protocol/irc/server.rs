@@ -61,7 +61,7 @@ pub struct Server {
     /// The oldest timestamp known of a channel, and the last change that was told.
     timestamps: BTreeMap<Box<[u8]>, KnownTimestamp>,
     /// Who acts under which name, folded; the longest silent go when there are too many.
-    present: BoundedMap<Box<[u8]>, (Address, FlowId)>,
+    present: BoundedMap<Box<[u8]>, Presence>,
     /// What all server links share.
     pub(super) links: Links,
 }
@@ -70,6 +70,14 @@ pub struct Server {
 struct KnownTimestamp {
     oldest: Option<u64>,
     told: Option<(u64, u64)>,
+}
+
+/// Somebody who acts under a name, or did.
+#[derive(Clone, Copy, Debug)]
+struct Presence {
+    address: Address,
+    flow: FlowId,
+    has_left: bool,
 }
 
 impl Server {
@@ -93,16 +101,28 @@ impl Server {
 
     /// Somebody acts under a name from now on.
     pub(super) fn appear(&mut self, nickname: &[u8], address: Address, flow: FlowId, at: Timestamp) {
-        let held =
-            self.present.touch_or_insert(&folded(nickname), at, || (address, flow), |_| true, |_, _| {});
+        let presence = Presence { address, flow, has_left: false };
+        let held = self.present.touch_or_insert(&folded(nickname), at, || presence, |_| true, |_, _| {});
         if let Some(held) = held {
-            *held = (address, flow);
+            *held = presence;
         }
+    }
+
+    /// Somebody is gone, or acts under another name.
+    pub(super) fn leave(&mut self, nickname: &[u8], flow: FlowId) {
+        if let Some(held) = self.present.get_mut(&folded(nickname)).filter(|held| held.flow == flow) {
+            held.has_left = true;
+        }
+    }
+
+    /// Whether one of our own clients acts under a name now.
+    pub(super) fn is_taken(&self, nickname: &[u8]) -> bool {
+        self.present.get(&folded(nickname)).is_some_and(|held| !held.has_left)
     }
 
     /// Who acts under a name on a connection that is followed, or was.
     pub(super) fn present(&self, nickname: &[u8]) -> Option<(Address, FlowId)> {
-        self.present.get(&folded(nickname)).copied()
+        self.present.get(&folded(nickname)).map(|held| (held.address, held.flow))
     }
 
     /// What all server links share.

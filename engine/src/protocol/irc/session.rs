@@ -386,6 +386,9 @@ impl Dissector for Session {
         self.state.settle_tls(context);
         self.state.settle_registration(context);
         self.state.end_login(context);
+        if let Some(nickname) = &self.state.nickname {
+            server.leave(&nickname.raw, context.connection.id);
+        }
         if let Some(link) = self.link.as_deref_mut().filter(|_| self.state.phase == Phase::Linked) {
             link.on_close(&mut server.links, context);
         }

@@ -39,8 +39,12 @@ impl State {
             (None, command) => {
                 if message.is_from_user() && message.source_name().is_some_and(|name| self.is_own_name(name))
                 {
+                    let before = self.nickname.as_ref().map(|nickname| nickname.raw.clone());
                     self.on_own_deed(command, &message, context);
                     if command == b"NICK" {
+                        if let Some(before) = before {
+                            server.leave(&before, context.connection.id);
+                        }
                         self.appear(server, context);
                     }
                 }
@@ -321,6 +325,10 @@ impl State {
         let Some(service) = dialect::service_by_name(source) else {
             return;
         };
+        // Where a network has no such service its name is free for anybody to take, and to hand out logins.
+        if server.is_taken(source) {
+            return;
+        }
         let Some(answer) = dialect::service_answer(text) else { return };
         // A service that is not there never answers, and must not keep the others from being heard.
         while self.identifications.front().is_some_and(|asked| asked.service != service) {

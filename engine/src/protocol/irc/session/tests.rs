@@ -382,6 +382,31 @@ fn services_answers_count_only_when_asked_for_and_only_from_services() {
 }
 
 #[test]
+fn a_friend_called_like_a_service_logs_nobody_in() {
+    let script = talk(&[
+        "C: NICK badoper",
+        "C: USER badoper 0 * :x",
+        "S: :alpha.test 001 badoper :Welcome",
+        "C: PRIVMSG NickServ :IDENTIFY alice hunter2",
+        "S: :NickServ!n@host NOTICE badoper :You are now identified for \u{2}alice\u{2}.",
+    ]);
+    let is_let_in = |play: &mut Play| {
+        let told = play.all(&script).summaries();
+        told.iter().any(|told| told.starts_with("login.succeeded services"))
+    };
+    // The friend is one of the server's own clients, on another connection.
+    let friend = Address::from_v4(0x0a4e_0063);
+    let mut play = Play::new(connection(false));
+    play.server.appear(b"NickServ", friend, FlowId(77), Timestamp::from_secs(1));
+    assert!(!is_let_in(&mut play));
+    // Once they are gone the name is the service's again.
+    let mut play = Play::new(connection(false));
+    play.server.appear(b"NickServ", friend, FlowId(77), Timestamp::from_secs(1));
+    play.server.leave(b"NickServ", FlowId(77));
+    assert!(is_let_in(&mut play));
+}
+
+#[test]
 fn taking_a_nickname_back_does_not_shift_whose_login_is_answered() {
     let said = |text: &str| format!("S: :NickServ!NickServ@services. NOTICE badoper :{text}");
     let (ghosted, wrong, right) = (
