@@ -622,7 +622,9 @@ impl Decisions {
             // Whoever alone says enough of one text is no bystander, whoever else logs in from there. Other deeds have rules
             // that count by address.
             let is_own_deed = rule.by == By::Content && *count >= rule.limit;
-            let is_bystander = self.behaves_well(address, now) && !is_own_deed;
+            // At midnight everybody wishes the same; drones come for what they say.
+            let is_old_hand = rule.by == By::Content && self.has_lasted(address, now);
+            let is_bystander = (self.behaves_well(address, now) || is_old_hand) && !is_own_deed;
             if is_bystander || ledger.ban_of(*address, now).is_some() {
                 continue;
             }
@@ -641,6 +643,13 @@ impl Decisions {
                 });
             }
         }
+    }
+
+    /// Whether somebody has been there for a while.
+    fn has_lasted(&self, address: &Address, now: Timestamp) -> bool {
+        let person = self.people.get(address);
+        person
+            .is_some_and(|person| person.sessions.values().any(|session| now.since(session.since) >= LASTING))
     }
 
     /// Somebody who has logged in with a password of their own.

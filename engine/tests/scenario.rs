@@ -770,3 +770,36 @@ fn whoever_has_accounts_without_end_takes_the_places_of_their_neighbours_alone()
     assert_eq!(known.len(), 64);
     assert!(known.contains(&address("2001:db8:7:c7::1")));
 }
+
+#[test]
+fn who_has_been_there_for_a_while_may_wish_what_everybody_wishes_and_drones_may_not() {
+    let mut world = World::new(SHIPPED);
+    let mut join = |world: &mut World, site: u32| -> Vec<Connection> {
+        let addresses = (0..8).map(|number| Address::from_v4(site + (number << 8) + 5));
+        let mut all = Vec::new();
+        for address in addresses {
+            let mut connection = world.connect(address);
+            world.log_in(&mut connection, "everybody");
+            all.push(connection);
+        }
+        all
+    };
+    let wish = |world: &mut World, all: &mut [Connection]| {
+        for connection in all {
+            let words = "message type=2 chanid=1 content=\"A very happy new year to all of you out there\"";
+            world.say(connection, Side::Client, words);
+            world.say(connection, Side::Server, "ok");
+        }
+        world.wait(20_000);
+        world.engine.handle_timeout(world.now);
+        let deeds = world.deeds();
+        deeds.iter().filter(|deed| deed.starts_with("limit") && deed.ends_with("drones")).count()
+    };
+    let mut regulars = join(&mut world, 0xcb00_0000);
+    for _ in 0..7 {
+        world.wait(20_000);
+    }
+    assert_eq!(wish(&mut world, &mut regulars), 0);
+    let mut drones = join(&mut world, 0xcb01_0000);
+    assert_eq!(wish(&mut world, &mut drones), 8);
+}
