@@ -774,7 +774,7 @@ fn whoever_has_accounts_without_end_takes_the_places_of_their_neighbours_alone()
 #[test]
 fn who_has_been_there_for_a_while_may_wish_what_everybody_wishes_and_drones_may_not() {
     let mut world = World::new(SHIPPED);
-    let mut join = |world: &mut World, site: u32| -> Vec<Connection> {
+    let join = |world: &mut World, site: u32| -> Vec<Connection> {
         let addresses = (0..8).map(|number| Address::from_v4(site + (number << 8) + 5));
         let mut all = Vec::new();
         for address in addresses {
