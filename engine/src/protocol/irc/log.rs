@@ -115,11 +115,7 @@ impl Hybrid {
     pub(in crate::protocol) fn time(line: &[u8]) -> Option<(Timestamp, &[u8])> {
         let mut text = Cursor(line);
         text.expect(b"[")?;
-        let year = text.number()?;
-        text.expect(b"-")?;
-        let month = text.number()?;
-        text.expect(b"-")?;
-        let day = text.number()?;
+        let date = date(&mut text)?;
         text.expect(b"T")?;
         let time = clock(&mut text)?;
         let ahead = text.eat(b"+");
@@ -128,7 +124,7 @@ impl Hybrid {
         }
         let zone = text.number()?;
         text.expect(b"] ")?;
-        let at = instant((year, month, day), time, 0)?;
+        let at = instant(date, time, 0)?;
         let offset = crate::Span::from_secs((zone / 100 * 60 + zone % 100) * 60);
         let utc =
             if ahead { at.as_nanos().saturating_sub(offset.as_nanos()) } else { (at + offset).as_nanos() };
@@ -208,6 +204,15 @@ fn month(name: &[u8]) -> Option<u64> {
     MONTHS.iter().position(|month| *month == name).map(|month| month as u64 + 1)
 }
 
+/// `2026-11-21`
+fn date(text: &mut Cursor<'_>) -> Option<(u64, u64, u64)> {
+    let year = text.number()?;
+    text.expect(b"-")?;
+    let month = text.number()?;
+    text.expect(b"-")?;
+    Some((year, month, text.number()?))
+}
+
 /// `05:51:49`
 fn clock(text: &mut Cursor<'_>) -> Option<(u64, u64, u64)> {
     let hour = text.number()?;
@@ -230,11 +235,7 @@ impl Inspircd {
     pub(in crate::protocol) fn time(line: &[u8]) -> Option<(Timestamp, &[u8])> {
         let mut text = Cursor(line);
         let date = if line.first().is_some_and(u8::is_ascii_digit) {
-            let year = text.number()?;
-            text.expect(b"-")?;
-            let month = text.number()?;
-            text.expect(b"-")?;
-            (year, month, text.number()?)
+            date(&mut text)?
         } else {
             text.until(b' ').filter(|day| day.len() == 3)?;
             let month = month(text.until(b' ')?)?;
@@ -453,15 +454,11 @@ impl Ngircd {
 /// `Nov 21 06:15:13 ` of RFC 3164, or `2026-11-21T06:15:13.123456+00:00 ` of RFC 5424, local time.
 fn syslog_time(text: &mut Cursor<'_>) -> Option<Timestamp> {
     let (date, time) = if text.0.first()?.is_ascii_digit() {
-        let year = text.number()?;
-        text.expect(b"-")?;
-        let month = text.number()?;
-        text.expect(b"-")?;
-        let day = text.number()?;
+        let date = date(text)?;
         text.expect(b"T")?;
         let time = clock(text)?;
         text.until(b' ')?.iter().all(|byte| byte.is_ascii_digit() || b".+-:Z".contains(byte)).then_some(())?;
-        ((year, month, day), time)
+        (date, time)
     } else {
         let month = month(text.until(b' ')?)?;
         text.eat(b" ");

@@ -22,11 +22,7 @@ impl Unrealircd {
     pub(in crate::protocol) fn event(line: &[u8]) -> Option<(Timestamp, &[u8], &[u8])> {
         let mut text = Cursor(line);
         text.expect(b"[")?;
-        let year = text.number()?;
-        text.expect(b"-")?;
-        let month = text.number()?;
-        text.expect(b"-")?;
-        let day = text.number()?;
+        let date = super::date(&mut text)?;
         text.expect(b" ")?;
         let time = super::clock(&mut text)?;
         text.expect(b" ")?;
@@ -39,7 +35,7 @@ impl Unrealircd {
         let level = text.until(b':')?;
         [&b"debug"[..], b"info", b"warn", b"error", b"fatal"].contains(&level).then_some(())?;
         text.expect(b" ")?;
-        Some((instant((year, month, day), time, 0)?, name, text.0))
+        Some((instant(date, time, 0)?, name, text.0))
     }
 
     pub(in crate::protocol) fn read_line(
