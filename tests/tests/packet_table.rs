@@ -108,14 +108,24 @@ fn gate_tells_apart_what_it_must() {
     assert!(unseen.is_empty(), "no row expects {unseen:?}");
 }
 
+fn segment(path: Path) -> Vec<u8> {
+    tcp_segment(path, 5, tcp_flags::ACK, b"PING x\r\n")
+}
+
+/// A segment over IPv6 behind these headers.
+fn packet_v6(next: u8, headers: &[u8]) -> Vec<u8> {
+    let path = Path::new(CLIENT_V6, SERVER_V6, IRC);
+    ipv6(path, next, &[headers, &segment(path)].concat())
+}
+
+fn extended(next: u8, headers: &[u8]) -> Vec<u8> {
+    ethernet(&[0x86, 0xdd], &packet_v6(next, headers))
+}
+
 fn headers(homes: &mut Homes) {
     let path = to(IRC);
-    let segment = tcp_segment(path, 5, tcp_flags::ACK, b"PING x\r\n");
+    let segment = segment(path);
     let packet = ipv4(path, TCP, &[], 0, &segment);
-    let v6 = Path::new(CLIENT_V6, SERVER_V6, IRC);
-    let segment_v6 = tcp_segment(v6, 5, tcp_flags::ACK, b"PING x\r\n");
-    let extended =
-        |next: u8, header: &[u8]| ethernet(&[0x86, 0xdd], &ipv6(v6, next, &[header, &segment_v6].concat()));
     let fragment = |field| ethernet(&[8, 0], &ipv4(path, TCP, &[], field, &segment));
     let mut padded = tcp(path, tcp_flags::ACK, b"");
     padded.resize(60, 0xff);
@@ -175,12 +185,9 @@ fn headers(homes: &mut Homes) {
 /// Fragments, chains and tunnels that only somebody who tries to get around the gate sends.
 fn rare_headers(homes: &mut Homes) {
     let path = to(IRC);
-    let segment = tcp_segment(path, 5, tcp_flags::ACK, b"PING x\r\n");
+    let segment = segment(path);
     let packet = ipv4(path, TCP, &[], 0, &segment);
-    let v6 = Path::new(CLIENT_V6, SERVER_V6, IRC);
-    let segment_v6 = tcp_segment(v6, 5, tcp_flags::ACK, b"PING x\r\n");
-    let extended =
-        |next: u8, header: &[u8]| ethernet(&[0x86, 0xdd], &ipv6(v6, next, &[header, &segment_v6].concat()));
+    let whole_v6 = packet_v6(TCP, &[]);
     let cut = |field, bytes: usize| ethernet(&[8, 0], &ipv4(path, TCP, &[], field, &segment[..bytes]));
     let chain = [[60, 0, 1, 4, 0, 0, 0, 0], [43, 0, 1, 4, 0, 0, 0, 0], [TCP, 0, 0, 0, 0, 0, 0, 0]].concat();
     let long = [[60, 0, 1, 4, 0, 0, 0, 0].repeat(8), vec![TCP, 0, 1, 4, 0, 0, 0, 0]].concat();
@@ -191,12 +198,12 @@ fn rare_headers(homes: &mut Homes) {
         ("first fragment of 4 bytes", cut(0x2000, 4), Reason::MalformedHeader),
         ("first fragment that ends inside its TCP header", cut(0x2000, 16), Reason::ShapeHeader),
         ("options in a VLAN", ethernet(&vlan, &options), Reason::Admitted),
-        ("IPv6 in QinQ", ethernet(&qinq, &ipv6(v6, TCP, &segment_v6)), Reason::Admitted),
+        ("IPv6 in QinQ", ethernet(&qinq, &whole_v6), Reason::Admitted),
         ("hop by hop, destination options, routing", extended(0, &chain), Reason::Admitted),
         ("more extension headers than are walked", extended(60, &long), Reason::Unguarded),
         ("GRE", frame(path, 47, &[&[0, 0, 8, 0], &packet[..]].concat()), Reason::Unguarded),
         ("IP in IP", frame(path, 4, &packet), Reason::Unguarded),
-        ("IPv6 in IPv4", frame(path, 41, &ipv6(v6, TCP, &segment_v6)), Reason::Unguarded),
+        ("IPv6 in IPv4", frame(path, 41, &whole_v6), Reason::Unguarded),
     ] {
         expect(homes, name, &frame, reason);
     }
