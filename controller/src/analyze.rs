@@ -119,12 +119,12 @@ fn read_all(arguments: &AnalyzeArguments, judgement: &mut Judgement) -> Vec<Stri
     let stop = stop_on_interrupt();
     let failures = Failures::default();
     let note = |failure: String| failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
-    for paths in in_order(&arguments.files, arguments.flavour) {
+    for group in in_order(&arguments.files, arguments.flavour) {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let before = judgement.overlong();
-        let read = Source::open(&paths, arguments, &failures, &stop)
+        let read = Source::open(&group, &failures, &stop)
             .and_then(|source| source.read(arguments, judgement, &stop));
         if let Err(error) = read {
             note(format!("{error:#}"));
@@ -133,7 +133,7 @@ fn read_all(arguments: &AnalyzeArguments, judgement: &mut Judgement) -> Vec<Stri
         if overlong > 0 {
             note(format!(
                 "{}: lines of more than {LINE_BYTES_MAX} bytes, which no server writes, were not read: {overlong}",
-                all_named(&paths)
+                group.named()
             ));
         }
     }
@@ -144,8 +144,24 @@ fn read_all(arguments: &AnalyzeArguments, judgement: &mut Judgement) -> Vec<Stri
     failures
 }
 
-fn all_named(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| named(path)).collect::<Vec<_>>().join(", ")
+/// What is read at a time.
+enum Group {
+    One(PathBuf),
+    /// Several of one format, by the times of their lines.
+    Several(LogFormat, Vec<PathBuf>),
+}
+
+impl Group {
+    fn paths(&self) -> &[PathBuf] {
+        match self {
+            Self::One(path) => std::slice::from_ref(path),
+            Self::Several(_, paths) => paths,
+        }
+    }
+
+    fn named(&self) -> String {
+        self.paths().iter().map(|path| named(path)).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// One log, or several that are read as one.
@@ -157,25 +173,16 @@ struct Source {
 }
 
 impl Source {
-    fn open(
-        paths: &[PathBuf],
-        arguments: &AnalyzeArguments,
-        failures: &Failures,
-        stop: &Arc<AtomicBool>,
-    ) -> Result<Self> {
-        let (shown, consumed) = (all_named(paths), Arc::default());
-        let bytes = paths.iter().map(|path| fs::metadata(path).map_or(0, |metadata| metadata.len())).sum();
-        let lines = match paths {
-            [path] => Lines::open(path, &consumed, stop)?,
-            _ => {
+    fn open(group: &Group, failures: &Failures, stop: &Arc<AtomicBool>) -> Result<Self> {
+        let (shown, consumed) = (group.named(), Arc::default());
+        let bytes =
+            group.paths().iter().map(|path| fs::metadata(path).map_or(0, |metadata| metadata.len())).sum();
+        let lines = match group {
+            Group::One(path) => Lines::open(path, &consumed, stop)?,
+            Group::Several(format, paths) => {
                 let open = |path: &PathBuf| Ok((Lines::open_input(path, &consumed, stop)?, named(path)));
                 let logs = paths.iter().map(open).collect::<Result<Vec<_>>>()?;
-                // Only logs whose format is known are read as one.
-                let format = arguments
-                    .flavour
-                    .or_else(|| look_at(paths.first()?).ok().flatten().map(|(format, _)| format));
-                let format = format.with_context(|| format!("{shown}: no logs that are known"))?;
-                let merged = Merged::new(format, logs, Arc::clone(failures));
+                let merged = Merged::new(*format, logs, Arc::clone(failures));
                 Lines::new(Box::new(merged), shown.clone(), BLOCK_BYTES)
             }
         };
@@ -282,8 +289,8 @@ fn stop_on_interrupt() -> Arc<AtomicBool> {
 /// Files that are read one after the other, or several as one: those of one server, whose lines have times, are read by these
 /// times, whether they were rotated or written side by side. What cannot be read twice, or tells no time, stays where it was
 /// named.
-fn in_order(files: &[PathBuf], flavour: Option<LogFormat>) -> Vec<Vec<PathBuf>> {
-    let one_by_one = || files.iter().map(|path| vec![path.clone()]).collect();
+fn in_order(files: &[PathBuf], flavour: Option<LogFormat>) -> Vec<Group> {
+    let one_by_one = || files.iter().cloned().map(Group::One).collect();
     if files.len() < 2 {
         return one_by_one();
     }
@@ -300,7 +307,7 @@ fn in_order(files: &[PathBuf], flavour: Option<LogFormat>) -> Vec<Vec<PathBuf>> 
             None => groups.push((format, vec![path.clone()])),
         }
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    groups.into_iter().map(|(format, paths)| Group::Several(format, paths)).collect()
 }
 
 /// Whose log a file is, and the time of its first line that has one.
