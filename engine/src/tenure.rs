@@ -1,7 +1,8 @@
 //! Tenure: standing for those whose logins cannot be read, over TLS and at TeamSpeak's voice port.
 //!
-//! What counts is time on one connection that the server keeps: it drops clients that fall silent, and it keeps none that it
-//! has not let in for long. So ten minutes of it, on end, while nothing is wrong, make an address known for a week.
+//! What counts is time on one connection that the server keeps: it drops clients that fall silent. Ten minutes of it, on end,
+//! while nothing is wrong, make an address known for a week. A server that keeps whoever pings without having been let in,
+//! as TeamTalk does, vouches for less than that: what it answers is not looked at.
 //! Cheap for regulars, who are there anyway; dear for attackers:
 //!
 //! - only whole minutes count, of a connection as old as that: many short ones are worth nothing;
