@@ -69,7 +69,7 @@ impl<T: Clone + PartialEq> Pending<T> {
 
     /// Bytes of heap held, at most.
     pub fn held_bytes(&self) -> usize {
-        let each = size_of::<(T, u32)>().saturating_add(TEXT_BYTES_MAX.saturating_mul(2));
+        let each = size_of::<(T, u32)>().saturating_add(TEXT_BYTES_MAX.saturating_mul(3));
         self.runs.capacity().saturating_mul(each)
     }
 }

@@ -2,6 +2,7 @@
 //! `error id=<n> msg=<text>`, and escapes for what would break that. Total, and nothing is allocated but
 //! a name that is asked for.
 
+use super::vocabulary::is_parameter;
 use crate::text::{TEXT_BYTES_MAX, Text};
 
 /// Longest line that is read whole. Longer ones are legal (snapshots, lists): of a client's the beginning is
@@ -217,6 +218,14 @@ impl<'a> Command<'a> {
         (!self.is_known() && is_name).then_some(name)
     }
 
+    /// The parameters and flags that no documentation has. None of a line whose grammar leaves room for a secret or for talk
+    /// in their place: one that logs in, uses a key, or has a word that is neither.
+    pub fn undocumented_parameters(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let is_plain = !matches!(self.effect, Effect::Login | Effect::PrivilegeKey)
+            && self.words().all(|word| parameter(word).is_some());
+        self.words().filter(move |_| is_plain).filter_map(parameter).filter(|name| !is_parameter(name))
+    }
+
     /// Every value of this key, in order, still escaped.
     pub fn values<'k>(&self, key: &'k str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'k> {
         self.words().filter_map(move |word| word.strip_prefix(key.as_bytes())?.strip_prefix(b"="))
@@ -246,31 +255,25 @@ pub fn answer(line: &[u8]) -> Option<u32> {
     })
 }
 
-/// Whether an error number is documented (`teamspeak.md` 5), by number or by its family.
-pub const fn is_error(number: u32) -> bool {
-    matches!(number, 0..=2 | 256..=260 | 512..=527 | 768..=784 | 1024..=1040 | 1280..=1281 | 1536..=1544 | 1792..=1798
-        | 2048..=2075 | 2304..=2308 | 2560..=2571 | 2816..=2818 | 3072..=3074 | 3328..=3331 | 3584..=3586 | 3840..=3846)
+/// The name of a parameter, or a flag with its `-`; `None` for a word that is neither.
+pub fn parameter(word: &[u8]) -> Option<&[u8]> {
+    let is_name = |name: &[u8]| {
+        name.first().is_some_and(u8::is_ascii_lowercase)
+            && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    };
+    match word.strip_prefix(b"-") {
+        Some(flag) => is_name(flag).then_some(word),
+        None => {
+            let end = word.iter().position(|byte| *byte == b'=')?;
+            word.get(..end).filter(|name| is_name(name))
+        }
+    }
 }
 
-/// The first word of what the server says unasked, if no documentation has it.
-pub fn undocumented_notice(line: &[u8]) -> Option<&[u8]> {
-    const NOTICES: [&str; 12] = [
-        "notifychannelcreated",
-        "notifychanneldeleted",
-        "notifychanneldescriptionchanged",
-        "notifychanneledited",
-        "notifychannelmoved",
-        "notifychannelpasswordchanged",
-        "notifycliententerview",
-        "notifyclientleftview",
-        "notifyclientmoved",
-        "notifyserveredited",
-        "notifytextmessage",
-        "notifytokenused",
-    ];
-    let name = line.split(|byte| *byte == b' ').next()?;
-    let is_notice = name.starts_with(b"notify");
-    (is_notice && !NOTICES.iter().any(|known| known.as_bytes() == name)).then_some(name)
+/// The parameters of what a server says that no documentation has.
+pub fn undocumented_parameters(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let words = line.split(|byte| matches!(byte, b' ' | b'|'));
+    words.filter_map(parameter).filter(|name| !name.starts_with(b"-") && !is_parameter(name))
 }
 
 /// A line without the CR that stands before or after its LF, depending on who wrote it, and without spaces.
@@ -330,6 +333,29 @@ mod tests {
         let command = Command::parse(b"hunter2 x").unwrap();
         assert_eq!(command.keyword, "unknown");
         assert!(Command::parse(b" \r").is_none());
+    }
+
+    #[test]
+    fn parameters_that_no_documentation_has_are_named() {
+        let of = |line: &'static [u8]| -> Vec<_> {
+            Command::parse(line).unwrap().undocumented_parameters().collect()
+        };
+        assert_eq!(of(b"channeledit cid=1 channel_colour=3|cid=2 -glow"), [&b"channel_colour"[..], b"-glow"]);
+        assert!(of(b"clientlist -uid -away").is_empty());
+        // A password with an equals sign, a key, talk that is not escaped.
+        for line in [
+            &b"login admin hunter=2"[..],
+            b"login hunter=2",
+            b"tokenuse hunter=2",
+            b"gm msg=my key is hunter=2",
+        ] {
+            assert!(of(line).is_empty());
+        }
+        assert_eq!(
+            undocumented_parameters(b"cid=1 channel_name=a=b channel_glow=1|cid=2 -x Hi=1")
+                .collect::<Vec<_>>(),
+            [b"channel_glow"],
+        );
     }
 
     #[test]

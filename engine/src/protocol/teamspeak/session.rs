@@ -3,9 +3,12 @@
 #[cfg(test)]
 mod tests;
 
+use std::iter;
+
 use super::{
-    message::{Command, Effect, LINE_BYTES_MAX, answer, is_error, trim, undocumented_notice, unescape},
+    message::{Command, Effect, LINE_BYTES_MAX, answer, trim, undocumented_parameters, unescape},
     server::Server,
+    vocabulary::{is_error, undocumented_notice},
 };
 use crate::{
     catalogue::Sort,
@@ -16,7 +19,7 @@ use crate::{
         pending::Pending,
     },
     signal::{Detail, Method, SignalKind},
-    text::Text,
+    text::{TEXT_BYTES_MAX, Text},
     time::Span,
 };
 
@@ -85,8 +88,15 @@ struct Question {
     effect: Effect,
     /// Accounts, clients, addresses or names it is about.
     subjects: Vec<Text>,
-    /// A name that no documentation has; kept only where the server knows it.
-    undocumented: Option<Text>,
+    undocumented: Undocumented,
+}
+
+/// What no documentation has in a command, kept until the server has shown that it knows it.
+#[derive(Clone, Default, PartialEq)]
+struct Undocumented {
+    command: Option<Text>,
+    /// Names of parameters, with a space between two.
+    parameters: Option<Text>,
 }
 
 struct State {
@@ -164,10 +174,8 @@ impl Session {
                 Some(number) => state.on_answer(number, context),
                 None => server.learn(trim(line)),
             }
-            if context.catalogues()
-                && let Some(name) = undocumented_notice(trim(line))
-            {
-                context.meet(Sort::Event, name, b"");
+            if context.catalogues() {
+                meet_undocumented(trim(line), state.questions.front(), context);
             }
         }
     }
@@ -299,7 +307,7 @@ impl State {
         // A transferred file has lines too, and another protocol's are no commands.
         let is_certain = self.phase == Phase::Query && self.foreign.is_none();
         if !command.is_known() && !is_certain {
-            return self.ask(&command, Vec::new(), None);
+            return self.ask(&command, Vec::new(), Undocumented::default());
         }
         let subjects = subjects(&command);
         let account = subjects.first().cloned();
@@ -324,11 +332,12 @@ impl State {
                 context.signal(SignalKind::CommandSent, detail);
             }
         }
-        let undocumented = if context.catalogues() { command.undocumented_name(line) } else { None };
-        self.ask(&command, subjects, undocumented.map(Text::new));
+        let undocumented =
+            if context.catalogues() { Undocumented::find(&command, line) } else { Undocumented::default() };
+        self.ask(&command, subjects, undocumented);
     }
 
-    fn ask(&mut self, command: &Command<'_>, subjects: Vec<Text>, undocumented: Option<Text>) {
+    fn ask(&mut self, command: &Command<'_>, subjects: Vec<Text>, undocumented: Undocumented) {
         let Command { keyword, effect, .. } = *command;
         self.questions.push(Question { keyword, effect, subjects, undocumented });
     }
@@ -355,15 +364,8 @@ impl State {
     fn on_answer(&mut self, number: u32, context: &mut Context<'_>) {
         // A ban may be told before anything is asked.
         let question = self.questions.pop();
-        if context.catalogues() && !is_error(number) {
-            let within = question.as_ref().map_or("", |question| question.keyword);
-            context.meet(Sort::Number, number.to_string().as_bytes(), within.as_bytes());
-        }
-        // Done, nothing found, wrong parameters, no right to: only of a command that is there (`teamspeak.md` 5).
-        if let Some(name) = question.as_ref().and_then(|question| question.undocumented.as_ref())
-            && matches!(number, 0 | 1281 | 1536..=1544 | 2568)
-        {
-            context.meet(Sort::Command, name.as_str().as_bytes(), b"");
+        if context.catalogues() {
+            meet_answer(number, question.as_ref(), context);
         }
         let effect = question.as_ref().map_or(Effect::None, |question| question.effect);
         match number {
@@ -465,6 +467,67 @@ impl State {
 
     fn detail(&self) -> Detail {
         Detail { account: self.account.clone(), ..Detail::default() }
+    }
+}
+
+impl Undocumented {
+    /// What of it is in this line.
+    fn find(command: &Command<'_>, line: &[u8]) -> Self {
+        let mut names = Vec::new();
+        for name in command.undocumented_parameters() {
+            let separator = usize::from(!names.is_empty());
+            if names.len().saturating_add(separator).saturating_add(name.len()) > TEXT_BYTES_MAX {
+                break;
+            }
+            names.extend(iter::repeat_n(b' ', separator));
+            names.extend_from_slice(name);
+        }
+        Self {
+            command: command.undocumented_name(line).map(Text::new),
+            parameters: (!names.is_empty()).then(|| Text::new(&names)),
+        }
+    }
+}
+
+/// What an answer and the question it settles have that no documentation has.
+fn meet_answer(number: u32, question: Option<&Question>, context: &mut Context<'_>) {
+    let command = question.and_then(|question| question.undocumented.command.as_ref());
+    let within = command.map(Text::as_str).or_else(|| question.map(|question| question.keyword));
+    let within = within.unwrap_or("").as_bytes();
+    if !is_error(number) {
+        context.meet(Sort::Number, number.to_string().as_bytes(), within);
+    }
+    // Done, nothing found, wrong parameters, no right to: only of a command that is there (`teamspeak.md` 5).
+    if let Some(name) = command
+        && matches!(number, 0 | 1281 | 1536..=1544 | 2568)
+    {
+        context.meet(Sort::Command, name.as_str().as_bytes(), b"");
+    }
+    // Wrong parameters are what the server says to those it does not know.
+    let parameters = question.and_then(|question| question.undocumented.parameters.as_ref());
+    if let Some(names) = parameters
+        && matches!(number, 0 | 1281)
+    {
+        for name in names.as_str().split(' ') {
+            context.meet(Sort::Parameter, name.as_bytes(), within);
+        }
+    }
+}
+
+/// Notices and parameters in a server's line that no documentation has. What `help` tells is no grammar.
+fn meet_undocumented(line: &[u8], question: Option<&Question>, context: &mut Context<'_>) {
+    if let Some(name) = undocumented_notice(line) {
+        context.meet(Sort::Event, name, b"");
+    }
+    let within = match line.split(|byte| *byte == b' ').next() {
+        Some(first) if first == b"error" || first.starts_with(b"notify") => first,
+        _ => match question {
+            Some(question) if question.keyword != "help" => question.keyword.as_bytes(),
+            _ => return,
+        },
+    };
+    for name in undocumented_parameters(line) {
+        context.meet(Sort::Parameter, name, within);
     }
 }
 

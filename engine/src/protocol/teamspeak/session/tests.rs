@@ -438,3 +438,42 @@ fn a_command_that_no_documentation_has_is_catalogued_where_the_server_knows_it()
     let names: Vec<_> = catalogue.entries().map(|(key, _)| key.name.as_str().to_owned()).collect();
     assert_eq!(names, ["newthing"]);
 }
+
+#[test]
+fn parameters_that_no_documentation_has_are_catalogued_once_the_server_took_them() {
+    let mut play = Play::new(false);
+    play.output.catalogue = Some(crate::catalogue::Catalogue::default());
+    play.all(&talk(&[
+        BANNER,
+        "C: login serveradmin hunter=2",
+        OK,
+        "C: channeledit cid=1 channel_colour=blue -glow",
+        "S: error id=1538 msg=invalid\\sparameter",
+        "C: channeledit cid=1 channel_shade=3 channel_name=a",
+        OK,
+        "C: newthing depth=1",
+        OK,
+        "C: channelinfo cid=1",
+        "S: cid=1 channel_name=secret=1 channel_temperature=3|cid=2 channel_temperature=4",
+        "S: error id=0 msg=ok took=3",
+        "C: help login",
+        "S: Usage: login word=x",
+        OK,
+        "S: notifytextmessage targetmode=3 msg=a\\sb=c reactions=2",
+        "S: anything=1",
+    ]));
+    let catalogue = play.output.catalogue.take().unwrap();
+    let parameters: Vec<_> = catalogue
+        .entries()
+        .filter(|(key, _)| key.sort == Sort::Parameter)
+        .map(|(key, entry)| (key.name.as_str().to_owned(), key.within.as_str().to_owned(), entry.count))
+        .collect();
+    let expected = [
+        ("channel_shade", "channeledit", 1),
+        ("channel_temperature", "channelinfo", 2),
+        ("depth", "newthing", 1),
+        ("reactions", "notifytextmessage", 1),
+        ("took", "error", 1),
+    ];
+    assert_eq!(parameters, expected.map(|(name, within, count)| (name.to_owned(), within.to_owned(), count)));
+}
