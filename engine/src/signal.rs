@@ -193,8 +193,10 @@ vocabulary! {
     StreamGap = "stream.gap", Acknowledged;
     /// Overlapping IP fragments carried different bytes.
     FragmentConflict = "fragment.conflict", Spoofable;
-    /// A TLS handshake was completed; the rest of the flow is opaque.
+    /// A TLS handshake was completed; what follows cannot be read.
     TlsHandshake = "tls.handshake", Acknowledged;
+    /// The server spoke unasked on a TLS connection, as it does to those who are logged in; once a connection.
+    TlsAddressed = "tls.addressed", Acknowledged;
     /// A connection ended within seconds of its TLS handshake.
     TlsBrief = "tls.brief", Acknowledged;
     /// A TLS handshake was begun and not completed.

@@ -1,8 +1,8 @@
 //! Tenure: standing for those whose logins cannot be read, over TLS and at TeamSpeak's voice port.
 //!
-//! What counts is time on one connection that the server keeps: it drops clients that fall silent. Ten minutes of it, on end,
-//! while nothing is wrong, make an address known for a week. A server that keeps whoever pings without having been let in,
-//! as TeamTalk does, vouches for less than that: what it answers is not looked at.
+//! What counts is time on one connection on which the server has spoken unasked, as it does to those whom it has let in; TeamTalk
+//! keeps whoever pings. Ten minutes of it, on end, while nothing is wrong, make an address known for a week. A client that
+//! asks for something every few seconds all the time, and one that nobody ever joins, are not known by this.
 //! Cheap for regulars, who are there anyway; dear for attackers:
 //!
 //! - only whole minutes count, of a connection as old as that: many short ones are worth nothing;
@@ -89,7 +89,7 @@ impl Tenures {
     /// Learns who comes and goes.
     pub fn handle_signal(&mut self, signal: &Signal) {
         let is_voice = signal.detail.method == Some(Method::Identity);
-        let begins = if is_voice { SignalKind::LoginSucceeded } else { SignalKind::TlsHandshake };
+        let begins = if is_voice { SignalKind::LoginSucceeded } else { SignalKind::TlsAddressed };
         let ends = if is_voice { SignalKind::LoginEnded } else { SignalKind::ConnectionClosed };
         if signal.kind != begins && signal.kind != ends {
             return;
@@ -269,7 +269,7 @@ mod tests {
     fn ten_minutes_behind_tls_or_at_the_voice_port_make_somebody_known() {
         let mut world = World::new();
         let (tls, voice) = (v4(0x0a00_0001), v4(0x0b00_0001));
-        world.signal(SignalKind::TlsHandshake, tls, 1);
+        world.signal(SignalKind::TlsAddressed, tls, 1);
         world.signal(SignalKind::LoginSucceeded, voice, 0);
         world.wait(9 * 60);
         assert_eq!(world.known, []);
@@ -284,7 +284,7 @@ mod tests {
         let mut world = World::new();
         let address = v4(0x0a00_0001);
         for flow in 1..200 {
-            world.signal(SignalKind::TlsHandshake, address, flow);
+            world.signal(SignalKind::TlsAddressed, address, flow);
             world.wait(55);
             world.signal(SignalKind::ConnectionClosed, address, flow);
             world.signal(SignalKind::LoginSucceeded, address, 0);
@@ -298,7 +298,7 @@ mod tests {
     fn nobody_earns_anything_while_the_service_is_alarmed() {
         let mut world = World::new();
         let address = v4(0x0a00_0001);
-        world.signal(SignalKind::TlsHandshake, address, 1);
+        world.signal(SignalKind::TlsAddressed, address, 1);
         world.is_calm = false;
         world.wait(3_600);
         assert_eq!(world.known, []);
@@ -311,14 +311,14 @@ mod tests {
     fn a_thousand_hosts_of_one_network_buy_four_places_and_push_nobody_out() {
         let mut world = World::new();
         let regular = v4(0x0a00_0001);
-        world.signal(SignalKind::TlsHandshake, regular, 1);
+        world.signal(SignalKind::TlsAddressed, regular, 1);
         world.wait(12 * 60);
         for number in 2..200 {
-            world.signal(SignalKind::TlsHandshake, v4(0x0a00_0000 + number), u64::from(number));
+            world.signal(SignalKind::TlsAddressed, v4(0x0a00_0000 + number), u64::from(number));
         }
         for low in 0..1_000_u64 {
             let address = Address::from_v6(0x2001_0db8_0001_0000 | low, low);
-            world.signal(SignalKind::TlsHandshake, address, 1_000 + low);
+            world.signal(SignalKind::TlsAddressed, address, 1_000 + low);
         }
         world.wait(3_600);
         assert!(world.tenures.is_tenured(&regular, world.now));
@@ -330,7 +330,7 @@ mod tests {
     fn places_in_all_are_bounded() {
         let mut world = World::new();
         for number in 0..12_000_u32 {
-            world.signal(SignalKind::TlsHandshake, v4(0x1000_0000 + number * 256), u64::from(number) + 1);
+            world.signal(SignalKind::TlsAddressed, v4(0x1000_0000 + number * 256), u64::from(number) + 1);
         }
         world.wait(11 * 60);
         assert_eq!(world.tenures.tenured.len(), TENURED_MAX);
@@ -340,7 +340,7 @@ mod tests {
     fn who_is_stopped_is_known_no_longer_and_begins_again_a_day_later() {
         let mut world = World::new();
         let address = v4(0x0a00_0001);
-        world.signal(SignalKind::TlsHandshake, address, 1);
+        world.signal(SignalKind::TlsAddressed, address, 1);
         world.wait(12 * 60);
         assert!(world.tenures.offend(address, world.now));
         assert!(!world.tenures.is_tenured(&address, world.now));

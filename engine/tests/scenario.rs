@@ -685,16 +685,22 @@ impl World {
             (Side::Server, 23, 250),
             (Side::Client, 23, 90),
         ] {
-            let mut record = vec![kind, 3, 3];
-            record.extend(length.to_be_bytes());
-            record.resize(record.len() + usize::from(length), 0x5a);
-            self.segment(&connection, side, ACK, &record);
-            match side {
-                Side::Client => connection.client_sent += record.len() as u32,
-                Side::Server => connection.server_sent += record.len() as u32,
-            }
+            self.record(&mut connection, side, kind, length);
         }
+        self.segment(&connection, Side::Server, ACK, b"");
         connection
+    }
+
+    /// One TLS record.
+    fn record(&mut self, connection: &mut Connection, side: Side, kind: u8, length: u16) {
+        let mut record = vec![kind, 3, 3];
+        record.extend(length.to_be_bytes());
+        record.resize(record.len() + usize::from(length), 0x5a);
+        self.segment(connection, side, ACK, &record);
+        match side {
+            Side::Client => connection.client_sent += record.len() as u32,
+            Side::Server => connection.server_sent += record.len() as u32,
+        }
     }
 
     /// Who became known, or no longer is, since the last call.
@@ -719,7 +725,10 @@ fn time_behind_tls_makes_somebody_known_until_they_misbehave() {
     let mut world = World::new(SHIPPED);
     let regular = address("198.51.100.7");
     world.wait(0);
-    let connection = world.shake_hands(regular);
+    let mut connection = world.shake_hands(regular);
+    world.wait_minutes(1);
+    // A friend comes.
+    world.record(&mut connection, Side::Server, 23, 140);
     world.wait_minutes(9);
     assert_eq!(world.known(), []);
     world.wait_minutes(2);
@@ -731,6 +740,23 @@ fn time_behind_tls_makes_somebody_known_until_they_misbehave() {
     }
     assert_eq!(world.known(), [(regular, false)]);
     assert!(!world.engine.is_tenured(regular, world.now));
+}
+
+#[test]
+fn whoever_only_pings_behind_tls_is_not_known() {
+    let mut world = World::new(SHIPPED);
+    world.wait(0);
+    let mut connection = world.shake_hands(address("198.51.100.7"));
+    for _ in 0..60 {
+        world.wait_minutes(1);
+        // Refused commands have long answers too.
+        for (side, length) in
+            [(Side::Client, 23), (Side::Server, 23), (Side::Client, 400), (Side::Server, 9_000)]
+        {
+            world.record(&mut connection, side, 23, length);
+        }
+    }
+    assert_eq!(world.known(), []);
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! TLS from outside: whether a handshake was completed or failed. Nothing of its content is kept.
+//! TLS from outside: whether a handshake was completed or failed, and whether the server talks unasked. Nothing of its content
+//! is kept.
 //!
 //! Only the five bytes in front of each record are read (RFC 8446 section 5.1, RFC 5246 section 6.2). Completed is
 //! a handshake when the server sends application data after the client has answered its hello; that a server which
 //! rejects the client's last word says so in an encrypted alert is known by its length.
 
 use super::Side;
-use crate::time::Span;
+use crate::time::{Span, Timestamp};
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
@@ -14,6 +15,9 @@ const APPLICATION_DATA: u8 = 23;
 
 /// A connection that ends so soon after it was opened has been of use to nobody: a login that failed, a scan, a flood.
 pub const TLS_BRIEF: Span = Span::from_secs(10);
+
+/// No answer takes longer, even of a server that asks another about the password.
+const ANSWERED_WITHIN: Span = Span::from_secs(5);
 
 /// No record is longer, with what encryption adds (RFC 5246 section 6.2.3).
 const RECORD_BYTES_MAX: u16 = 16_384 + 2_048;
@@ -129,6 +133,29 @@ impl Default for Tracker {
     }
 }
 
+/// Whether the server talks to a client that has asked for nothing. It does so to those who are logged in, whose friends come, go
+/// and speak; to others it only answers. How long an answer is proves nothing: it answers nonsense too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Listener {
+    /// When the client spoke last, or bytes of it were missed.
+    asked_at: Timestamp,
+}
+
+impl Listener {
+    /// From the end of the handshake.
+    pub const fn new(now: Timestamp) -> Self {
+        Self { asked_at: now }
+    }
+
+    /// Takes note that a side spoke. Whether the server did so unasked.
+    pub fn is_addressed(&mut self, side: Side, now: Timestamp) -> bool {
+        if side == Side::Client {
+            self.asked_at = now;
+        }
+        side == Side::Server && now.since(self.asked_at) >= ANSWERED_WITHIN
+    }
+}
+
 /// One side's records: the header of the current one, and how much of it is still to come.
 #[derive(Clone, Debug)]
 struct Records {
@@ -173,6 +200,15 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_soon_after_the_client_spoke_is_an_answer() {
+        let mut listener = Listener::new(Timestamp::from_secs(100));
+        assert!(!listener.is_addressed(Side::Server, Timestamp::from_secs(104)));
+        assert!(!listener.is_addressed(Side::Client, Timestamp::from_secs(130)));
+        assert!(!listener.is_addressed(Side::Server, Timestamp::from_secs(134)));
+        assert!(listener.is_addressed(Side::Server, Timestamp::from_secs(135)));
+    }
 
     fn record(kind: u8, length: u16) -> Vec<u8> {
         let mut bytes = vec![kind, 3, 3];

@@ -100,7 +100,9 @@ fn is_same(one: &Match, other: &Match) -> bool {
 pub const fn services(kind: SignalKind) -> &'static [Protocol] {
     use SignalKind as S;
     match kind {
-        S::ChannelJoined | S::ChannelLeft | S::IdentitySpoofed | S::TlsBrief => &[Irc, TeamTalk],
+        S::ChannelJoined | S::ChannelLeft | S::IdentitySpoofed | S::TlsAddressed | S::TlsBrief => {
+            &[Irc, TeamTalk]
+        }
         S::StatusChanged
         | S::FileTransferred
         | S::DatagramAbsent

@@ -235,6 +235,17 @@ fn tls_shows_whether_handshakes_are_completed() {
     let signals = world.engine.take_signals();
     let completed = signals.iter().find(|signal| signal.kind.as_str() == "tls.handshake").unwrap();
     assert_eq!(completed.detail.weight, 40, "milliseconds");
+    // Answers, however long, are given to anybody.
+    for _ in 0..3 {
+        world.wait(30_000);
+        world.say(&mut good, Side::Client, &tls(23, 23));
+        world.say(&mut good, Side::Server, &tls(23, 4_000));
+    }
+    assert!(world.told().is_empty());
+    assert!(!world.engine.streams().flow(&good.key).unwrap().is_opaque());
+    world.wait(6_000);
+    world.say(&mut good, Side::Server, &tls(23, 200));
+    assert_eq!(world.told(), ["tls.addressed"]);
     assert!(world.engine.streams().flow(&good.key).unwrap().is_opaque());
 
     let mut refused = world.connect(2);

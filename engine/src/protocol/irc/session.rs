@@ -22,7 +22,7 @@ use crate::{
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         pending::Pending,
-        tls::TLS_BRIEF,
+        tls::{Listener, TLS_BRIEF},
     },
     signal::{Detail, Method, SignalKind},
     text::Text,
@@ -66,6 +66,8 @@ pub struct Session {
 /// `Unknown` → `Registered` with the first line that only registered users get.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
+    /// TLS, in which the server has only answered so far. From everywhere; to `Opaque` when it speaks unasked.
+    Encrypted(Listener),
     /// Two servers talk: all is the link's reader's. From `LinkOffered` and `Unknown`.
     Linked,
     /// A server link was offered. From `Registering`.
@@ -78,6 +80,13 @@ enum Phase {
     Registering,
     /// Its beginning was missed, or bytes of the server before 001 were.
     Unknown,
+}
+
+impl Phase {
+    /// Whether a client's reader reads it line by line.
+    const fn is_in_lines(self) -> bool {
+        !matches!(self, Self::Encrypted(_) | Self::Linked | Self::Opaque)
+    }
 }
 
 /// The first byte of the server.
@@ -241,7 +250,7 @@ impl Session {
             state.on_foreign(foreign, *server_head, server, context);
         }
         let mut input = bytes;
-        while !matches!(self.state.phase, Phase::Opaque | Phase::Linked) {
+        while self.state.phase.is_in_lines() {
             let Self { client_lines, state, link, .. } = self;
             let Some(line) = client_lines.next(&mut input) else { break };
             let (Line::Complete(text) | Line::TooLong(text)) = line;
@@ -260,7 +269,7 @@ impl Session {
             state.on_server_head(*first, context);
         }
         let mut input = bytes;
-        while !matches!(self.state.phase, Phase::Opaque | Phase::Linked) {
+        while self.state.phase.is_in_lines() {
             let Self { server_lines, state, link, .. } = self;
             let Some(line) = server_lines.next(&mut input) else { break };
             let (Line::Complete(line) | Line::TooLong(line)) = line;
@@ -301,6 +310,15 @@ impl Session {
     ) -> Progress {
         match (self.state.phase, &mut self.link) {
             (Phase::Linked, Some(link)) => link.on_bytes(side, bytes, &mut server.links, context),
+            (Phase::Encrypted(mut listener), _) => {
+                if listener.is_addressed(side, context.at) {
+                    context.signal(SignalKind::TlsAddressed, Detail::default());
+                    self.state.phase = Phase::Opaque;
+                    return Progress::Opaque;
+                }
+                self.state.phase = Phase::Encrypted(listener);
+                Progress::Following
+            }
             (Phase::Opaque, _) => Progress::Opaque,
             _ => Progress::Following,
         }
@@ -349,13 +367,18 @@ impl Dissector for Session {
         progress
     }
 
-    fn on_gap(&mut self, side: Side, _missed: u64, _server: &mut Server, _context: &mut Context<'_>) {
+    fn on_gap(&mut self, side: Side, _missed: u64, _server: &mut Server, context: &mut Context<'_>) {
         // One before or in the greeting counts too: what was in it will be missed all along.
         self.has_missed = true;
         if let Some(link) = self.link.as_deref_mut() {
             link.on_gap(side);
         }
         if self.state.phase == Phase::Linked {
+            return;
+        }
+        if let Phase::Encrypted(listener) = &mut self.state.phase {
+            // What was missed may have been a question.
+            *listener = Listener::new(context.at);
             return;
         }
         match side {
@@ -463,7 +486,7 @@ impl State {
         self.is_tls = first == TLS_HANDSHAKE;
         let kind = if self.is_tls { SignalKind::TlsHandshake } else { SignalKind::TlsFailed };
         context.signal(kind, Detail::default());
-        self.phase = Phase::Opaque;
+        self.phase = if self.is_tls { Phase::Encrypted(Listener::new(context.at)) } else { Phase::Opaque };
     }
 
     /// A place taken for long without registering. ngIRCd closes such a connection without a word.

@@ -15,7 +15,7 @@ use crate::{
         Context, Dissector, Fact, Progress, Side,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
-        tls::{Handshake, TLS_BRIEF, Tracker},
+        tls::{Handshake, Listener, TLS_BRIEF, Tracker},
     },
     signal::{Detail, Method, Signal, SignalKind},
     text::Text,
@@ -54,7 +54,8 @@ pub struct Session {
     conversation: Conversation,
 }
 
-/// `ExpectWelcome` → `ExpectLogin` ⇄ `LoggedIn`; `ExpectLogin` → `Transferring`; `ExpectWelcome` → `Unreadable`.
+/// `ExpectWelcome` → `ExpectLogin` ⇄ `LoggedIn`; `ExpectLogin` → `Transferring`; `ExpectWelcome` → `Unreadable`, over TLS
+/// through `Encrypted`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// From the start.
@@ -65,7 +66,9 @@ enum State {
     LoggedIn,
     /// From the server's go-ahead for a file: raw bytes follow.
     Transferring,
-    /// From a handshake that is over, or bytes met midway that are no commands: a file transfer.
+    /// From a TLS handshake that was completed, while the server only answers.
+    Encrypted(Listener),
+    /// From a handshake that failed, TLS in which the server has spoken unasked, or bytes met midway that are no commands: a file transfer.
     Unreadable,
 }
 
@@ -203,6 +206,10 @@ impl Dissector for Session {
 
     fn on_gap(&mut self, side: Side, missed: u64, server: &mut Server, context: &mut Context<'_>) {
         server.note_gap(context.at);
+        if let State::Encrypted(listener) = &mut self.conversation.state {
+            // What was missed may have been a question.
+            *listener = Listener::new(context.at);
+        }
         self.conversation.is_listing = false;
         self.conversation.had_attempt = true;
         match side {
@@ -270,7 +277,9 @@ impl Conversation {
     const fn progress(&self) -> Progress {
         match self.state {
             State::Transferring | State::Unreadable => Progress::Opaque,
-            State::ExpectWelcome | State::ExpectLogin | State::LoggedIn => Progress::Following,
+            State::Encrypted(_) | State::ExpectWelcome | State::ExpectLogin | State::LoggedIn => {
+                Progress::Following
+            }
         }
     }
 
@@ -290,6 +299,13 @@ impl Conversation {
         if before == Handshake::NotTls {
             return false;
         }
+        if let State::Encrypted(listener) = &mut self.state {
+            if listener.is_addressed(side, context.at) {
+                self.state = State::Unreadable;
+                self.tell_tls(SignalKind::TlsAddressed, None, context);
+            }
+            return true;
+        }
         match self.tls.take(side, bytes) {
             Handshake::Undecided => false,
             // It was a client's hello, to a server that talks plain text.
@@ -305,7 +321,7 @@ impl Conversation {
                 true
             }
             Handshake::Completed => {
-                self.state = State::Unreadable;
+                self.state = State::Encrypted(Listener::new(context.at));
                 self.tell_tls(SignalKind::TlsHandshake, None, context);
                 true
             }
@@ -381,7 +397,7 @@ impl Conversation {
     }
 
     fn ask(&mut self, question: Question, context: &mut Context<'_>) {
-        if self.state == State::Unreadable {
+        if matches!(self.state, State::Encrypted(_) | State::Unreadable) {
             return;
         }
         if let Asked::Login { account, has_password, .. } = &question.asked {

@@ -12,6 +12,7 @@ use crate::{
             message::Message,
             server::Server,
         },
+        tls::Listener,
     },
     signal::{Detail, Method, Signal, SignalKind},
     text::Text,
@@ -115,7 +116,8 @@ impl State {
             471 | 473..=475 | 477 | 489 => self.on_channel_refused(number, message, context),
             670 => {
                 context.signal(SignalKind::TlsHandshake, self.detail());
-                self.phase = Phase::Opaque;
+                self.is_tls = true;
+                self.phase = Phase::Encrypted(Listener::new(context.at));
             }
             900 if self.sasl.is_under_way() => self.sasl.named = message.param(2).map(Text::new),
             903 => {
@@ -151,7 +153,12 @@ impl State {
         match self.phase {
             Phase::Registered => self.on_oper_failed(464, context),
             Phase::Unknown if !self.has_sent_password => self.on_oper_failed(464, context),
-            Phase::Unknown | Phase::Registering | Phase::LinkOffered | Phase::Linked | Phase::Opaque => {
+            Phase::Unknown
+            | Phase::Registering
+            | Phase::LinkOffered
+            | Phase::Linked
+            | Phase::Encrypted(_)
+            | Phase::Opaque => {
                 self.on_server_password_failed(Some(464), context);
             }
         }

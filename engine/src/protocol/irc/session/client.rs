@@ -148,7 +148,7 @@ impl State {
             }
             // The last wish before 001 is the best name for what fails before it.
             Phase::Registering | Phase::LinkOffered => self.set_nickname(wish),
-            Phase::Linked | Phase::Opaque => {}
+            Phase::Encrypted(_) | Phase::Linked | Phase::Opaque => {}
         }
     }
 
@@ -211,7 +211,7 @@ impl State {
     fn on_link_word(&mut self, keyword: &'static str, message: &Message<'_>, context: &mut Context<'_>) {
         let is_possible = match self.phase {
             Phase::Registering | Phase::LinkOffered => !self.has_sent_user,
-            Phase::Linked | Phase::Registered | Phase::Unknown | Phase::Opaque => false,
+            Phase::Encrypted(_) | Phase::Linked | Phase::Registered | Phase::Unknown | Phase::Opaque => false,
         };
         let is_server = match keyword {
             "PROTOCTL" => message.params().iter().any(|token| {

@@ -51,6 +51,7 @@ struct Play {
     server: Server,
     output: Output,
     progress: Progress,
+    now: Timestamp,
 }
 
 impl Play {
@@ -61,12 +62,13 @@ impl Play {
             server: Server::new(7),
             output: Output::default(),
             progress: Progress::Following,
+            now: Timestamp::from_secs(2),
         }
     }
 
     fn say(&mut self, side: Side, bytes: &[u8]) -> &mut Self {
-        let Self { connection, session, server, output, progress } = self;
-        let mut context = Context { at: Timestamp::from_secs(2), connection, seed: 42, output };
+        let Self { connection, session, server, output, progress, now } = self;
+        let mut context = Context { at: *now, connection, seed: 42, output };
         *progress = session.on_bytes(side, bytes, server, &mut context);
         assert!(session.held_bytes() <= HELD_BYTES_MAX, "{}", session.held_bytes());
         self
@@ -80,8 +82,8 @@ impl Play {
     }
 
     fn gap(&mut self, side: Side) -> &mut Self {
-        let Self { connection, session, server, output, .. } = self;
-        let mut context = Context { at: Timestamp::from_secs(2), connection, seed: 42, output };
+        let Self { connection, session, server, output, now, .. } = self;
+        let mut context = Context { at: *now, connection, seed: 42, output };
         session.on_gap(side, 100, server, &mut context);
         self
     }
@@ -89,8 +91,8 @@ impl Play {
     /// All but the last: whoever registered is said to be gone when the connection ends.
     fn signals(&mut self) -> Vec<Signal> {
         let was_registered = self.session.state.phase == Phase::Registered;
-        let Self { connection, session, server, output, .. } = self;
-        let mut context = Context { at: Timestamp::from_secs(2), connection, seed: 42, output };
+        let Self { connection, session, server, output, now, .. } = self;
+        let mut context = Context { at: *now, connection, seed: 42, output };
         session.on_close(server, &mut context);
         let mut signals = std::mem::take(&mut self.output.signals);
         if was_registered {
@@ -748,9 +750,20 @@ fn a_websocket_port_teaches_that_http_is_at_home() {
 fn tls_is_believed_when_the_server_answers_it() {
     let hello = (Side::Client, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec());
     let mut play = Play::new(connection(false));
-    play.all(&[hello.clone(), (Side::Server, b"\x16\x03\x03\x00\x7a".to_vec())]);
-    assert_eq!(play.progress, Progress::Opaque);
+    let answer = (Side::Server, b"\x16\x03\x03\x00\x7a".to_vec());
+    play.all(&[hello.clone(), answer.clone()]);
+    assert_eq!(play.progress, Progress::Following);
     assert_eq!(play.summaries(), ["tls.handshake", "tls.brief 1000B"]);
+
+    let mut play = Play::new(connection(false));
+    play.all(&[hello.clone(), answer]);
+    for (side, second) in [(Side::Client, 60), (Side::Server, 61), (Side::Server, 90)] {
+        assert_eq!(play.progress, Progress::Following);
+        play.now = Timestamp::from_secs(second);
+        play.say(side, b"\x17\x03\x03\x00\x02ab");
+    }
+    assert_eq!(play.progress, Progress::Opaque);
+    assert_eq!(play.summaries(), ["tls.handshake", "tls.addressed"]);
 
     let mut play = Play::new(connection(false));
     play.all(&[hello.clone(), (Side::Server, b"\x15\x03\x03\x00\x02".to_vec())]);
