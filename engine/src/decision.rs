@@ -6,6 +6,9 @@
 //! - a finding about a network, an account or a whole service is laid at the door of those who contributed,
 //!   never of their neighbours: at once if they did so often, after a little patience otherwise, not at all if
 //!   they have meanwhile logged in with a password. A mistyped password is followed by the right one;
+//! - failed logins that the right password has followed are nobody's attack, nor are those of people who are known; where
+//!   different accounts failed from one address on different connections, as in a house or at a bouncer after a restart, the first finding waits for
+//!   that as well, the second does not;
 //! - a whole IPv6 /64 is banned only when many of its addresses contributed and nobody in it behaves well;
 //! - behind an address with several other good sessions, the offending connection is cut, not the house;
 //! - no more than [`BANS_PER_MINUTE_MAX`] bans a minute, and of those who are known no more than one in
@@ -54,8 +57,14 @@ pub const KNOWN_BANS_WITHIN: Span = Span::from_secs(3_600);
 const KNOWN_BANS_MIN: usize = 3;
 /// Contributions to a finding from which on a contributor is sanctioned without patience.
 const CONTRIBUTIONS_PLAIN: u32 = 3;
-/// How long others are given to log in after all.
+/// How long others are given before a limit.
 const PATIENCE: Span = Span::from_secs(15);
+/// How long somebody is given to find the right password after all.
+const PATIENCE_TO_LOG_IN: Span = Span::from_secs(45);
+/// A second finding about one address within this time waits for nobody.
+const MISTAKEN_WITHIN: Span = Span::from_secs(1_800);
+/// Failed logins from one address, each of another account on another connection, from which on they may be several people's.
+const MISTAKEN_ACCOUNTS: usize = 3;
 /// Contributing addresses of one /64 from which on it is treated as one.
 const ROTATING_ADDRESSES: usize = 16;
 /// Other logged-in sessions behind an address from which on it counts as shared.
@@ -138,6 +147,8 @@ struct Person {
     /// It is limited for a little that may have been a mistake.
     is_suspected: bool,
     resets: SlidingCount,
+    /// Rules whose finding was taken for the mistakes of several people, and when last.
+    mistaken: Vec<(RuleId, Timestamp)>,
     /// Noted instead of banned until then.
     grace_until: Timestamp,
 }
@@ -151,6 +162,34 @@ impl Person {
     /// Whether somebody has logged in with a password of their own.
     fn behaves_well(&self, now: Timestamp) -> bool {
         self.logged_in_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
+    }
+
+    /// Whether the right password has followed a login that failed.
+    fn has_made_good(&self, failed: &Signal) -> bool {
+        let Some(account) = &failed.detail.account else { return false };
+        let is_later = |at: Timestamp| at >= failed.at;
+        self.accounts.get(account).is_some_and(|at| is_later(*at))
+            || self
+                .sessions
+                .values()
+                .any(|session| session.account.as_ref() == Some(account) && is_later(session.since))
+    }
+
+    /// Takes note of a finding that may be several people's mistakes. Whether the rule's limit was reached by them for the
+    /// first time for long.
+    fn is_first_mistake(&mut self, rule: &RuleId, is_reached: bool, now: Timestamp) -> bool {
+        match self.mistaken.iter_mut().find(|(other, _)| other == rule) {
+            Some((_, at)) if is_reached => {
+                let is_first = now.since(*at) > MISTAKEN_WITHIN;
+                *at = now;
+                is_first
+            }
+            Some((_, at)) => now.since(*at) <= MISTAKEN_WITHIN,
+            None => {
+                self.mistaken.push((rule.clone(), now));
+                true
+            }
+        }
     }
 }
 
@@ -176,9 +215,23 @@ struct LoggedIn {
 /// Somebody who contributed a little to an attack, and may have only mistyped.
 #[derive(Debug)]
 struct Suspect {
-    since: Timestamp,
+    until: Timestamp,
     duration: Span,
+    /// Several may have mistyped: one who logs in clears nobody but themselves.
+    is_of_several: bool,
     grounds: Suspicion,
+}
+
+impl Suspect {
+    fn new(rule: &Rule, finding: &Finding<'_>) -> Self {
+        let patience = if rule.counts_failed_logins() { PATIENCE_TO_LOG_IN } else { PATIENCE };
+        Self {
+            until: finding.signal.at + patience,
+            duration: rule.duration,
+            is_of_several: false,
+            grounds: Suspicion::new(rule, finding),
+        }
+    }
 }
 
 /// A finding that may come to nothing: nearly all do, so it is not put into words yet.
@@ -307,6 +360,14 @@ impl Decisions {
             signal.detail.method,
             Some(Method::Account | Method::Sasl | Method::Services | Method::Oper | Method::Query)
         ) && !self.is_shared_account(signal, commands);
+        // Everybody's account too has a right password, and others guess it.
+        let is_cleared = |suspect: &Suspect| match &suspect.grounds.subject {
+            Subject::Account(name) => signal.detail.account.as_ref() == Some(name),
+            _ => false,
+        };
+        if self.suspects.get(&signal.address).is_some_and(is_cleared) {
+            self.suspects.remove(&signal.address);
+        }
         let Some(person) = self.person(signal.address, now) else {
             return;
         };
@@ -333,7 +394,9 @@ impl Decisions {
         {
             person.accounts.insert(account, now);
         }
-        self.suspects.remove(&signal.address);
+        if self.suspects.get(&signal.address).is_some_and(|suspect| !suspect.is_of_several) {
+            self.suspects.remove(&signal.address);
+        }
         self.note_good_login(signal.address, now);
         self.make_room_in_site(signal.address, now, commands);
         commands.push(Command::Know { address: signal.address, until: now + KNOWN_FOR, by: Merit::Login });
@@ -523,6 +586,12 @@ impl Decisions {
         if by_address && self.is_settled(rule, finding.signal) {
             return;
         }
+        if by_address && self.is_mistaken(rule, finding, finding.signal.address) {
+            return;
+        }
+        if self.is_of_the_known(rule, finding) {
+            return;
+        }
         match rule.action {
             Action::Note => commands.push(Command::Note {
                 address: by_address.then_some(finding.signal.address),
@@ -563,6 +632,71 @@ impl Decisions {
         let is_known = person.behaves_well(signal.at);
         let is_somebody = is_known || !person.sessions.is_empty() || person.voice_sessions > 0;
         is_limited || (is_known && rule.level > Level::Normal) || (is_forgeable && is_somebody)
+    }
+
+    /// Whether failed logins from one address are mistakes: most of the last ones were followed by the right password, or each
+    /// was of another account on another connection and this is the first time. Then the address has time to show it.
+    fn is_mistaken(&mut self, rule: &Rule, finding: &Finding<'_>, address: Address) -> bool {
+        if rule.action == Action::Note || !rule.counts_failed_logins() {
+            return false;
+        }
+        let now = finding.signal.at;
+        let is_recent = |signal: &&Arc<Signal>| {
+            signal.kind == SignalKind::LoginFailed
+                && signal.address == address
+                && now.since(signal.at) <= rule.within
+        };
+        let failed: Vec<&Arc<Signal>> = finding.evidence.iter().filter(is_recent).collect();
+        if self.have_made_good(address, failed.iter().copied()) {
+            return true;
+        }
+        let count = failed.len();
+        let accounts: BTreeSet<&Text> =
+            failed.iter().filter_map(|signal| signal.detail.account.as_ref()).collect();
+        let flows: BTreeSet<FlowId> = failed.iter().filter_map(|signal| signal.flow).collect();
+        let is_of_several = accounts.len() == count && flows.len() == count;
+        if count < MISTAKEN_ACCOUNTS || !is_of_several || self.suspects.len() >= SUBJECTS_MAX {
+            return false;
+        }
+        if !self
+            .person(address, now)
+            .is_some_and(|person| person.is_first_mistake(&rule.id, finding.is_reached(rule), now))
+        {
+            return false;
+        }
+        self.suspects.insert(address, Suspect { is_of_several: true, ..Suspect::new(rule, finding) });
+        true
+    }
+
+    /// Whether most of these failed logins from one address were followed by the right password.
+    fn have_made_good<'a>(&self, address: Address, failed: impl Iterator<Item = &'a Arc<Signal>>) -> bool {
+        let Some(person) = self.people.get(&address) else { return false };
+        let (good, count) = failed.fold((0_usize, 0_usize), |(good, count), signal| {
+            (good.saturating_add(usize::from(person.has_made_good(signal))), count.saturating_add(1))
+        });
+        good.saturating_mul(2) > count
+    }
+
+    /// Whether too few of those who failed to log in are anybody but people who are known: they have mistyped, or an old
+    /// table of passwords was restored.
+    fn is_of_the_known(&self, rule: &Rule, finding: &Finding<'_>) -> bool {
+        if rule.distinct != Some(By::Address) || !rule.counts_failed_logins() {
+            return false;
+        }
+        let now = finding.signal.at;
+        if !finding.is_reached(rule) {
+            // One more, where those before raised no alarm.
+            let front = Front::of(finding.signal.kind);
+            return rule.action == Action::RaiseLevel
+                && self.level_for_rules(finding.signal.service, front) == Level::Normal;
+        }
+        let strangers: BTreeSet<Address> = finding
+            .contributors
+            .iter()
+            .filter(|(address, _)| !self.behaves_well(address, now))
+            .map(|(address, _)| if address.is_v4() { *address } else { site(*address) })
+            .collect();
+        strangers.len() < finding.contributors.len() && strangers.len() < rule.limit as usize
     }
 
     fn raise_level(&mut self, rule: &Rule, finding: &Finding<'_>, commands: &mut Vec<Command>) {
@@ -618,6 +752,12 @@ impl Decisions {
         // An IPv4 /24 is a street, not a household: who contributed little there is somebody else.
         let is_neighbourhood =
             matches!(finding.subject, Subject::Prefix(first) | Subject::Site(first) if first.is_v4());
+        // Whoever makes others' words their own often enough would have them punished for it: of those who said a text once or
+        // twice nobody is to blame unless they are a crowd themselves.
+        let light =
+            finding.contributors.iter().map(|(_, count)| *count).filter(|count| *count < CONTRIBUTIONS_PLAIN);
+        let is_parroted =
+            rule.by == By::Content && finding.is_reached(rule) && light.sum::<u32>() < rule.limit;
         for (address, count) in &finding.contributors {
             // Whoever alone says enough of one text is no bystander, whoever else logs in from there. Other deeds have rules
             // that count by address.
@@ -629,18 +769,17 @@ impl Decisions {
                 continue;
             }
             if *count >= CONTRIBUTIONS_PLAIN {
+                if self.is_mistaken(rule, finding, *address) {
+                    continue;
+                }
                 self.suspects.remove(address);
                 let limits = matches!(rule.action, Action::Limit | Action::RaiseLevel);
                 if limits && self.people.get(address).is_some_and(|person| person.is_limited(now, rule)) {
                     continue;
                 }
                 self.sanction(rule, *address, None, Grounds::Finding(rule, finding), ledger, commands);
-            } else if !is_neighbourhood && self.suspects.len() < SUBJECTS_MAX {
-                self.suspects.entry(*address).or_insert_with(|| Suspect {
-                    since: now,
-                    duration: rule.duration,
-                    grounds: Suspicion::new(rule, finding),
-                });
+            } else if !is_neighbourhood && !is_parroted && self.suspects.len() < SUBJECTS_MAX {
+                self.suspects.entry(*address).or_insert_with(|| Suspect::new(rule, finding));
             }
         }
     }
@@ -793,6 +932,7 @@ impl Decisions {
             return self.limit(address, rule.duration, grounds, commands);
         }
         self.bans_made.count(now, MINUTE);
+        self.suspects.remove(&address);
         let until = now + self.escalated(address, rule, now);
         let explanation = grounds.explain();
         let entered = ledger.enter(subject, Ban { since: now, until, explanation: explanation.clone() });
@@ -837,7 +977,7 @@ impl Decisions {
         let due: Vec<Address> = self
             .suspects
             .iter()
-            .filter(|(_, suspect)| now.since(suspect.since) >= PATIENCE)
+            .filter(|(_, suspect)| suspect.until <= now)
             .map(|(address, _)| *address)
             .collect();
         for address in due {
@@ -889,6 +1029,9 @@ impl Decisions {
 
     fn settle_suspect(&mut self, address: Address, commands: &mut Vec<Command>) {
         if let Some(suspect) = self.suspects.remove(&address) {
+            if suspect.is_of_several && self.have_made_good(address, suspect.grounds.evidence.iter()) {
+                return;
+            }
             let now = suspect.grounds.signal.at;
             self.limit(address, suspect.duration, Grounds::Suspicion(&suspect.grounds), commands);
             if let Some(person) = self.person(address, now) {
@@ -899,7 +1042,7 @@ impl Decisions {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let suspect = self.suspects.values().map(|suspect| suspect.since + PATIENCE).min();
+        let suspect = self.suspects.values().map(|suspect| suspect.until).min();
         let alarms = self.levels.values().filter(|alarm| alarm.level > Level::Normal);
         let alarm = alarms.map(|alarm| alarm.until).min();
         [suspect, alarm].into_iter().flatten().min()

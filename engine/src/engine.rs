@@ -681,13 +681,13 @@ fn with_dissector(
     match (session, server.map(|(server, _)| server)) {
         (Session::TeamTalk(session), Some(Server::TeamTalk(server))) => {
             if let Event::Closed(ending) = event {
-                session.note_ending(ending.is_of_the_connection());
+                session.note_ending(*ending);
             }
             call(&mut **session, server, context, event)
         }
         (Session::Irc(session), Some(Server::Irc(server))) => {
             if let Event::Closed(ending) = event {
-                session.note_ending(ending.as_str(), ending.is_of_the_connection());
+                session.note_ending(*ending);
             }
             call(&mut **session, server, context, event)
         }

@@ -377,6 +377,11 @@ impl Match {
 }
 
 impl Rule {
+    /// Whether it counts nothing but logins that failed.
+    pub fn counts_failed_logins(&self) -> bool {
+        self.signals.iter().all(|kind| *kind == SignalKind::LoginFailed)
+    }
+
     /// Whether the rule counts this signal, which is of one of its kinds.
     pub fn concerns(&self, signal: &Signal) -> bool {
         signal.at < self.expires

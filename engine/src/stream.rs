@@ -50,10 +50,10 @@ pub struct FlowKey {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ending {
-    /// Both sides sent FIN.
-    Finished,
-    /// One side sent RST.
-    Reset,
+    /// Both sides sent FIN, this one first.
+    Finished(Side),
+    /// One side sent RST; this one ended it, by that or by a FIN before.
+    Reset(Side),
     /// Nothing came for too long.
     Idle,
     /// Forgotten for lack of room.
@@ -65,14 +65,19 @@ pub enum Ending {
 impl Ending {
     /// Whether the connection itself ended, and not only our watch over it.
     pub const fn is_of_the_connection(self) -> bool {
-        matches!(self, Self::Finished | Self::Reset | Self::Idle)
+        matches!(self, Self::Finished(_) | Self::Reset(_) | Self::Idle)
+    }
+
+    /// Whether the server ended it, and not the client.
+    pub const fn is_by_server(self) -> bool {
+        matches!(self, Self::Finished(Side::Server) | Self::Reset(Side::Server))
     }
 
     /// The name in signals.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Finished => "finished",
-            Self::Reset => "reset",
+            Self::Finished(_) => "finished",
+            Self::Reset(_) => "reset",
             Self::Idle => "idle",
             Self::Evicted => "evicted",
             Self::Unfinished => "unfinished",
@@ -135,6 +140,8 @@ pub struct Flow<S> {
     was_refused: bool,
     /// Who ended it by a reset.
     reset_by: Option<Side>,
+    /// What the client's first FIN acknowledged.
+    client_finish: Option<u32>,
     /// What it takes of the bytes for all connections together.
     charged: usize,
 }
@@ -310,6 +317,7 @@ impl<S> Streams<S> {
                     new_syn: None,
                     was_refused: false,
                     reset_by: None,
+                    client_finish: None,
                     charged: 0,
                 },
                 |flow| flow.state == State::Closed || !readers.is_protected(&flow.session),
@@ -472,7 +480,12 @@ impl<S> Flow<S> {
                 Side::Server => self.server.expects(segment.tcp.sequence),
             };
             if believed {
-                self.close(segment.now, Ending::Reset, readers);
+                let ended_by = match segment.from {
+                    Side::Client if self.server.is_finished() => Side::Server,
+                    Side::Server if self.client.is_finished() => Side::Client,
+                    from => from,
+                };
+                self.close(segment.now, Ending::Reset(ended_by), readers);
                 self.reset_by = Some(segment.from);
             }
             return Stored::Kept;
@@ -484,7 +497,10 @@ impl<S> Flow<S> {
         let stored = self.take_bytes(segment, readers);
         self.deliver(segment.now, readers);
         if self.client.is_finished() && self.server.is_finished() {
-            self.close(segment.now, Ending::Finished, readers);
+            // Whoever acknowledges the other's FIN in their own was not the first.
+            let answers = self.client_finish.is_some_and(|sequence| self.server.is_finished_before(sequence));
+            let ended_by = if answers { Side::Server } else { Side::Client };
+            self.close(segment.now, Ending::Finished(ended_by), readers);
         }
         stored
     }
@@ -528,7 +544,7 @@ impl<S> Flow<S> {
 
     /// The same ports, a new connection.
     fn restart(&mut self, segment: &Segment<'_>, readers: &mut impl Readers<S>) {
-        self.close(segment.now, Ending::Finished, readers);
+        self.close(segment.now, Ending::Finished(Side::Client), readers);
         self.connection.opened = segment.now;
         self.connection.midway = false;
         self.session = readers.open(&self.connection, self.server_port);
@@ -537,6 +553,7 @@ impl<S> Flow<S> {
         self.has_checksums = false;
         self.new_syn = None;
         self.reset_by = None;
+        self.client_finish = None;
         self.state = State::Opening;
     }
 
@@ -552,6 +569,7 @@ impl<S> Flow<S> {
         self.client = Half::default();
         self.server = Half::default();
         self.reset_by = None;
+        self.client_finish = None;
         self.state = State::Open;
     }
 
@@ -576,6 +594,10 @@ impl<S> Flow<S> {
         }
         if segment.has(tcp_flags::FIN) {
             own.finish_at(end);
+            if segment.from == Side::Client {
+                // Sent again, it acknowledges more.
+                self.client_finish.get_or_insert(tcp.acknowledgement);
+            }
         }
         if self.state == State::Opaque {
             own.pass_over(end);

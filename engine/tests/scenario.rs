@@ -174,6 +174,13 @@ impl World {
         self.segment(&connection, Side::Server, FIN | ACK, b"");
     }
 
+    /// The server ends it.
+    fn drop_by_server(&mut self, mut connection: Connection) {
+        self.segment(&connection, Side::Server, FIN | ACK, b"");
+        connection.server_sent += 1;
+        self.segment(&connection, Side::Client, FIN | ACK, b"");
+    }
+
     /// What was done to whom since the last call; knowledge and user ids left out.
     fn deeds(&mut self) -> Vec<String> {
         let mut deeds = Vec::new();
@@ -353,6 +360,138 @@ fn after_a_restart_a_household_that_mistypes_is_still_a_household() {
     assert!(!deeds.iter().any(|deed| deed.starts_with("ban")), "{deeds:?}");
 }
 
+/// Thirty come back to a school; every third mistypes, and is right a moment later.
+#[test]
+fn mistakes_that_the_right_password_follows_are_nobodys_attack() {
+    let mut world = World::new(SHIPPED);
+    let school = address("203.0.113.80");
+    for pupil in 0..30 {
+        let mut connection = world.connect(school);
+        if pupil % 3 == 0 {
+            world.fail(&mut connection, &format!("pupil{pupil}"));
+            world.wait(3_000);
+        }
+        world.log_in(&mut connection, &format!("pupil{pupil}"));
+    }
+    world.wait(60_000);
+    world.engine.finish();
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+/// Twelve of one address have an old password each, and find the right one half a minute later.
+#[test]
+fn a_house_has_time_to_find_its_passwords_and_a_guesser_has_it_once() {
+    let mut world = World::new(SHIPPED);
+    let house = address("203.0.113.80");
+    let mut open: Vec<Connection> = (0..12).map(|_| world.connect(house)).collect();
+    for (number, connection) in open.iter_mut().enumerate() {
+        world.fail(connection, &format!("member{number}"));
+    }
+    world.wait(30_000);
+    for (number, connection) in open.iter_mut().enumerate() {
+        world.log_in(connection, &format!("member{number}"));
+    }
+    world.wait(30_000);
+    assert_eq!(world.deeds(), [""; 0]);
+
+    for number in 0..16 {
+        guess_once(&mut world, "192.0.2.9", &format!("root{number}"));
+    }
+    assert_eq!(world.deeds(), ["ban 192.0.2.9/32 for 10m by teamtalk/login-storm"]);
+
+    // Nor does one who has an account of their own clear the others.
+    for number in 0..9 {
+        guess_once(&mut world, "192.0.77.9", &format!("root{number}"));
+    }
+    let mut own = world.connect(address("192.0.77.9"));
+    world.log_in(&mut own, "mallory");
+    assert_eq!(world.deeds(), [""; 0]);
+    world.wait(50_000);
+    assert_eq!(world.deeds(), ["limit 192.0.77.9 by teamtalk/network-guessing"]);
+}
+
+#[test]
+fn people_who_are_known_mistype_without_alarm_and_strangers_do_not() {
+    let mut world = World::new(SHIPPED);
+    let regulars: Vec<String> = (1..=18).map(|number| format!("198.51.{number}.7")).collect();
+    for (number, regular) in regulars.iter().enumerate() {
+        let mut connection = world.connect(address(regular));
+        world.log_in(&mut connection, &format!("member{number}"));
+        world.close(connection);
+    }
+    world.deeds();
+    // An old table of passwords was restored.
+    for (number, regular) in regulars.iter().enumerate() {
+        guess_once(&mut world, regular, &format!("member{number}"));
+    }
+    assert_eq!(world.deeds(), [""; 0]);
+    world.wait(60_000);
+    for number in 1..=16 {
+        guess_once(&mut world, &format!("203.0.{number}.7"), &format!("member{number}"));
+    }
+    assert_eq!(world.deeds(), ["level attack"]);
+}
+
+/// The password that a family shares was changed.
+#[test]
+fn those_who_share_an_account_may_mistype_its_password() {
+    let mut world = World::new(SHIPPED);
+    let mut open = Vec::new();
+    for number in 1..=8 {
+        let mut connection = world.connect(address(&format!("198.51.{number}.7")));
+        world.fail(&mut connection, "family");
+        open.push(connection);
+        world.wait(5_000);
+    }
+    for connection in &mut open {
+        world.log_in(connection, "family");
+    }
+    world.wait(60_000);
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+/// Somebody who says what a regular has just said, over many connections, has only themselves stopped.
+#[test]
+fn who_is_parroted_is_not_to_blame() {
+    let mut world = World::new(SHIPPED);
+    let words = "message type=2 chanid=1 content=\"good evening everybody, how are you all doing tonight?\"";
+    let mut guest = world.connect(address("198.51.100.7"));
+    world.log_in(&mut guest, "");
+    world.say(&mut guest, Side::Client, words);
+    world.say(&mut guest, Side::Server, "ok");
+    for _ in 0..6 {
+        let mut parrot = world.connect(address("203.0.113.9"));
+        world.log_in(&mut parrot, "");
+        world.say(&mut parrot, Side::Client, words);
+        world.say(&mut parrot, Side::Server, "ok");
+    }
+    world.wait(60_000);
+    assert_eq!(world.deeds(), ["limit 203.0.113.9 by teamtalk/drones"]);
+}
+
+/// A server that restarts twice throws a whole school out, which has not left.
+#[test]
+fn whom_the_server_throws_out_has_not_gone_in_and_out() {
+    for (by_server, expected) in
+        [(true, &[][..]), (false, &["limit 203.0.113.80 by teamtalk/login-cycling"][..])]
+    {
+        let mut world = World::new(SHIPPED);
+        for _ in 0..2 {
+            let school: Vec<Connection> = (0..20)
+                .map(|pupil| {
+                    let mut connection = world.connect(address("203.0.113.80"));
+                    world.log_in(&mut connection, &format!("pupil{pupil}"));
+                    connection
+                })
+                .collect();
+            for connection in school {
+                if by_server { world.drop_by_server(connection) } else { world.close(connection) }
+            }
+        }
+        assert_eq!(world.deeds(), expected, "by the server: {by_server}");
+    }
+}
+
 #[test]
 fn in_an_ipv4_network_a_neighbour_who_mistypes_is_left_alone() {
     let mut world = World::new(SHIPPED);
@@ -503,7 +642,7 @@ fn a_good_login_lifts_what_a_few_mistakes_have_cost() {
     for n in 1..=16u32 {
         guess_once(&mut world, &format!("198.51.{n}.1"), &format!("member{n}"));
     }
-    world.wait(20_000);
+    world.wait(50_000);
     let deeds = world.deeds();
     assert!(deeds.contains(&"limit 198.51.3.1 by teamtalk/distributed-guessing".to_owned()), "{deeds:?}");
     let mut right = world.connect(address("198.51.3.1"));

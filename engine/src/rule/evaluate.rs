@@ -84,6 +84,13 @@ impl std::fmt::Display for Subject {
     }
 }
 
+impl Finding<'_> {
+    /// Whether the rule's limit is reached, and not only one more has joined those who had reached it.
+    pub const fn is_reached(&self, rule: &Rule) -> bool {
+        self.count >= rule.limit
+    }
+}
+
 /// The first address of an address's network: IPv4 /24, IPv6 /64.
 pub const fn network(address: Address) -> Address {
     match address.as_v4() {

@@ -158,6 +158,11 @@ impl Half {
         self.finish.is_some_and(|finish| self.delivered >= finish)
     }
 
+    /// Whether an acknowledgement covers the FIN.
+    pub(super) fn is_finished_before(&self, sequence: u32) -> bool {
+        self.finish.is_some_and(|finish| self.unwrap(sequence) > finish)
+    }
+
     /// Whether a reset with this sequence number would be believed (RFC 5961 section 3, with the window
     /// unknown).
     pub(super) fn expects(&self, sequence: u32) -> bool {

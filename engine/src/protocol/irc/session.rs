@@ -25,6 +25,7 @@ use crate::{
         tls::{Listener, TLS_BRIEF},
     },
     signal::{Detail, Method, SignalKind},
+    stream::Ending,
     text::Text,
     time::Span,
 };
@@ -174,6 +175,8 @@ struct State {
     is_refused: bool,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
+    /// The server ended the connection, unasked.
+    is_dropped: bool,
     nicknames_asked: u32,
     sasl: Sasl,
     /// What was said before the server let the client in, and may have been carried out right after.
@@ -224,10 +227,11 @@ impl Session {
     }
 
     /// How the connection ended; said before it is closed.
-    pub fn note_ending(&mut self, reason: &'static str, is_of_the_connection: bool) {
-        self.state.is_let_go = !is_of_the_connection;
+    pub fn note_ending(&mut self, ending: Ending) {
+        self.state.is_let_go = !ending.is_of_the_connection();
+        self.state.is_dropped = ending.is_by_server() && !self.state.has_quit;
         if let Some(link) = &mut self.link {
-            link.note_ending(reason, is_of_the_connection);
+            link.note_ending(ending);
         }
     }
 
@@ -444,6 +448,7 @@ impl State {
             quit_message: None,
             is_refused: false,
             is_let_go: false,
+            is_dropped: false,
             nicknames_asked: 0,
             sasl: Sasl::default(),
             early: Early::default(),
@@ -502,8 +507,12 @@ impl State {
     /// Whoever registered is gone with the connection.
     fn end_login(&self, context: &mut Context<'_>) {
         if self.phase == Phase::Registered {
-            let reason = Some(if self.is_let_go { "unwatched" } else { "disconnected" });
-            context.signal(SignalKind::LoginEnded, Detail { reason, ..self.detail() });
+            let reason = match (self.is_let_go, self.is_dropped) {
+                (true, _) => "unwatched",
+                (false, true) => "closed-by-server",
+                (false, false) => "disconnected",
+            };
+            context.signal(SignalKind::LoginEnded, Detail { reason: Some(reason), ..self.detail() });
         }
     }
 

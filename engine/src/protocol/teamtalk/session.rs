@@ -18,6 +18,7 @@ use crate::{
         tls::{Handshake, Listener, TLS_BRIEF, Tracker},
     },
     signal::{Detail, Method, Signal, SignalKind},
+    stream::Ending,
     text::Text,
     time::Span,
 };
@@ -89,6 +90,10 @@ struct Conversation {
     had_attempt: bool,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
+    /// The client asked the server to close.
+    has_quit: bool,
+    /// The server ended the connection, unasked.
+    is_dropped: bool,
     told_held: bool,
     kicked: Option<Kicked>,
     /// Kicked from a channel, and in none since.
@@ -128,6 +133,8 @@ impl Session {
                 had_login: false,
                 had_attempt: false,
                 is_let_go: false,
+                has_quit: false,
+                is_dropped: false,
                 told_held: false,
                 kicked: None,
                 was_thrown_out: false,
@@ -139,8 +146,9 @@ impl Session {
     }
 
     /// How the connection ended; said before it is closed.
-    pub const fn note_ending(&mut self, is_of_the_connection: bool) {
-        self.conversation.is_let_go = !is_of_the_connection;
+    pub const fn note_ending(&mut self, ending: Ending) {
+        self.conversation.is_let_go = !ending.is_of_the_connection();
+        self.conversation.is_dropped = ending.is_by_server() && !self.conversation.has_quit;
     }
 
     /// Whether the server welcomed somebody who then tried nothing.
@@ -390,6 +398,7 @@ impl Conversation {
         }
         // `pong` or nothing, unless the server cannot read the line: that is an error like any other.
         if matches!(message.keyword, b"ping" | b"quit") && message.is_well_formed() {
+            self.has_quit |= message.keyword == b"quit";
             return;
         }
         let question = Question::read(&message, context);
@@ -558,7 +567,11 @@ impl Conversation {
 
     /// The server logs out whoever disconnects, and says so to the others.
     fn leave_with_connection(&mut self, server: &mut Server, context: &mut Context<'_>) {
-        let reason = if self.is_let_go { "unwatched" } else { "disconnected" };
+        let reason = match (self.is_let_go, self.is_dropped) {
+            (true, _) => "unwatched",
+            (false, true) => "closed-by-server",
+            (false, false) => "disconnected",
+        };
         self.end_login(reason, server, context);
     }
 

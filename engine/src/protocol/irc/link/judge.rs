@@ -16,6 +16,7 @@ use super::{
 use crate::{
     protocol::{Context, Side, irc::message::Message},
     signal::{Detail, SignalKind},
+    stream::Ending,
     text::Text,
     time::{Span, Timestamp},
 };
@@ -607,11 +608,11 @@ impl Court<'_, '_> {
         }
         // The end of a capture, or of our memory, is no netsplit.
         let ending = self.link.ending;
-        if ending.is_some_and(|(_, is_of_the_connection)| is_of_the_connection) {
+        if ending.is_some_and(Ending::is_of_the_connection) {
             self.tell_split();
         }
         self.side = self.link.peer_side;
-        let reason = ending.map(|(reason, _)| reason);
+        let reason = ending.map(Ending::as_str);
         self.note(
             SignalKind::LinkClosed,
             Detail { reason, target: self.link.peer_name(), ..Detail::default() },

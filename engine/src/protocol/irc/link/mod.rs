@@ -46,6 +46,7 @@ use crate::{
         lines::{Line, Lines},
     },
     signal::{Detail, Method, Signal, SignalKind},
+    stream::Ending,
     text::Text,
     time::{Span, Timestamp},
 };
@@ -153,7 +154,7 @@ pub struct Link {
     network: Network,
     has_attempted: bool,
     /// How the connection ended, and whether it did so itself.
-    ending: Option<(&'static str, bool)>,
+    ending: Option<Ending>,
 }
 
 impl Link {
@@ -191,10 +192,9 @@ impl Link {
         matches!(self.phase, Phase::Open)
     }
 
-    /// How the connection ended, before [`on_close`](Self::on_close): in a word, and whether it was the connection
-    /// that ended, or only our watch over it.
-    pub const fn note_ending(&mut self, reason: &'static str, is_of_the_connection: bool) {
-        self.ending = Some((reason, is_of_the_connection));
+    /// How the connection ended, before [`on_close`](Self::on_close).
+    pub const fn note_ending(&mut self, ending: Ending) {
+        self.ending = Some(ending);
     }
 
     /// Takes the next bytes of one side.

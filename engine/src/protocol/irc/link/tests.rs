@@ -375,7 +375,7 @@ fn a_link_that_ends_gives_its_room_back() {
     let mut play = ts6();
     assert!(play.server.links().entries() > 0);
     let Play { connection, session, server, output, at } = &mut play;
-    session.note_ending("finished", true);
+    session.note_ending(Ending::Finished(Side::Client));
     session.on_close(server, &mut Context { at: *at, connection, seed: 42, output });
     assert_eq!(play.server.links().entries(), 0);
     assert_eq!(play.heard(), ["link.split", "link.closed finished"]);
