@@ -618,6 +618,8 @@ impl Decisions {
         // An IPv4 /24 is a street, not a household: who contributed little there is somebody else.
         let is_neighbourhood =
             matches!(finding.subject, Subject::Prefix(first) | Subject::Site(first) if first.is_v4());
+        // Who has gone a little beyond what everybody may is no better than whom it was allowed to.
+        let has_allowance = rule.allowed().is_some_and(|allowed| allowed > 0);
         for (address, count) in &finding.contributors {
             // Whoever alone says enough of one text is no bystander, whoever else logs in from there. Other deeds have rules
             // that count by address.
@@ -635,7 +637,7 @@ impl Decisions {
                     continue;
                 }
                 self.sanction(rule, *address, None, Grounds::Finding(rule, finding), ledger, commands);
-            } else if !is_neighbourhood && self.suspects.len() < SUBJECTS_MAX {
+            } else if !is_neighbourhood && !has_allowance && self.suspects.len() < SUBJECTS_MAX {
                 self.suspects.entry(*address).or_insert_with(|| Suspect {
                     since: now,
                     duration: rule.duration,
