@@ -121,6 +121,28 @@ fn coming_back<S: Talk>(
     Vec::new()
 }
 
+/// So many addresses in turn, each in a network of its own. Answers which.
+fn from_many<S: Talk>(
+    server: &mut S,
+    count: u32,
+    addresses: u32,
+    gap: u64,
+    deed: impl Fn(&mut S, &mut Connection, u32),
+) -> Vec<String> {
+    let addresses = addresses.min(count);
+    let names: Vec<String> = (0..addresses).map(|number| format!("198.{}.7.7", 18 + number)).collect();
+    let mut open: Vec<Connection> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| server.guest(name, &format!("guest{number}")))
+        .collect();
+    for number in 0..count {
+        deed(server, &mut open[(number % addresses) as usize], number);
+        server.wait(gap);
+    }
+    names
+}
+
 /// What is said, on every server alike. Four connections with 15 each to themselves reach 60 with 105.
 fn talk<S: Talk>() -> Vec<Attack<S>> {
     let of = |name, limit, deed: Deed<S>| attack(name, limit, Stopped, deed);
@@ -139,7 +161,7 @@ fn talk<S: Talk>() -> Vec<Attack<S>> {
 
 pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
     let mut all = talk::<TeamTalk>();
-    all.extend::<[Attack<TeamTalk>; 3]>([
+    all.extend::<[Attack<TeamTalk>; 8]>([
         attack("channels created, coming back after five", 20, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");
@@ -156,13 +178,42 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
                 server.command(connection, &line, "ok\r\n");
             })
         }),
+        // Ten with three each to themselves reach a hundred with 127.
+        attack("a channel flooded from ten networks", 127, Stopped, |server, _, count| {
+            from_many(server, count, 10, 40, Talk::tell)
+        }),
+        attack("a person flooded from ten networks", 127, Stopped, |server, _, count| {
+            from_many(server, count, 10, 40, |server, connection, number| {
+                let line = format!("message type=1 content=\"{number}\" destuserid=1");
+                server.command(connection, &line, "ok\r\n");
+            })
+        }),
+        // Five with two tries each to themselves reach thirty with 38.
+        attack("a channel's password from five networks", 38, Stopped, |server, _, count| {
+            from_many(server, count, 5, 1_500, |server, connection, number| {
+                let refused = "error number=2001 message=\"Incorrect channel password\"\r\n";
+                server.command(connection, &format!("join chanid=5 password=\"g{number}\""), refused);
+            })
+        }),
+        attack("channel passwords, slowly", 20, Stopped, |server, who, count| {
+            coming_back(server, who, count, 1_000, 12_000, |server, connection, number| {
+                let refused = "error number=2001 message=\"Incorrect channel password\"\r\n";
+                server.command(connection, &format!("join chanid=5 password=\"g{number}\""), refused);
+            })
+        }),
+        attack("drones with few words", 25, Stopped, |server, _, count| {
+            from_many(server, count, 200, 300, |server, connection, number| {
+                let line = format!("message type=2 content=\"join evil.example {number}\" chanid=1");
+                server.command(connection, &line, "ok\r\n");
+            })
+        }),
     ]);
     all
 }
 
 pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
     let mut all = talk::<Irc>();
-    all.extend::<[Attack<Irc>; 2]>([
+    all.extend::<[Attack<Irc>; 7]>([
         // Four with five each to themselves reach twenty with 35.
         attack("CTCP over four connections", 35, Stopped, |server, who, count| {
             side_by_side(server, who, count, 4, 40, |server, connection, _| {
@@ -172,6 +223,32 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
         attack("knocks, coming back after four", 15, Stopped, |server, who, count| {
             coming_back(server, who, count, 4, 500, |server, connection, number| {
                 server.say(connection, &format!("KNOCK #secret{number}"), "");
+            })
+        }),
+        attack("a channel flooded from ten networks", 127, Stopped, |server, _, count| {
+            from_many(server, count, 10, 40, Talk::tell)
+        }),
+        attack("a person flooded from ten networks", 127, Stopped, |server, _, count| {
+            from_many(server, count, 10, 40, |server, connection, number| {
+                let name = ["regular0", "Regular0", "REGULAR0"][(number % 3) as usize];
+                server.say(connection, &format!("PRIVMSG {name} :{number}"), "");
+            })
+        }),
+        attack("a channel's key from five networks", 38, Stopped, |server, _, count| {
+            from_many(server, count, 5, 1_500, |server, connection, number| {
+                let refused = ":lab.example 475 guest #secret :Cannot join channel (+k)";
+                server.say(connection, &format!("JOIN #secret k{number}"), refused);
+            })
+        }),
+        attack("operator passwords from many networks", 5, Stopped, |server, _, count| {
+            from_many(server, count, 200, 5_000, |server, connection, number| {
+                let refused = ":lab.example 464 guest :Password incorrect";
+                server.say(connection, &format!("OPER name{number} guess"), refused);
+            })
+        }),
+        attack("drones with few words", 25, Stopped, |server, _, count| {
+            from_many(server, count, 200, 300, |server, connection, number| {
+                server.say(connection, &format!("PRIVMSG #talk :join evil.example {number}"), "");
             })
         }),
     ]);
@@ -185,6 +262,33 @@ pub(crate) fn on_teamspeak() -> Vec<Attack<TeamSpeak>> {
 /// Many who each do little.
 pub(crate) fn crowds() -> Vec<Evening> {
     vec![
+        teamtalk("sixty come for a game", |server| {
+            game_night(
+                server,
+                |server, player, words| {
+                    server.command(player, &format!("message type=2 content=\"{words}\" chanid=1"), "ok\r\n");
+                },
+                |server, player, question| {
+                    let line = format!("message type=1 content=\"{question} a\" destuserid=1");
+                    server.command(player, &line, "ok\r\n");
+                },
+                |server, player| {
+                    let refused = "error number=2001 message=\"Incorrect channel password\"\r\n";
+                    server.command(player, "join chanid=5 password=\"old\"", refused);
+                },
+            );
+        }),
+        irc("sixty come for a game", |server| {
+            game_night(
+                server,
+                |server, player, words| server.say(player, &format!("PRIVMSG #talk :{words}"), ""),
+                |server, player, question| server.say(player, &format!("PRIVMSG regular0 :{question} a"), ""),
+                |server, player| {
+                    let refused = ":lab.example 475 player #secret :Cannot join channel (+k)";
+                    server.say(player, "JOIN #secret old", refused);
+                },
+            );
+        }),
         teamtalk("a school of sixty that chats", school),
         irc("a school of sixty that chats", school),
         irc("a bridge of two hundred puppets, three of whom paste a poem", |server| {
@@ -225,6 +329,38 @@ pub(crate) fn crowds() -> Vec<Evening> {
             }
         }),
     ]
+}
+
+/// Sixty come within a minute for a game; many greet with the same words, some try the old password of a channel, and all
+/// answer one quizmaster at once.
+fn game_night<S: Talk>(
+    server: &mut S,
+    say: impl Fn(&mut S, &mut Connection, &str),
+    whisper: impl Fn(&mut S, &mut Connection, u32),
+    knock: impl Fn(&mut S, &mut Connection),
+) {
+    let mut players: Vec<Connection> = Vec::new();
+    for number in 0..60 {
+        let mut player = server.guest(&format!("198.{}.7.7", 18 + number), &format!("player{number}"));
+        if number % 2 == 0 {
+            say(server, &mut player, "hello everyone");
+        } else if number % 4 == 1 {
+            say(server, &mut player, "good evening everybody");
+        }
+        if number % 3 == 0 {
+            knock(server, &mut player);
+            knock(server, &mut player);
+        }
+        players.push(player);
+        server.wait(1_000);
+    }
+    for question in 0..5 {
+        for player in &mut players {
+            whisper(server, player, question);
+            server.wait(100);
+        }
+        server.wait(10_000);
+    }
 }
 
 /// Everybody comes within a minute, and all chat for two.

@@ -770,8 +770,8 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
             for _ in 0..2 {
                 for (number, address) in addresses.iter().enumerate() {
                     let mut connection = server.join(address, &format!("g{number}"));
-                    let wrong = format!(":lab.example 464 g{number} :Password incorrect");
-                    server.say(&mut connection, "OPER admin wrong", &wrong);
+                    let wrong = format!(":NickServ!s@services NOTICE g{number} :Invalid password for admin.");
+                    server.say(&mut connection, "PRIVMSG NickServ :IDENTIFY admin wrong", &wrong);
                     server.wire.wait_millis(5_000);
                 }
             }

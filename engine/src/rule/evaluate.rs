@@ -60,10 +60,10 @@ impl Subject {
             By::Identity => detail.identity.clone().map(Self::Identity),
             By::Nickname => detail.nickname.clone().map(Self::Nickname),
             By::Session => signal.flow.map(Self::Session),
-            By::Channel => detail.channel.clone().map(Self::Channel),
+            By::Channel => detail.channel.as_ref().map(folded).map(Self::Channel),
             By::Content => detail.content.map(Self::Content),
             By::Service => Some(Self::Service),
-            By::Target => detail.target.clone().map(Self::Target),
+            By::Target => detail.target.as_ref().map(folded).map(Self::Target),
         }
     }
 }
@@ -85,6 +85,14 @@ impl std::fmt::Display for Subject {
             Self::Service => f.write_str("service"),
         }
     }
+}
+
+/// Servers take a name in any letter case.
+fn folded(name: &Text) -> Text {
+    if name.as_str().bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Text::from(name.as_str().to_ascii_lowercase().as_str());
+    }
+    name.clone()
 }
 
 /// The first address of an address's network: IPv4 /24, IPv6 /64.
