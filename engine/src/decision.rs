@@ -758,6 +758,8 @@ impl Decisions {
             finding.contributors.iter().map(|(_, count)| *count).filter(|count| *count < CONTRIBUTIONS_PLAIN);
         let is_parroted =
             rule.by == By::Content && finding.is_reached(rule) && light.sum::<u32>() < rule.limit;
+        // Who has gone a little beyond what everybody may is no better than whom it was allowed to.
+        let has_allowance = rule.allowed().is_some_and(|allowed| allowed > 0);
         for (address, count) in &finding.contributors {
             // Whoever alone says enough of one text is no bystander, whoever else logs in from there. Other deeds have rules
             // that count by address.
@@ -778,7 +780,11 @@ impl Decisions {
                     continue;
                 }
                 self.sanction(rule, *address, None, Grounds::Finding(rule, finding), ledger, commands);
-            } else if !is_neighbourhood && !is_parroted && self.suspects.len() < SUBJECTS_MAX {
+            } else if !is_neighbourhood
+                && !is_parroted
+                && !has_allowance
+                && self.suspects.len() < SUBJECTS_MAX
+            {
                 self.suspects.entry(*address).or_insert_with(|| Suspect::new(rule, finding));
             }
         }

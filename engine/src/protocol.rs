@@ -7,7 +7,10 @@
 //! A new protocol is a folder here with the shape of `teamtalk`: `message.rs` (bytes to a borrowed structure,
 //! total), `session.rs` (one connection), `server.rs` (what all connections of one service share).
 
+use std::hash::{BuildHasher, Hasher};
+
 use floodwall_wire::Address;
+use foldhash::quality::FixedState;
 
 use crate::{
     catalogue::{Catalogue, Sort},
@@ -160,12 +163,28 @@ impl Context<'_> {
         }
     }
 
-    /// Keyed hash of a message's content.
+    /// Keyed hash of a message's content: of its letters, if it has any. Letter case, figures, marks, blanks and colours are
+    /// what drones make their texts different by.
     pub fn content_hash(&self, content: &[u8]) -> u64 {
-        use std::hash::{BuildHasher, Hasher};
-        let mut hasher = foldhash::quality::FixedState::with_seed(self.seed).build_hasher();
-        hasher.write(content);
+        let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || !byte.is_ascii();
+        if !content.iter().any(is_letter) {
+            return self.hash(content);
+        }
+        let mut hasher = self.hasher();
+        let letters = content.iter().filter(|byte| is_letter(byte));
+        letters.for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
         hasher.finish()
+    }
+
+    /// Keyed hash of something as it is.
+    pub fn hash(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = self.hasher();
+        hasher.write(bytes);
+        hasher.finish()
+    }
+
+    fn hasher(&self) -> impl Hasher {
+        FixedState::with_seed(self.seed).build_hasher()
     }
 }
 
@@ -203,4 +222,30 @@ pub trait Dissector {
 
     /// Bytes of heap held.
     fn held_bytes(&self) -> usize;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_with_the_same_letters_are_one() {
+        let connection = Connection {
+            id: FlowId(1),
+            service: 0,
+            client: Address::default(),
+            client_port: 1,
+            server: Address::default(),
+            server_port: 2,
+            opened: Timestamp::EPOCH,
+            midway: false,
+        };
+        let mut output = Output::default();
+        let context = Context { at: Timestamp::EPOCH, connection: &connection, seed: 7, output: &mut output };
+        let hash = |text: &str| context.content_hash(text.as_bytes());
+        assert_eq!(hash("join evil.example now [7919]"), hash("JOIN evil.example, now! \u{3}04 15838"));
+        assert_ne!(hash("join evil.example now"), hash("join good.example now"));
+        assert_ne!(hash("12345"), hash("12346"), "there is nothing else to tell them apart");
+        assert_ne!(hash("привет"), hash("пока"));
+    }
 }

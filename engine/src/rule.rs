@@ -139,7 +139,7 @@ pub enum By {
     Channel,
     /// The whole service.
     Service,
-    /// Whom it was done to; only to tell signals apart.
+    /// Whom it was done to.
     Target,
     /// Equal message texts; only to tell signals apart, or to count one text by.
     Content,
@@ -240,6 +240,9 @@ pub struct Rule {
     pub by: By,
     /// Counts different values of this instead of signals.
     pub distinct: Option<By>,
+    /// How many a connection may have that count nowhere, of all connections but one. A connection is what the same
+    /// address comes back with as well.
+    pub allowance: Option<u32>,
     /// How many are too many.
     pub limit: u32,
     /// In how much time.
@@ -380,6 +383,16 @@ impl Rule {
     /// Whether it counts nothing but logins that failed.
     pub fn counts_failed_logins(&self) -> bool {
         self.signals.iter().all(|kind| *kind == SignalKind::LoginFailed)
+    }
+
+    /// The allowance, where there is one: always less than the limit, whatever an override has made of that.
+    pub fn allowed(&self) -> Option<u32> {
+        self.allowance.map(|allowance| allowance.min(self.limit.saturating_sub(1)))
+    }
+
+    /// How much a signal counts.
+    pub fn amount(&self, signal: &Signal) -> u32 {
+        if self.sums_bytes { u32::try_from(signal.detail.weight).unwrap_or(u32::MAX) } else { 1 }
     }
 
     /// Whether the rule counts this signal, which is of one of its kinds.

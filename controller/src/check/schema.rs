@@ -89,6 +89,7 @@ fn rule_key(key: &str) -> Value {
         }
         "by" => one_of(subjects().filter(|by| *by != By::Target).map(By::as_str)),
         "distinct" => one_of(subjects().map(By::as_str)),
+        "allowance" => json!({"type": "integer", "minimum": 0}),
         "limit" | "min-bytes" => json!({"type": "integer", "minimum": 1}),
         "within" | "for" | "max" => span(),
         "level" => one_of(Level::ALL.map(Level::as_str)),

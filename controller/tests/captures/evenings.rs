@@ -32,11 +32,11 @@ impl Evening {
     }
 }
 
-const fn teamtalk(name: &'static str, events: fn(&mut TeamTalk)) -> Evening {
+pub(crate) const fn teamtalk(name: &'static str, events: fn(&mut TeamTalk)) -> Evening {
     Evening { service: "teamtalk", name, events: Events::TeamTalk(events) }
 }
 
-const fn irc(name: &'static str, events: fn(&mut Irc)) -> Evening {
+pub(crate) const fn irc(name: &'static str, events: fn(&mut Irc)) -> Evening {
     Evening { service: "irc", name, events: Events::Irc(events) }
 }
 

@@ -6,13 +6,14 @@ use std::{collections::BTreeMap, fmt::Write, sync::Mutex, thread};
 
 use crate::{
     conversation::Connection,
+    evasions,
     evenings::evenings,
     servers::{ATTACKER, Irc, REGULARS, Server, TeamSpeak, TeamTalk, voice},
 };
 
 /// What is to become of whoever does it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Expected {
+pub(crate) enum Expected {
     /// Limited, dropped or banned.
     Stopped,
     /// Told, and left to people to judge.
@@ -48,14 +49,24 @@ fn is_stopped(outcome: &str) -> bool {
 }
 
 /// Does something `count` times from an address; answers who did it, if others than that address.
-type Deed<S> = fn(&mut S, &str, u32) -> Vec<String>;
+pub(crate) type Deed<S> = fn(&mut S, &str, u32) -> Vec<String>;
 
-struct Attack<S> {
+pub(crate) struct Attack<S> {
     name: &'static str,
     /// How often is too often; one less is not. 0 where the gate drops what it is made of from the first packet on.
     limit: u32,
     expected: Expected,
     deed: Deed<S>,
+}
+
+/// An attack on a kind of server.
+pub(crate) const fn attack<S>(
+    name: &'static str,
+    limit: u32,
+    expected: Expected,
+    deed: Deed<S>,
+) -> Attack<S> {
+    Attack { name, limit, expected, deed }
 }
 
 /// Who else is there.
@@ -181,8 +192,11 @@ fn judge_one<S: Server>(attack: &Attack<S>) -> Vec<Row> {
 #[test]
 fn every_attack_is_judged_right_at_every_intensity() {
     let mut rows = judge_all(teamtalk_attacks());
+    rows.extend(judge_all(evasions::on_teamtalk()));
     rows.extend(judge_all(irc_attacks()));
+    rows.extend(judge_all(evasions::on_irc()));
     rows.extend(judge_all(teamspeak_attacks()));
+    rows.extend(judge_all(evasions::on_teamspeak()));
     rows.extend(quiet_rows());
     if let Some(path) = std::env::var_os("FLOODWALL_JUDGEMENT") {
         let lines: String = rows.iter().fold(String::new(), |mut lines, row| {
@@ -197,7 +211,7 @@ fn every_attack_is_judged_right_at_every_intensity() {
 
 /// Evenings on which nobody may even be noted, whoever takes part.
 fn quiet_rows() -> Vec<Row> {
-    let rows = evenings().into_iter().map(|evening| {
+    let rows = evenings().into_iter().chain(evasions::crowds()).map(|evening| {
         let report = evening.judge();
         let flagged: Vec<&String> =
             report.addresses().filter(|address| report.outcome(address) != "clean").collect();
@@ -232,7 +246,6 @@ fn commands(server: &mut TeamTalk, who: &str, count: u32, gap: u64, line: &str, 
 #[expect(clippy::too_many_lines, reason = "a list")]
 fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
     use Expected::{Noted, Stopped};
-    let attack = |name, limit, expected, deed| Attack { name, limit, expected, deed };
     vec![
         attack("guesses, a connection each", 8, Stopped, |server, who, count| {
             for _ in 0..count {
@@ -407,13 +420,14 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
         }),
         attack("messages over many connections", 250, Stopped, |server, who, count| {
             let mut open = Vec::new();
-            for number in 0..8 {
+            // Each keeps to its allowance.
+            for number in 0..20 {
                 let (mut connection, id) = server.connect(who);
                 server.log_in(&mut connection, id, who, &format!("guest{number}"));
                 open.push(connection);
             }
             for number in 0..count {
-                let connection = &mut open[number as usize % 8];
+                let connection = &mut open[number as usize % 20];
                 server.command(connection, "message type=2 content=\"buy\" chanid=1", "ok\r\n");
                 server.wire.wait_millis(15);
             }
@@ -714,7 +728,6 @@ fn knocks(server: &mut Irc, who: &str, count: u32, gap: u64, line: &str, answer:
 #[expect(clippy::too_many_lines, reason = "a list")]
 fn irc_attacks() -> Vec<Attack<Irc>> {
     use Expected::{Noted, Stopped};
-    let attack = |name, limit, expected, deed| Attack { name, limit, expected, deed };
     vec![
         attack("operator passwords", 5, Stopped, |server, who, count| {
             lines(server, who, count, 1_000, "OPER admin {}", ":lab.example 464 bad :Password incorrect")
@@ -757,8 +770,8 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
             for _ in 0..2 {
                 for (number, address) in addresses.iter().enumerate() {
                     let mut connection = server.join(address, &format!("g{number}"));
-                    let wrong = format!(":lab.example 464 g{number} :Password incorrect");
-                    server.say(&mut connection, "OPER admin wrong", &wrong);
+                    let wrong = format!(":NickServ!s@services NOTICE g{number} :Invalid password for admin.");
+                    server.say(&mut connection, "PRIVMSG NickServ :IDENTIFY admin wrong", &wrong);
                     server.wire.wait_millis(5_000);
                 }
             }
@@ -981,7 +994,6 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
 #[expect(clippy::too_many_lines, reason = "a list")]
 fn teamspeak_attacks() -> Vec<Attack<TeamSpeak>> {
     use Expected::{Noted, Stopped};
-    let attack = |name, limit, expected, deed| Attack { name, limit, expected, deed };
     vec![
         attack("ServerQuery passwords", 5, Stopped, |server, who, count| {
             let mut connection = server.query(who);

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod conversation;
+mod evasions;
 mod evenings;
 mod fragments;
 mod intensity;

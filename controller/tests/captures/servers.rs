@@ -200,6 +200,31 @@ impl TeamTalk {
         );
     }
 
+    /// Without a password; everybody's account.
+    pub(crate) fn log_in_as_guest(
+        &mut self,
+        connection: &mut Connection,
+        id: u16,
+        address: &str,
+        nickname: &str,
+    ) {
+        self.wire.datagram(address, &[1, id as u8, (id >> 8) as u8, 0, 9, 9, 9, 9, 1, 0x10, 1]);
+        let line = format!(
+            "login nickname=\"{nickname}\" username=\"guest\" password=\"\" clientname=\"Lab\" protocol=\"5.14\" \
+             version=\"5.23\" id=1"
+        );
+        let answer = format!(
+            "begin id=1\r\naccepted userid={id} nickname=\"{nickname}\" ipaddr=\"{address}\" username=\"guest\" \
+             usertype=1 userrights=12842503 userdata=0 audiocodeclimit=0 cmdflood=[0,0]\r\nok\r\nend id=1\r\n"
+        );
+        self.command(connection, &line, &answer);
+        self.command(
+            connection,
+            "join chanid=1 password=\"\" id=2",
+            "begin id=2\r\njoined chanid=1\r\nok\r\nend id=2\r\n",
+        );
+    }
+
     pub(crate) fn guess(&mut self, connection: &mut Connection, account: &str) {
         let line = format!("login username=\"{account}\" password=\"guess\"");
         self.command(connection, &line, "error number=2002 message=\"Invalid user account\"\r\n");

@@ -112,6 +112,18 @@ impl DistinctCount {
         u32::try_from(self.last_seen.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether a value was seen, lately or not.
+    pub fn holds(&self, value: u64) -> bool {
+        self.last_seen.contains_key(&value)
+    }
+
+    /// How many different ones lie within the window now.
+    pub fn held(&mut self, at: Timestamp, within: Span) -> u32 {
+        let start = at - within;
+        self.last_seen.retain(|_, last| *last >= start);
+        u32::try_from(self.last_seen.len()).unwrap_or(u32::MAX)
+    }
+
     /// Starts again at none.
     pub fn clear(&mut self) {
         self.last_seen.clear();

@@ -1,7 +1,7 @@
 //! From signals to findings: which rule's limit was reached, by whom, and who contributed.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     hash::{BuildHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     bounded::BoundedMap,
-    limits::{COUNTERS_MAX, EVIDENCE_LINES_MAX},
+    limits::{COUNTERS_MAX, EVIDENCE_LINES_MAX, FLOWS_MAX, SUBJECTS_MAX, VACANT_MAX},
     signal::{FlowId, Signal, SignalKind},
     text::Text,
     time::{Span, Timestamp},
@@ -40,6 +40,8 @@ pub enum Subject {
     Session(FlowId),
     /// One channel.
     Channel(Text),
+    /// Somebody to whom something is done.
+    Target(Text),
     /// One message text, by its keyed hash.
     Content(u64),
     /// The whole service.
@@ -58,10 +60,10 @@ impl Subject {
             By::Identity => detail.identity.clone().map(Self::Identity),
             By::Nickname => detail.nickname.clone().map(Self::Nickname),
             By::Session => signal.flow.map(Self::Session),
-            By::Channel => detail.channel.clone().map(Self::Channel),
+            By::Channel => detail.channel.as_ref().map(folded).map(Self::Channel),
             By::Content => detail.content.map(Self::Content),
             By::Service => Some(Self::Service),
-            By::Target => None,
+            By::Target => detail.target.as_ref().map(folded).map(Self::Target),
         }
     }
 }
@@ -78,6 +80,7 @@ impl std::fmt::Display for Subject {
             Self::Nickname(name) => write!(f, "nickname {name}"),
             Self::Session(flow) => write!(f, "connection {}", flow.0),
             Self::Channel(name) => write!(f, "channel {name}"),
+            Self::Target(name) => write!(f, "target {name}"),
             Self::Content(_) => f.write_str("one text"),
             Self::Service => f.write_str("service"),
         }
@@ -89,6 +92,14 @@ impl Finding<'_> {
     pub const fn is_reached(&self, rule: &Rule) -> bool {
         self.count >= rule.limit
     }
+}
+
+/// Servers take a name in any letter case.
+fn folded(name: &Text) -> Text {
+    if name.as_str().bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Text::from(name.as_str().to_ascii_lowercase().as_str());
+    }
+    name.clone()
 }
 
 /// The first address of an address's network: IPv4 /24, IPv6 /64.
@@ -132,9 +143,15 @@ pub struct Evaluation {
     counts: Counts,
 }
 
-/// Rules that one kind of signal concerns, in the order of their files. Neighbours that count by the same are asked for
-/// their counts together: that is one look-up, and most rules count by address.
-type Concerned = Vec<(By, Vec<(usize, Part)>)>;
+/// Rules that one kind of signal concerns, in the order of their files.
+#[derive(Clone, Debug, Default)]
+struct Concerned {
+    /// Those with an allowance, which is the connection's: nearly all end there, after one look-up.
+    allowances: Vec<(usize, Part)>,
+    /// Neighbours that count by the same are asked for their counts together: that is one look-up, and most rules count by
+    /// address.
+    groups: Vec<(By, Vec<(usize, Part)>)>,
+}
 
 /// The part a kind of signal plays in a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -147,9 +164,18 @@ enum Part {
     Against,
 }
 
+/// How long the counts of a connection that is over wait for the next one of its address.
+const VACANT_FOR: Span = Span::from_secs(600);
+
 #[derive(Debug)]
 struct Counts {
     counters: BoundedMap<Subject, Counted>,
+    /// Connections that go on with the counts of an earlier one of their address.
+    heirs: BoundedMap<FlowId, FlowId>,
+    /// What connections that are over have counted, by address: the last ones, at most [`VACANT_MAX`], and when they ended.
+    vacant: BoundedMap<Address, VecDeque<(FlowId, Timestamp)>>,
+    /// What the connection of the signal at hand has counted beyond its allowances, by rule.
+    beyond: Vec<(usize, u32)>,
     /// Tallies held at most, and a few that one signal may bring.
     capacity: usize,
     /// Tallies of all subjects.
@@ -167,13 +193,17 @@ struct Counted {
 }
 
 impl Counted {
-    /// The tally of a rule, and whether it is new.
-    fn tally(&mut self, index: usize, rule: &Rule, seed: u64) -> (Option<&mut Tally>, bool) {
+    fn position(&self, index: usize) -> Option<usize> {
         let number = u16::try_from(index).unwrap_or(u16::MAX);
-        let found = self.rules.iter().position(|known| *known == number);
+        self.rules.iter().position(|known| *known == number)
+    }
+
+    /// The tally of a rule, made if absent, and whether it is new.
+    fn tally(&mut self, index: usize, make: impl FnOnce() -> Tally) -> (Option<&mut Tally>, bool) {
+        let found = self.position(index);
         if found.is_none() {
-            self.rules.push(number);
-            self.tallies.push(Tally::new(rule, seed));
+            self.rules.push(u16::try_from(index).unwrap_or(u16::MAX));
+            self.tallies.push(make());
         }
         let at = found.unwrap_or(self.tallies.len() - 1);
         (self.tallies.get_mut(at), found.is_none())
@@ -185,8 +215,11 @@ struct Tally {
     count: Count,
     /// When what must come before was last seen.
     before: Option<Timestamp>,
-    /// How often what the count is held against was seen.
-    against: Option<Box<SlidingCount>>,
+    /// With an allowance: what each connection has counted beyond it, as of when it last did. No more of them than the limit,
+    /// since each counts.
+    parties: BTreeMap<FlowId, u32>,
+    /// What the count is held against, counted alike.
+    against: Option<Box<Count>>,
     /// Kept only where the subject is not an address.
     contributors: Option<Contributors>,
     /// A rule that fired goes on collecting contributors until then.
@@ -211,6 +244,39 @@ enum Count {
     Distinct(DistinctCount),
 }
 
+impl Count {
+    fn new(rule: &Rule, seed: u64) -> Self {
+        match rule.distinct {
+            Some(_) => Self::Distinct(DistinctCount::new(seed)),
+            None => Self::Signals(SlidingCount::default()),
+        }
+    }
+
+    /// Counts so many, or one value, and answers how many lie within the window now. `None` where values are told apart and
+    /// there is none. Counts of different values below `enough` may hold some that have left the window.
+    fn add(
+        &mut self,
+        amount: u32,
+        distinct: Option<u64>,
+        at: Timestamp,
+        within: Span,
+        enough: u32,
+    ) -> Option<u32> {
+        match (self, distinct) {
+            (Self::Signals(count), _) => Some(count.add(amount, at, within)),
+            (Self::Distinct(count), Some(value)) => Some(count.count(value, at, within, enough)),
+            (Self::Distinct(_), None) => None,
+        }
+    }
+
+    fn held(&mut self, at: Timestamp, within: Span) -> u32 {
+        match self {
+            Self::Signals(count) => count.held(at, within),
+            Self::Distinct(count) => count.held(at, within),
+        }
+    }
+}
+
 impl Evaluation {
     /// No counts yet; `seed` keys the tables.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
@@ -219,14 +285,18 @@ impl Evaluation {
 
     /// The same with room for fewer counters.
     pub fn with_capacity(rules: &[Rule], seed: u64, capacity: usize) -> Self {
-        let mut by_kind = vec![Concerned::new(); SignalKind::ALL.len()];
+        let mut by_kind = vec![Concerned::default(); SignalKind::ALL.len()];
         for (index, rule) in rules.iter().enumerate() {
             let counted = rule.signals.iter().map(|kind| (*kind, Part::Counted));
             let before = rule.after.iter().flat_map(|after| &after.signals).map(|kind| (*kind, Part::Before));
             let against =
                 rule.against.iter().flat_map(|against| &against.signals).map(|kind| (*kind, Part::Against));
             for (kind, part) in counted.chain(before).chain(against) {
-                let Some(groups) = by_kind.get_mut(kind as usize) else { continue };
+                let Some(Concerned { allowances, groups }) = by_kind.get_mut(kind as usize) else { continue };
+                if rule.allowance.is_some() && part != Part::Against {
+                    allowances.push((index, part));
+                    continue;
+                }
                 match groups.last_mut() {
                     Some((by, group)) if *by == rule.by => group.push((index, part)),
                     _ => groups.push((rule.by, vec![(index, part)])),
@@ -235,7 +305,18 @@ impl Evaluation {
         }
         let counters = BoundedMap::new(capacity, seed);
         let hasher = FixedState::with_seed(seed);
-        Self { by_kind, counts: Counts { counters, capacity, held: 0, let_go: 0, hasher, seed } }
+        let counts = Counts {
+            counters,
+            heirs: BoundedMap::new(FLOWS_MAX, seed),
+            vacant: BoundedMap::new(SUBJECTS_MAX, seed),
+            beyond: Vec::new(),
+            capacity,
+            held: 0,
+            let_go: 0,
+            hasher,
+            seed,
+        };
+        Self { by_kind, counts }
     }
 
     /// Counts a signal in every rule it concerns and hands on what is found. `rules` are those it was made for.
@@ -247,17 +328,28 @@ impl Evaluation {
         mut found: impl FnMut(&Rule, Finding<'_>),
     ) {
         let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
-        for (by, group) in concerned {
+        let connection = self.counts.connection(signal);
+        self.counts.spend(rules, &concerned.allowances, signal, connection, |_, _| {});
+        self.counts.handle_excesses(rules, signal, connection, |tally, (index, rule), subject, total| {
+            let added = tally.join(rule, total, signal);
+            tally.conclude((index, rule), subject, added, signal, level, &mut found)
+        });
+        for (by, group) in &concerned.groups {
             self.counts.handle_group(
                 rules,
-                *by,
-                group,
+                (*by, group),
                 signal,
+                connection,
                 &mut |tally, (index, rule), subject, distinct| {
-                    tally.count((index, rule), subject, distinct, signal, level, &mut found);
+                    if let Some(added) = tally.add(rule, distinct, signal, rule.limit)
+                        && tally.conclude((index, rule), subject, added, signal, level, &mut found)
+                    {
+                        tally.rearm();
+                    }
                 },
             );
         }
+        self.counts.vacate(signal, connection);
     }
 
     /// Counts a signal in every rule it concerns, as if no limit were ever reached, and hands on how many there are: a limit of
@@ -269,20 +361,36 @@ impl Evaluation {
         mut counted: impl FnMut(usize, u32, &mut dyn Iterator<Item = Address>),
     ) {
         let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
-        for (by, group) in concerned {
-            self.counts.handle_group(rules, *by, group, signal, &mut |tally, (index, rule), _, distinct| {
-                let Some(Added { count, outweighs: true, .. }) = tally.add(rule, distinct, signal, 1) else {
-                    return;
-                };
-                match &tally.contributors {
-                    Some(all) => {
-                        let mut addresses = all.within(signal.at, rule.within).map(|(address, _)| address);
-                        counted(index, count, &mut addresses);
-                    }
-                    None => counted(index, count, &mut std::iter::once(signal.address)),
+        let connection = self.counts.connection(signal);
+        self.counts.spend(rules, &concerned.allowances, signal, connection, |index, count| {
+            counted(index, count, &mut std::iter::once(signal.address));
+        });
+        let mut measured = |tally: &Tally, (index, rule): (usize, &Rule), added: Added| {
+            if !added.outweighs {
+                return;
+            }
+            match &tally.contributors {
+                Some(all) => {
+                    let mut addresses = all.within(signal.at, rule.within).map(|(address, _)| address);
+                    counted(index, added.count, &mut addresses);
                 }
-            });
+                None => counted(index, added.count, &mut std::iter::once(signal.address)),
+            }
+        };
+        self.counts.handle_excesses(rules, signal, connection, |tally, (index, rule), _, total| {
+            let added = tally.join(rule, total, signal);
+            measured(tally, (index, rule), added);
+            false
+        });
+        for (by, group) in &concerned.groups {
+            let mut measure = |tally: &mut Tally, (index, rule): (usize, &Rule), _: &_, distinct| {
+                if let Some(added) = tally.add(rule, distinct, signal, 1) {
+                    measured(tally, (index, rule), added);
+                }
+            };
+            self.counts.handle_group(rules, (*by, group), signal, connection, &mut measure);
         }
+        self.counts.vacate(signal, connection);
     }
 
     /// Counters held now, let go for lack of room since the start.
@@ -292,21 +400,199 @@ impl Evaluation {
 }
 
 impl Counts {
+    /// The connection that a signal counts for: its own, or the earlier one whose counts it goes on with. Who comes back on a
+    /// new connection does not begin anew.
+    fn connection(&mut self, signal: &Signal) -> Option<FlowId> {
+        let flow = signal.flow?;
+        if let Some(earlier) = self.heirs.get(&flow) {
+            return Some(*earlier);
+        }
+        let Some(vacant) = self.vacant.get_mut(&signal.address) else { return Some(flow) };
+        if signal.kind == SignalKind::ConnectionClosed || self.counters.get(&Subject::Session(flow)).is_some()
+        {
+            return Some(flow);
+        }
+        let earlier = vacant.pop_back();
+        if vacant.is_empty() {
+            self.vacant.remove(&signal.address);
+        }
+        let Some((earlier, _)) = earlier.filter(|(_, ended)| signal.at.since(*ended) <= VACANT_FOR) else {
+            return Some(flow);
+        };
+        self.heirs.touch_or_insert(&flow, signal.at, || earlier, |_| true, |_, _| {});
+        Some(earlier)
+    }
+
+    /// What a connection that is over has counted waits for the next one of its address.
+    fn vacate(&mut self, signal: &Signal, connection: Option<FlowId>) {
+        let (SignalKind::ConnectionClosed, Some(flow), Some(connection)) =
+            (signal.kind, signal.flow, connection)
+        else {
+            return;
+        };
+        self.heirs.remove(&flow);
+        if self.counters.get(&Subject::Session(connection)).is_none() {
+            return;
+        }
+        let (address, now) = (signal.address, signal.at);
+        let vacant = self.vacant.touch_or_insert(&address, now, VecDeque::new, |_| true, |_, _| {});
+        if let Some(vacant) = vacant {
+            if vacant.len() >= VACANT_MAX {
+                vacant.pop_front();
+            }
+            vacant.push_back((connection, now));
+        }
+    }
+
+    /// Counts a signal against the allowances that its connection has, notes the rules for which it goes beyond, and hands on
+    /// how many there are of the others.
+    fn spend(
+        &mut self,
+        rules: &[Rule],
+        allowances: &[(usize, Part)],
+        signal: &Arc<Signal>,
+        connection: Option<FlowId>,
+        mut within: impl FnMut(usize, u32),
+    ) {
+        self.beyond.clear();
+        let is_concerned = |(index, part): &(usize, Part)| {
+            rules.get(*index).is_some_and(|rule| *part != Part::Counted || rule.concerns(signal))
+        };
+        let Some(connection) = connection.filter(|_| allowances.iter().any(is_concerned)) else { return };
+        let now = signal.at;
+        let mut gone = None;
+        let Self { counters, held, hasher, seed, beyond, .. } = self;
+        let subject = Subject::Session(connection);
+        let Some(counted) =
+            counters.touch_or_insert(&subject, now, Counted::default, |_| true, |_, old| gone = Some(old))
+        else {
+            return;
+        };
+        for (index, part) in allowances.iter().filter(|one| is_concerned(one)) {
+            let Some(rule) = rules.get(*index) else { continue };
+            let (tally, is_new) = counted.tally(*index, || Tally::of_connection(rule, *seed));
+            *held += usize::from(is_new);
+            let (Some(tally), Some(allowed)) = (tally, rule.allowed()) else { continue };
+            if *part == Part::Before {
+                tally.before = Some(now);
+                continue;
+            }
+            let distinct = rule.distinct.and_then(|by| distinct_value(hasher, by, Some(signal.flow), signal));
+            match tally.spend(rule, distinct, signal) {
+                Some(count) if count > allowed => beyond.push((*index, count.saturating_sub(allowed))),
+                Some(count) => within(*index, count),
+                None => {}
+            }
+        }
+        if let Some(gone) = gone {
+            self.forget(&gone);
+        }
+    }
+
+    /// Adds what the connection of a signal has counted beyond its allowances to that of the others of the same subject, and
+    /// hands on the tallies with what that makes. If `conclude` says so, all of them begin anew.
+    fn handle_excesses(
+        &mut self,
+        rules: &[Rule],
+        signal: &Arc<Signal>,
+        connection: Option<FlowId>,
+        mut conclude: impl FnMut(&mut Tally, (usize, &Rule), &Subject, u32) -> bool,
+    ) {
+        let Some(connection) = connection.filter(|_| !self.beyond.is_empty()) else { return };
+        let beyond = std::mem::take(&mut self.beyond);
+        for (index, excess) in &beyond {
+            let Some(rule) = rules.get(*index) else { continue };
+            let Some(subject) = Subject::of(rule.by, signal) else { continue };
+            let mut parties = match self.excesses(*index, rule, &subject, signal.at) {
+                Some(tally) => std::mem::take(&mut tally.parties),
+                None => continue,
+            };
+            parties.insert(connection, *excess);
+            let needed = rule.limit.saturating_sub(rule.allowed().unwrap_or(0));
+            let sum = |parties: &BTreeMap<FlowId, u32>| {
+                parties.values().fold(0, |sum: u32, own| sum.saturating_add(*own))
+            };
+            if sum(&parties) >= needed {
+                // Others may have fallen silent since.
+                parties.retain(|other, own| {
+                    *own = self.excess_of(*index, rule, *other, signal.at);
+                    *own > 0
+                });
+            }
+            let total = sum(&parties);
+            let Some(tally) = self.excesses(*index, rule, &subject, signal.at) else { continue };
+            let is_over = conclude(tally, (*index, rule), &subject, total);
+            if !is_over {
+                tally.parties = parties;
+                continue;
+            }
+            for party in parties.into_keys() {
+                if let Some(tally) = self.of_connection(*index, party) {
+                    tally.rearm();
+                }
+            }
+        }
+        self.beyond = beyond;
+    }
+
+    /// The tally of a rule with an allowance.
+    fn excesses(
+        &mut self,
+        index: usize,
+        rule: &Rule,
+        subject: &Subject,
+        now: Timestamp,
+    ) -> Option<&mut Tally> {
+        let mut gone = None;
+        let seed = self.seed;
+        self.counters.touch_or_insert(subject, now, Counted::default, |_| true, |_, old| gone = Some(old))?;
+        if let Some(gone) = gone {
+            self.forget(&gone);
+        }
+        let (tally, is_new) = self.counters.get_mut(subject)?.tally(index, || Tally::new(rule, seed));
+        self.held = self.held.saturating_add(usize::from(is_new));
+        tally
+    }
+
+    fn of_connection(&mut self, index: usize, connection: FlowId) -> Option<&mut Tally> {
+        let counted = self.counters.get_mut(&Subject::Session(connection))?;
+        let at = counted.position(index)?;
+        counted.tallies.get_mut(at)
+    }
+
+    /// What a connection counts beyond its allowance now.
+    fn excess_of(&mut self, index: usize, rule: &Rule, connection: FlowId, now: Timestamp) -> u32 {
+        let held = self.of_connection(index, connection).map(|tally| tally.count.held(now, rule.within));
+        held.unwrap_or(0).saturating_sub(rule.allowed().unwrap_or(0))
+    }
+
     /// Hands on the tallies in which rules count a signal, of rules that count by the same, with the value that is told apart.
     fn handle_group(
         &mut self,
         rules: &[Rule],
-        by: By,
-        group: &[(usize, Part)],
+        (by, group): (By, &[(usize, Part)]),
         signal: &Arc<Signal>,
+        connection: Option<FlowId>,
         count: &mut impl FnMut(&mut Tally, (usize, &Rule), &Subject, Option<u64>),
     ) {
-        let concerned = |(index, part): &(usize, Part)| {
-            let rule = rules.get(*index)?;
-            (*part != Part::Counted || rule.concerns(signal)).then_some((*index, *part, rule))
+        let is_concerned = |(index, part): &(usize, Part)| {
+            rules.get(*index).is_some_and(|rule| *part != Part::Counted || rule.concerns(signal))
         };
-        let Some(first) = group.iter().position(|one| concerned(one).is_some()) else { return };
-        let Some(subject) = Subject::of(by, signal) else { return };
+        let Some(first) = group.iter().position(is_concerned) else { return };
+        let subject = match by {
+            By::Session => connection.map(Subject::Session),
+            By::Address
+            | By::Prefix
+            | By::Site
+            | By::Account
+            | By::Identity
+            | By::Nickname
+            | By::Channel
+            | By::Target
+            | By::Content
+            | By::Service => Subject::of(by, signal),
+        };
+        let Some(subject) = subject else { return };
         let now = signal.at;
         // The last signal may have brought it over its bound by a few.
         while self.held > self.capacity {
@@ -325,14 +611,14 @@ impl Counts {
             if *part == Part::Counted && !rule.concerns(signal) {
                 continue;
             }
-            let distinct = match rule.distinct.filter(|_| *part == Part::Counted) {
-                Some(by) => match distinct_value(hasher, by, signal) {
+            let distinct = match rule.distinct.filter(|_| *part != Part::Before) {
+                Some(by) => match distinct_value(hasher, by, None, signal) {
                     Some(value) => Some(value),
                     None => continue,
                 },
                 None => None,
             };
-            let (tally, is_new) = counted.tally(*index, rule, *seed);
+            let (tally, is_new) = counted.tally(*index, || Tally::new(rule, *seed));
             *held += usize::from(is_new);
             let Some(tally) = tally else { continue };
             match part {
@@ -342,7 +628,8 @@ impl Counts {
                     tally.note(signal);
                 }
                 Part::Against => {
-                    tally.against.get_or_insert_default().count(now, rule.within);
+                    let against = tally.against.get_or_insert_with(|| Box::new(Count::new(rule, *seed)));
+                    against.add(1, distinct, now, rule.within, u32::MAX);
                 }
             }
         }
@@ -357,9 +644,13 @@ impl Counts {
     }
 }
 
-/// Different addresses are told apart by /48 for IPv6: more cost nothing.
-fn distinct_value(hasher: &FixedState, by: By, signal: &Signal) -> Option<u64> {
+/// Different addresses are told apart by /48 for IPv6: more cost nothing. With `flow`, what is the same on another connection is
+/// something else.
+fn distinct_value(hasher: &FixedState, by: By, flow: Option<Option<FlowId>>, signal: &Signal) -> Option<u64> {
     let mut hasher = hasher.build_hasher();
+    if let Some(flow) = flow {
+        flow.hash(&mut hasher);
+    }
     if by == By::Address && !signal.address.is_v4() {
         (signal.address.high >> 16).hash(&mut hasher);
     } else if by == By::Target {
@@ -376,11 +667,9 @@ impl Tally {
     fn new(rule: &Rule, seed: u64) -> Self {
         let by_address = matches!(rule.by, By::Address | By::Session);
         Self {
-            count: match rule.distinct {
-                Some(_) => Count::Distinct(DistinctCount::new(seed)),
-                None => Count::Signals(SlidingCount::default()),
-            },
+            count: Count::new(rule, seed),
             before: None,
+            parties: BTreeMap::new(),
             against: None,
             contributors: (!by_address).then(Contributors::default),
             active_until: Timestamp::EPOCH,
@@ -388,24 +677,43 @@ impl Tally {
         }
     }
 
-    /// Counts a signal, and hands on what is found by it.
-    fn count(
+    /// What a connection has of its allowance.
+    fn of_connection(rule: &Rule, seed: u64) -> Self {
+        Self { contributors: None, ..Self::new(rule, seed) }
+    }
+
+    /// Counts a signal against the connection's allowance, and answers how many there are.
+    fn spend(&mut self, rule: &Rule, distinct: Option<u64>, signal: &Signal) -> Option<u32> {
+        if rule.after.as_ref().is_some_and(|after| !self.is_soon(after.within, signal.at)) {
+            return None;
+        }
+        let enough = rule.allowed().unwrap_or(0).saturating_add(1);
+        self.count.add(rule.amount(signal), distinct, signal.at, rule.within, enough)
+    }
+
+    /// Takes note of a signal that goes beyond its connection's allowance, with what all together have: one of them has the
+    /// allowance counted.
+    fn join(&mut self, rule: &Rule, total: u32, signal: &Arc<Signal>) -> Added {
+        let count = total.saturating_add(rule.allowed().unwrap_or(0));
+        self.weigh(rule, count, signal)
+    }
+
+    /// Hands on what is found, if anything is. Whether the limit was reached.
+    fn conclude(
         &mut self,
         (index, rule): (usize, &Rule),
         subject: &Subject,
-        distinct: Option<u64>,
+        added: Added,
         signal: &Arc<Signal>,
         level: Level,
         found: &mut impl FnMut(&Rule, Finding<'_>),
-    ) {
-        let Some(Added { count, outweighs, own }) = self.add(rule, distinct, signal, rule.limit) else {
-            return;
-        };
+    ) -> bool {
+        let Added { count, outweighs, own } = added;
         let at = signal.at;
         let reached = count >= rule.limit && level >= rule.level && outweighs;
         let joins = !reached && self.active_until > at;
         if !reached && !joins {
-            return;
+            return false;
         }
         if self.contributors.is_some() && rule.action != Action::Note {
             self.active_until = at + rule.within;
@@ -417,9 +725,7 @@ impl Tally {
         };
         let evidence = &self.evidence;
         found(rule, Finding { rule: index, subject, signal, count, contributors, evidence });
-        if reached {
-            self.rearm();
-        }
+        reached
     }
 
     /// Counts a signal. Where values are told apart, counts below `enough` may hold some that have left the window.
@@ -430,23 +736,24 @@ impl Tally {
         signal: &Arc<Signal>,
         enough: u32,
     ) -> Option<Added> {
-        let (at, weight) = (signal.at, signal.detail.weight);
+        let at = signal.at;
         if rule.after.as_ref().is_some_and(|after| !self.is_soon(after.within, at)) {
             return None;
         }
-        let amount = if rule.sums_bytes { u32::try_from(weight).unwrap_or(u32::MAX) } else { 1 };
-        let count = match (&mut self.count, distinct) {
-            (Count::Signals(count), _) => count.add(amount, at, rule.within),
-            (Count::Distinct(count), Some(value)) => count.count(value, at, rule.within, enough),
-            (Count::Distinct(_), None) => return None,
-        };
+        let count = self.count.add(rule.amount(signal), distinct, at, rule.within, enough)?;
+        Some(self.weigh(rule, count, signal))
+    }
+
+    /// Takes note of a signal that was counted.
+    fn weigh(&mut self, rule: &Rule, count: u32, signal: &Arc<Signal>) -> Added {
+        let at = signal.at;
         self.note(signal);
         let own = self.contributors.as_mut().map(|all| all.count(signal.address, at, rule.within));
         let outweighs = rule.against.as_ref().is_none_or(|against| {
             let others = self.against.as_mut().map_or(0, |count| count.held(at, rule.within));
             count >= others.saturating_mul(against.ratio)
         });
-        Some(Added { count, outweighs, own })
+        Added { count, outweighs, own }
     }
 
     /// Whether what must come before has come, and not too long ago.
@@ -469,3 +776,6 @@ impl Tally {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

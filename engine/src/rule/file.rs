@@ -31,7 +31,7 @@ const BYTES_LIMIT_MAX: u64 = 4_000_000_000;
 const RULES_MAX: usize = 512;
 
 /// The keys of a `[[rule]]`.
-pub const RULE_KEYS: [&str; 20] = [
+pub const RULE_KEYS: [&str; 21] = [
     "id",
     "why",
     "signal",
@@ -43,6 +43,7 @@ pub const RULE_KEYS: [&str; 20] = [
     "against",
     "by",
     "distinct",
+    "allowance",
     "limit",
     "within",
     "level",
@@ -238,10 +239,10 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
     let bytes_min = table.number_of("min-bytes", 1..=LIMIT_MAX, diagnostics).unwrap_or(0);
     let sums_bytes = table.word_of("sum", &["bytes"], |word| word, diagnostics).is_some();
     let (after, against) = (read_after(table, diagnostics), read_against(table, diagnostics));
-    let subjects: Vec<By> = By::ALL.into_iter().filter(|by| !matches!(by, By::Target)).collect();
-    let by = table.word_of("by", &subjects, By::as_str, diagnostics);
+    let by = table.word_of("by", &By::ALL, By::as_str, diagnostics);
     let distinct = table.word_of("distinct", &By::ALL, By::as_str, diagnostics);
     let limit = read_limit(table, distinct, sums_bytes, diagnostics);
+    let allowance = read_allowance(table, by, limit, diagnostics);
     let within = table.span_of("within", diagnostics);
     let level = table.word_of("level", &Level::ALL, Level::as_str, diagnostics).unwrap_or_default();
     table.require("action", "\"note\"", diagnostics);
@@ -286,6 +287,7 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
         against,
         by: by.unwrap_or(By::Address),
         distinct,
+        allowance,
         limit: u32::try_from(limit.unwrap_or(1)).unwrap_or(u32::MAX),
         within: within.unwrap_or(Span::from_secs(60)),
         level,
@@ -343,6 +345,29 @@ fn read_limit(
         (None, false) => LIMIT_MAX,
     };
     table.number_of("limit", 1..=most, diagnostics)
+}
+
+/// Less than the limit, and not of what is counted by connection: one has no others.
+fn read_allowance(
+    table: &Table<'_, '_>,
+    by: Option<By>,
+    limit: Option<u64>,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<u32> {
+    let allowance = table.number_of("allowance", 0..=LIMIT_MAX, diagnostics)?;
+    let start = table.get("allowance").map_or_else(|| table.start(), |value| value.span().start);
+    if by == Some(By::Session) {
+        let remedy = Some("write by = \"address\"".to_owned());
+        diagnostics.report(start, "\"allowance\" is each connection's, and \"by\" counts one alone", remedy);
+    }
+    if let Some(limit) = limit.filter(|limit| allowance >= *limit) {
+        diagnostics.report(
+            start,
+            format!("\"allowance\" is {allowance}, no less than \"limit\", {limit}"),
+            None,
+        );
+    }
+    u32::try_from(allowance).ok()
 }
 
 /// `where = { … }`, `unless = { … }`.
@@ -479,7 +504,7 @@ fn check_counting(table: &Table<'_, '_>, by: Option<By>, diagnostics: &mut Diagn
             Some(remedy.to_owned()),
         );
     }
-    for key in ["distinct", "sum", "after", "against"] {
+    for key in ["distinct", "allowance", "sum", "after", "against"] {
         if let (Some(value), None) = (table.get(key), by) {
             diagnostics.report(
                 value.span().start,

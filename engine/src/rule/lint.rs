@@ -76,6 +76,7 @@ fn comes_first(one: &Rule, other: &Rule, now: Timestamp) -> bool {
         && one.exceptions.is_empty();
     let same_unit =
         one.by == other.by && one.distinct == other.distinct && one.sums_bytes == other.sums_bytes;
+    let same_unit = same_unit && one.allowance == other.allowance;
     one.id != other.id
         && is_plain
         && same_unit

@@ -461,7 +461,7 @@ impl Court<'_, '_> {
         if !self.is_bursting(self.side) && !self.brings_servers() {
             self.count(INTRODUCTIONS);
         }
-        let person = self.context.content_hash(&[user, b"@", host].concat());
+        let person = self.context.hash(&[user, b"@", host].concat());
         let user = User::new(name_of(nickname), timestamp, person, is_operator, server);
         self.link.network.add_user(self.side, id, user, &mut self.links.room);
         self.meet(id, nickname);

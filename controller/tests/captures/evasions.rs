@@ -1,0 +1,377 @@
+//! Attacks that keep each connection, or each address, under its limit: over several connections, by coming back, from many
+//! addresses; and crowds of honest people who look like that.
+
+use crate::{
+    conversation::Connection,
+    evenings::{Evening, irc, teamtalk},
+    intensity::{Attack, Deed, Expected, attack},
+    servers::{Irc, Server, TeamSpeak, TeamTalk},
+};
+
+use Expected::Stopped;
+
+/// A server on which somebody can say something.
+trait Talk: Server {
+    /// Somebody comes as a guest.
+    fn guest(&mut self, address: &str, name: &str) -> Connection;
+
+    /// And says something that nobody has said before.
+    fn tell(&mut self, connection: &mut Connection, number: u32);
+
+    fn leave(&mut self, connection: Connection);
+
+    fn wait(&mut self, millis: u64);
+}
+
+impl Talk for TeamTalk {
+    fn guest(&mut self, address: &str, name: &str) -> Connection {
+        let (mut connection, id) = self.connect(address);
+        self.log_in_as_guest(&mut connection, id, address, name);
+        connection
+    }
+
+    fn tell(&mut self, connection: &mut Connection, number: u32) {
+        self.command(connection, &format!("message type=2 content=\"buy {number}\" chanid=1"), "ok\r\n");
+    }
+
+    fn leave(&mut self, connection: Connection) {
+        self.wire.close(connection);
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.wire.wait_millis(millis);
+    }
+}
+
+impl Talk for Irc {
+    fn guest(&mut self, address: &str, name: &str) -> Connection {
+        self.join(address, name)
+    }
+
+    fn tell(&mut self, connection: &mut Connection, number: u32) {
+        self.say(connection, &format!("PRIVMSG #talk :buy {number}"), "");
+    }
+
+    fn leave(&mut self, connection: Connection) {
+        self.wire.close(connection);
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.wire.wait_millis(millis);
+    }
+}
+
+impl Talk for TeamSpeak {
+    fn guest(&mut self, address: &str, name: &str) -> Connection {
+        let mut connection = self.query(address);
+        self.ask(&mut connection, &format!("login {name} throw-away"), "error id=0 msg=ok");
+        connection
+    }
+
+    fn tell(&mut self, connection: &mut Connection, number: u32) {
+        let line = format!("sendtextmessage targetmode=3 target=1 msg=buy{number}");
+        self.ask(connection, &line, "error id=0 msg=ok");
+    }
+
+    fn leave(&mut self, connection: Connection) {
+        self.wire.close(connection);
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.wire.wait_millis(millis);
+    }
+}
+
+/// So many connections of one address in turn.
+fn side_by_side<S: Talk>(
+    server: &mut S,
+    who: &str,
+    count: u32,
+    connections: u32,
+    gap: u64,
+    deed: impl Fn(&mut S, &mut Connection, u32),
+) -> Vec<String> {
+    let mut open: Vec<Connection> =
+        (0..connections).map(|number| server.guest(who, &format!("guest{number}"))).collect();
+    for number in 0..count {
+        deed(server, &mut open[(number % connections) as usize], number);
+        server.wait(gap);
+    }
+    Vec::new()
+}
+
+/// A new connection after so many.
+fn coming_back<S: Talk>(
+    server: &mut S,
+    who: &str,
+    count: u32,
+    each: u32,
+    gap: u64,
+    deed: impl Fn(&mut S, &mut Connection, u32),
+) -> Vec<String> {
+    let mut connection = server.guest(who, "guest");
+    for number in 0..count {
+        if number > 0 && number % each == 0 {
+            server.leave(connection);
+            connection = server.guest(who, "guest");
+        }
+        deed(server, &mut connection, number);
+        server.wait(gap);
+    }
+    Vec::new()
+}
+
+/// So many addresses in turn, each in a network of its own. Answers which.
+fn from_many<S: Talk>(
+    server: &mut S,
+    count: u32,
+    addresses: u32,
+    gap: u64,
+    deed: impl Fn(&mut S, &mut Connection, u32),
+) -> Vec<String> {
+    let addresses = addresses.min(count);
+    let names: Vec<String> = (0..addresses).map(|number| format!("198.{}.7.7", 18 + number)).collect();
+    let mut open: Vec<Connection> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| server.guest(name, &format!("guest{number}")))
+        .collect();
+    for number in 0..count {
+        deed(server, &mut open[(number % addresses) as usize], number);
+        server.wait(gap);
+    }
+    names
+}
+
+/// What is said, on every server alike. Four connections with 15 each to themselves reach 60 with 105.
+fn talk<S: Talk>() -> Vec<Attack<S>> {
+    let of = |name, limit, deed: Deed<S>| attack(name, limit, Stopped, deed);
+    vec![
+        of("messages over four connections", 105, |server, who, count| {
+            side_by_side(server, who, count, 4, 40, S::tell)
+        }),
+        of("messages, coming back after ten", 60, |server, who, count| {
+            coming_back(server, who, count, 10, 100, S::tell)
+        }),
+        of("four messages a second, coming back after forty", 240, |server, who, count| {
+            coming_back(server, who, count, 40, 230, S::tell)
+        }),
+    ]
+}
+
+pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
+    let mut all = talk::<TeamTalk>();
+    all.extend::<[Attack<TeamTalk>; 8]>([
+        attack("channels created, coming back after five", 20, Stopped, |server, who, count| {
+            coming_back(server, who, count, 5, 500, |server, connection, number| {
+                server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");
+            })
+        }),
+        attack("nicknames, coming back after five", 25, Stopped, |server, who, count| {
+            coming_back(server, who, count, 5, 500, |server, connection, number| {
+                server.command(connection, &format!("changenick nickname=\"n{number}\""), "ok\r\n");
+            })
+        }),
+        attack("the same few written to, coming back after each", 20, Stopped, |server, who, count| {
+            coming_back(server, who, count, 10, 500, |server, connection, number| {
+                let line = format!("message type=1 content=\"buy\" destuserid={}", 1_000 + number % 10);
+                server.command(connection, &line, "ok\r\n");
+            })
+        }),
+        // Ten with three each to themselves reach a hundred with 127.
+        attack("a channel flooded from ten networks", 127, Stopped, |server, _, count| {
+            from_many(server, count, 10, 40, Talk::tell)
+        }),
+        attack("a person flooded from ten networks", 127, Stopped, |server, _, count| {
+            from_many(server, count, 10, 40, |server, connection, number| {
+                let line = format!("message type=1 content=\"{number}\" destuserid=1");
+                server.command(connection, &line, "ok\r\n");
+            })
+        }),
+        // Five with two tries each to themselves reach thirty with 38.
+        attack("a channel's password from five networks", 38, Stopped, |server, _, count| {
+            from_many(server, count, 5, 1_500, |server, connection, number| {
+                let refused = "error number=2001 message=\"Incorrect channel password\"\r\n";
+                server.command(connection, &format!("join chanid=5 password=\"g{number}\""), refused);
+            })
+        }),
+        attack("channel passwords, slowly", 20, Stopped, |server, who, count| {
+            coming_back(server, who, count, 1_000, 12_000, |server, connection, number| {
+                let refused = "error number=2001 message=\"Incorrect channel password\"\r\n";
+                server.command(connection, &format!("join chanid=5 password=\"g{number}\""), refused);
+            })
+        }),
+        attack("drones with few words", 25, Stopped, |server, _, count| {
+            from_many(server, count, 200, 300, |server, connection, number| {
+                let line = format!("message type=2 content=\"join evil.example {number}\" chanid=1");
+                server.command(connection, &line, "ok\r\n");
+            })
+        }),
+    ]);
+    all
+}
+
+pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
+    let mut all = talk::<Irc>();
+    all.extend::<[Attack<Irc>; 7]>([
+        // Four with five each to themselves reach twenty with 35.
+        attack("CTCP over four connections", 35, Stopped, |server, who, count| {
+            side_by_side(server, who, count, 4, 40, |server, connection, _| {
+                server.say(connection, "PRIVMSG regular0 :\u{1}VERSION\u{1}", "");
+            })
+        }),
+        attack("knocks, coming back after four", 15, Stopped, |server, who, count| {
+            coming_back(server, who, count, 4, 500, |server, connection, number| {
+                server.say(connection, &format!("KNOCK #secret{number}"), "");
+            })
+        }),
+        attack("a channel flooded from ten networks", 127, Stopped, |server, _, count| {
+            from_many(server, count, 10, 40, Talk::tell)
+        }),
+        attack("a person flooded from ten networks", 127, Stopped, |server, _, count| {
+            from_many(server, count, 10, 40, |server, connection, number| {
+                let name = ["regular0", "Regular0", "REGULAR0"][(number % 3) as usize];
+                server.say(connection, &format!("PRIVMSG {name} :{number}"), "");
+            })
+        }),
+        attack("a channel's key from five networks", 38, Stopped, |server, _, count| {
+            from_many(server, count, 5, 1_500, |server, connection, number| {
+                let refused = ":lab.example 475 guest #secret :Cannot join channel (+k)";
+                server.say(connection, &format!("JOIN #secret k{number}"), refused);
+            })
+        }),
+        attack("operator passwords from many networks", 5, Stopped, |server, _, count| {
+            from_many(server, count, 200, 5_000, |server, connection, number| {
+                let refused = ":lab.example 464 guest :Password incorrect";
+                server.say(connection, &format!("OPER name{number} guess"), refused);
+            })
+        }),
+        attack("drones with few words", 25, Stopped, |server, _, count| {
+            from_many(server, count, 200, 300, |server, connection, number| {
+                server.say(connection, &format!("PRIVMSG #talk :join evil.example {number}"), "");
+            })
+        }),
+    ]);
+    all
+}
+
+pub(crate) fn on_teamspeak() -> Vec<Attack<TeamSpeak>> {
+    talk()
+}
+
+/// Many who each do little.
+pub(crate) fn crowds() -> Vec<Evening> {
+    vec![
+        teamtalk("sixty come for a game", |server| {
+            game_night(
+                server,
+                |server, player, words| {
+                    server.command(player, &format!("message type=2 content=\"{words}\" chanid=1"), "ok\r\n");
+                },
+                |server, player, question| {
+                    let line = format!("message type=1 content=\"{question} a\" destuserid=1");
+                    server.command(player, &line, "ok\r\n");
+                },
+                |server, player| {
+                    let refused = "error number=2001 message=\"Incorrect channel password\"\r\n";
+                    server.command(player, "join chanid=5 password=\"old\"", refused);
+                },
+            );
+        }),
+        irc("sixty come for a game", |server| {
+            game_night(
+                server,
+                |server, player, words| server.say(player, &format!("PRIVMSG #talk :{words}"), ""),
+                |server, player, question| server.say(player, &format!("PRIVMSG regular0 :{question} a"), ""),
+                |server, player| {
+                    let refused = ":lab.example 475 player #secret :Cannot join channel (+k)";
+                    server.say(player, "JOIN #secret old", refused);
+                },
+            );
+        }),
+        teamtalk("a school of sixty that chats", school),
+        irc("a school of sixty that chats", school),
+        irc("a bridge of two hundred puppets, three of whom paste a poem", |server| {
+            let mut puppets: Vec<Connection> = Vec::new();
+            for number in 0..200 {
+                puppets.push(server.join("10.77.60.1", &format!("puppet{number}")));
+                server.wire.wait_millis(600);
+            }
+            for number in 0..900 {
+                let puppet = &mut puppets[number * 7 % 200];
+                server.say(puppet, &format!("PRIVMSG #talk :word {number}"), "");
+                server.wire.wait_millis(300);
+            }
+            for line in 0..14 {
+                for puppet in &mut puppets[..3] {
+                    server.say(puppet, &format!("PRIVMSG #talk :verse {line}"), "");
+                }
+                server.wire.wait_millis(100);
+            }
+        }),
+        irc("a bouncer of sixty whose server comes back", |server| {
+            for _ in 0..2 {
+                let mut open = Vec::new();
+                for number in 0..60 {
+                    let mut connection = server.join("10.77.61.1", &format!("bounced{number}"));
+                    server.identify(&mut connection, &format!("bounced{number}"));
+                    for channel in 0..20 {
+                        server.say(&mut connection, &format!("JOIN #c{channel}"), "");
+                        server.say(&mut connection, &format!("MODE #c{channel}"), "");
+                        server.say(&mut connection, &format!("WHO #c{channel}"), "");
+                    }
+                    open.push(connection);
+                    server.wire.wait_millis(150);
+                }
+                server.wire.wait_millis(200_000);
+                open.into_iter().for_each(|connection| server.wire.reset_by_server(connection));
+                server.wire.wait_millis(20_000);
+            }
+        }),
+    ]
+}
+
+/// Sixty come within a minute for a game; many greet with the same words, some try the old password of a channel, and all
+/// answer one quizmaster at once.
+fn game_night<S: Talk>(
+    server: &mut S,
+    say: impl Fn(&mut S, &mut Connection, &str),
+    whisper: impl Fn(&mut S, &mut Connection, u32),
+    knock: impl Fn(&mut S, &mut Connection),
+) {
+    let mut players: Vec<Connection> = Vec::new();
+    for number in 0..60 {
+        let mut player = server.guest(&format!("198.{}.7.7", 18 + number), &format!("player{number}"));
+        if number % 2 == 0 {
+            say(server, &mut player, "hello everyone");
+        } else if number % 4 == 1 {
+            say(server, &mut player, "good evening everybody");
+        }
+        if number % 3 == 0 {
+            knock(server, &mut player);
+            knock(server, &mut player);
+        }
+        players.push(player);
+        server.wait(1_000);
+    }
+    for question in 0..5 {
+        for player in &mut players {
+            whisper(server, player, question);
+            server.wait(100);
+        }
+        server.wait(10_000);
+    }
+}
+
+/// Everybody comes within a minute, and all chat for two.
+fn school<S: Talk>(server: &mut S) {
+    let mut pupils: Vec<Connection> = Vec::new();
+    for number in 0..60 {
+        pupils.push(server.guest("10.77.50.1", &format!("pupil{number}")));
+        server.wait(1_000);
+    }
+    for number in 0..600 {
+        server.tell(&mut pupils[number * 7 % 60], number as u32);
+        server.wait(200);
+    }
+}
