@@ -361,10 +361,7 @@ impl Decisions {
             Some(Method::Account | Method::Sasl | Method::Services | Method::Oper | Method::Query)
         ) && !self.is_shared_account(signal, commands);
         // Everybody's account too has a right password, and others guess it.
-        let is_cleared = |suspect: &Suspect| match &suspect.grounds.subject {
-            Subject::Account(name) => signal.detail.account.as_ref() == Some(name),
-            _ => false,
-        };
+        let is_cleared = |suspect: &Suspect| matches!(&suspect.grounds.subject, Subject::Account(name) if signal.detail.account.as_ref() == Some(name));
         if self.suspects.get(&signal.address).is_some_and(is_cleared) {
             self.suspects.remove(&signal.address);
         }
@@ -571,26 +568,26 @@ impl Decisions {
         }
     }
 
-    /// Acts on a finding.
+    /// Acts on a finding. Answers whether it stands; one that does not counts on until it does.
     pub fn handle_finding(
         &mut self,
         rule: &Rule,
         finding: &Finding<'_>,
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
-    ) {
+    ) -> bool {
         if rule.shadow {
-            return;
-        }
-        let by_address = matches!(finding.subject, Subject::Address(_) | Subject::Session(_));
-        if by_address && self.is_settled(rule, finding.signal) {
-            return;
-        }
-        if by_address && self.is_mistaken(rule, finding, finding.signal.address) {
-            return;
+            return true;
         }
         if self.is_of_the_known(rule, finding) {
-            return;
+            return false;
+        }
+        let by_address = matches!(finding.subject, Subject::Address(_) | Subject::Session(_));
+        let is_settled = by_address
+            && (self.is_settled(rule, finding.signal)
+                || self.is_mistaken(rule, finding, finding.signal.address));
+        if is_settled {
+            return true;
         }
         match rule.action {
             Action::Note => commands.push(Command::Note {
@@ -612,6 +609,7 @@ impl Decisions {
                 }
             }
         }
+        true
     }
 
     /// Whether nothing is to be done, asked before anything is put into words because a flood asks it with every packet:
@@ -680,16 +678,10 @@ impl Decisions {
     /// Whether too few of those who failed to log in are anybody but people who are known: they have mistyped, or an old
     /// table of passwords was restored.
     fn is_of_the_known(&self, rule: &Rule, finding: &Finding<'_>) -> bool {
-        if rule.distinct != Some(By::Address) || !rule.counts_failed_logins() {
+        if rule.distinct != Some(By::Address) || !rule.counts_failed_logins() || !finding.is_reached(rule) {
             return false;
         }
         let now = finding.signal.at;
-        if !finding.is_reached(rule) {
-            // One more, where those before raised no alarm.
-            let front = Front::of(finding.signal.kind);
-            return rule.action == Action::RaiseLevel
-                && self.level_for_rules(finding.signal.service, front) == Level::Normal;
-        }
         let strangers: BTreeSet<Address> = finding
             .contributors
             .iter()

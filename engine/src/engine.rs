@@ -408,7 +408,7 @@ impl Engine {
                     let counter = if rule.shadow { &mut fired.shadowed } else { &mut fired.fired };
                     *counter = counter.saturating_add(1);
                 }
-                decisions.handle_finding(rule, &finding, ledger, &mut commands);
+                decisions.handle_finding(rule, &finding, ledger, &mut commands)
             });
         }
         self.commands.extend(commands);

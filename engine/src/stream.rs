@@ -480,10 +480,10 @@ impl<S> Flow<S> {
                 Side::Server => self.server.expects(segment.tcp.sequence),
             };
             if believed {
-                let ended_by = match segment.from {
-                    Side::Client if self.server.is_finished() => Side::Server,
-                    Side::Server if self.client.is_finished() => Side::Client,
-                    from => from,
+                let ended_by = match (self.client.is_finished(), self.server.is_finished()) {
+                    (true, false) => Side::Client,
+                    (false, true) => Side::Server,
+                    (false, false) | (true, true) => segment.from,
                 };
                 self.close(segment.now, Ending::Reset(ended_by), readers);
                 self.reset_by = Some(segment.from);

@@ -325,7 +325,7 @@ impl Evaluation {
         rules: &[Rule],
         signal: &Arc<Signal>,
         level: Level,
-        mut found: impl FnMut(&Rule, Finding<'_>),
+        mut found: impl FnMut(&Rule, Finding<'_>) -> bool,
     ) {
         let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
         let connection = self.counts.connection(signal);
@@ -706,7 +706,7 @@ impl Tally {
         added: Added,
         signal: &Arc<Signal>,
         level: Level,
-        found: &mut impl FnMut(&Rule, Finding<'_>),
+        found: &mut impl FnMut(&Rule, Finding<'_>) -> bool,
     ) -> bool {
         let Added { count, outweighs, own } = added;
         let at = signal.at;
@@ -715,17 +715,17 @@ impl Tally {
         if !reached && !joins {
             return false;
         }
-        if self.contributors.is_some() && rule.action != Action::Note {
-            self.active_until = at + rule.within;
-        }
         let contributors = match (&self.contributors, own) {
             (Some(all), _) if reached => all.within(at, rule.within).collect(),
             (Some(_), Some(own)) => vec![(signal.address, own)],
             _ => Vec::new(),
         };
         let evidence = &self.evidence;
-        found(rule, Finding { rule: index, subject, signal, count, contributors, evidence });
-        reached
+        let stands = found(rule, Finding { rule: index, subject, signal, count, contributors, evidence });
+        if stands && self.contributors.is_some() && rule.action != Action::Note {
+            self.active_until = at + rule.within;
+        }
+        stands && reached
     }
 
     /// Counts a signal. Where values are told apart, counts below `enough` may hold some that have left the window.

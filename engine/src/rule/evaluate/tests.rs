@@ -31,6 +31,7 @@ impl World {
         let fired = &mut self.fired;
         self.evaluation.handle_signal(&self.rules, &Arc::new(signal), Level::Normal, |_, finding| {
             fired.push((finding.subject.clone(), finding.count));
+            true
         });
     }
 
