@@ -10,7 +10,9 @@ use serde::Serialize;
 use crate::{
     cli::{CheckArguments, Format},
     clock::utc_now,
-    configuration::{self, ConfigurationError},
+    configuration::{self, Configuration, ConfigurationError},
+    guard::Guard,
+    notify,
     output::{Exit, complain, print, print_json},
     rules::{self, RulesError},
 };
@@ -54,10 +56,12 @@ pub(crate) fn run(arguments: &CheckArguments) -> Exit {
     }
     let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
     let mut rules = 0;
+    let mut files = Vec::new();
     match rules::load_with_sources(arguments.rules.as_deref()) {
-        Ok(files) => {
-            rules = files.iter().map(|(file, _)| file.rules.len()).sum();
-            warnings.extend(files.iter().flat_map(|(file, source)| warnings_of(file, source)));
+        Ok(loaded) => {
+            rules = loaded.iter().map(|(file, _)| file.rules.len()).sum();
+            warnings.extend(loaded.iter().flat_map(|(file, source)| warnings_of(file, source)));
+            files.extend(loaded.into_iter().map(|(file, _)| file));
         }
         Err(RulesError::Mistakes(found)) => mistakes.extend(found),
         Err(RulesError::Unreadable(reason)) => {
@@ -66,7 +70,14 @@ pub(crate) fn run(arguments: &CheckArguments) -> Exit {
         }
     }
     match arguments.config.as_deref().map(configuration::load) {
-        None | Some(Ok(_)) => {}
+        None => {}
+        Some(Ok(configuration)) if mistakes.is_empty() => {
+            if let Err(reason) = fit(files, &configuration) {
+                complain(reason);
+                return Exit::BadInput;
+            }
+        }
+        Some(Ok(_)) => {}
         Some(Err(ConfigurationError::Mistakes(found))) => mistakes.extend(found),
         Some(Err(ConfigurationError::Unreadable(reason))) => {
             complain(reason);
@@ -78,6 +89,13 @@ pub(crate) fn run(arguments: &CheckArguments) -> Exit {
         Format::Json => print_json(&report(rules, &mistakes, &warnings)),
     };
     if mistakes.is_empty() { printed } else { Exit::BadInput }
+}
+
+/// Whether rules and configuration fit together, as the wall would find when it starts.
+fn fit(files: Vec<RuleFile>, configuration: &Configuration) -> Result<(), String> {
+    let guard = Guard::new(files, configuration, &[])?;
+    let missing = notify::missing(&guard.notify, &guard.notified());
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
 }
 
 /// Warnings stand where the rule's name does.

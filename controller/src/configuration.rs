@@ -58,6 +58,8 @@ const PEOPLE_KEPT: Span = Span::from_secs(30 * 24 * 3_600);
 /// One `[[service]]`.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceEntry {
+    /// File, line and column.
+    pub(crate) place: Box<str>,
     pub(crate) protocol: Protocol,
     pub(crate) ports: DefaultPorts,
     /// Addresses it is guarded at; empty for all.
@@ -226,8 +228,10 @@ fn read_services(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<
         let addresses = read_addresses(&table, "addresses", diagnostics);
         let gateways = read_addresses(&table, "gateways", diagnostics);
         if let Some(protocol) = protocol {
+            let place = table.get("ports").map_or_else(|| table.start(), |value| value.span().start);
+            let place = diagnostics.place(place).into();
             let overrides = tuning::read_overrides(&table, diagnostics);
-            services.push(ServiceEntry { protocol, ports, addresses, gateways, overrides });
+            services.push(ServiceEntry { place, protocol, ports, addresses, gateways, overrides });
         }
     }
     services

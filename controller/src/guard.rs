@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use floodwall_engine::{
     Configuration as EngineConfiguration, Engine, Packet, Protocol, Service, Side, Span, Timestamp,
     baseline::Learnt,
+    limits::DISTINCT_MAX,
     protocol::irc::link::Peer,
     rule::{DefaultPorts, GateLimits, Rate, Rule, RuleFile, RuleId, diagnostic::suggest},
 };
@@ -30,6 +31,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct GuardedService {
     pub(crate) name: &'static str,
+    /// Where the configuration names it: file, line and column. Empty where it does not.
+    place: Box<str>,
     pub(crate) file: RuleFile,
     ports: DefaultPorts,
     addresses: Vec<Address>,
@@ -72,6 +75,7 @@ impl Guard {
                 let ports = if has_ports(&entry.ports) { entry.ports.clone() } else { file.ports.clone() };
                 let mut service = GuardedService::new(file.clone(), ports, entry.addresses.clone());
                 service.gateways.clone_from(&entry.gateways);
+                service.place.clone_from(&entry.place);
                 override_rules(&mut service.file, &entry.overrides)?;
                 services.push(service);
             }
@@ -340,22 +344,25 @@ impl Guard {
     }
 }
 
-/// A port can be guarded for one service only.
 /// A filter of libpcap that looks behind a VLAN tag too: `vlan` moves where the words after it look.
 fn tagged_too(filter: &str) -> String {
     format!("({filter}) or (vlan and ({filter}))")
 }
 
+/// A port can be guarded for one protocol only, and once at the same addresses.
 fn refuse_shared_ports(services: &[GuardedService]) -> Result<(), String> {
-    let mut owners: BTreeMap<(Transport, u16), &str> = BTreeMap::new();
-    for service in services {
+    let mut owners: BTreeMap<(Transport, u16), (usize, &GuardedService)> = BTreeMap::new();
+    for (index, service) in services.iter().enumerate() {
         for (transport, port, _) in service.guarded_ports() {
-            if let Some(owner) = owners.insert((transport, port), service.name)
-                && owner != service.name
+            if let Some((other, owner)) = owners.insert((transport, port), (index, service))
+                && other != index
+                && (owner.name != service.name || owner.addresses == service.addresses)
             {
+                let place =
+                    if service.place.is_empty() { String::new() } else { format!("{}: ", service.place) };
+                let (one, other) = (owner.name, service.name);
                 return Err(format!(
-                    "port {port} is named for {owner} and for {}: leave it to one of them",
-                    service.name
+                    "{place}port {port} is named for {one} and for {other}: leave it to one of them"
                 ));
             }
         }
@@ -369,7 +376,14 @@ fn override_rules(file: &mut RuleFile, overrides: &[Override]) -> Result<(), Str
         if !change.apply(&mut file.rules) {
             let remedy =
                 suggest(&change.rule.0, file.rules.iter().map(|rule| &*rule.id.0)).unwrap_or_default();
-            return Err(format!("[[service.override]]: there is no rule \"{}\"; {remedy}", change.rule));
+            return Err(format!("{}: there is no rule \"{}\"; {remedy}", change.place, change.rule));
+        }
+        let counts_different = |rule: &&Rule| rule.distinct.is_some() && rule.limit as usize > DISTINCT_MAX;
+        if let Some(rule) = file.rules.iter().find(counts_different) {
+            return Err(format!(
+                "{}: the limit of \"{}\" is {}, and of different values no more than {DISTINCT_MAX} are told apart",
+                change.place, rule.id, rule.limit
+            ));
         }
     }
     Ok(())
@@ -421,8 +435,9 @@ const fn has_ports(ports: &DefaultPorts) -> bool {
 }
 
 impl GuardedService {
-    const fn new(file: RuleFile, ports: DefaultPorts, addresses: Vec<Address>) -> Self {
-        Self { name: file.protocol.as_str(), file, ports, addresses, gateways: Vec::new() }
+    fn new(file: RuleFile, ports: DefaultPorts, addresses: Vec<Address>) -> Self {
+        let place = Box::default();
+        Self { name: file.protocol.as_str(), place, file, ports, addresses, gateways: Vec::new() }
     }
 
     /// TCP and UDP ports.
@@ -547,6 +562,7 @@ mod tests {
             Guard::new(rules::load(None).unwrap(), &Configuration::default(), &overrides).unwrap_err();
         assert_eq!(error, "--service names one port for teamtalk and for irc: leave it to one of them");
         let entry = |protocol| crate::configuration::ServiceEntry {
+            place: Box::default(),
             protocol,
             ports: DefaultPorts { main: vec![10_333], ..DefaultPorts::default() },
             addresses: Vec::new(),

@@ -177,6 +177,13 @@ impl Notifier {
     }
 }
 
+/// What rules name that the configuration does not have.
+pub(crate) fn missing(settings: &Settings, rules: &[(RuleId, Vec<Box<str>>)]) -> Vec<String> {
+    let targets = rules.iter().flat_map(|(rule, targets)| targets.iter().map(move |target| (rule, target)));
+    let missing = targets.filter_map(|(rule, target)| Some((rule, outlet(settings, target).err()?)));
+    missing.map(|(rule, error)| format!("rule {rule}: {error}")).collect()
+}
+
 fn outlet(settings: &Settings, target: &str) -> Result<Outlet> {
     if target == "journal" {
         return Ok(Outlet::Journal);

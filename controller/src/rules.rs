@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use floodwall_engine::rule::{RuleFile, diagnostic::Diagnostic, file};
+use floodwall_engine::rule::{
+    RuleFile,
+    diagnostic::{Diagnostic, Diagnostics},
+    file,
+};
 
 use crate::output::shown;
 
@@ -47,7 +51,7 @@ pub(crate) fn load_with_sources(folder: Option<&Path>) -> Result<Vec<(RuleFile, 
             Err(found) => mistakes.extend(found),
         }
     }
-    mistakes.extend(duplicates(&files));
+    mistakes.extend(duplicates(&files, &sources));
     if !mistakes.is_empty() {
         return Err(RulesError::Mistakes(mistakes));
     }
@@ -78,11 +82,17 @@ pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     if size > FILE_BYTES_MAX {
         return Err(format!("{shown} is larger than {} MiB: not a file of ours", FILE_BYTES_MAX >> 20));
     }
-    fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))
+    let bytes = fs::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let (whole, bytes) = (error.utf8_error().valid_up_to(), error.into_bytes());
+        let before = String::from_utf8_lossy(bytes.get(..whole).unwrap_or_default());
+        let (line, column) = Diagnostics::new(&shown, &before).position(whole);
+        format!("{shown}:{line}:{column}: this byte is no UTF-8; save the file as UTF-8")
+    })
 }
 
 /// Two files for one protocol, or one rule in two files.
-fn duplicates(files: &[RuleFile]) -> Vec<Diagnostic> {
+fn duplicates(files: &[RuleFile], sources: &[(String, String)]) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let earlier = files.iter().take(index);
@@ -99,13 +109,13 @@ fn duplicates(files: &[RuleFile]) -> Vec<Diagnostic> {
             if let Some(first) =
                 earlier.clone().find(|first| first.rules.iter().any(|other| other.id == rule.id))
             {
-                found.push(Diagnostic {
-                    path: file.path.clone(),
-                    line: 1,
-                    column: 1,
-                    message: format!("a second rule \"{}\", after the one in {}", rule.id, first.path),
-                    remedy: Some("give it a name of its own".to_owned()),
-                });
+                let source = sources.iter().find(|(path, _)| *path == file.path);
+                let source = source.map_or("", |(_, source)| source);
+                let mut diagnostics = Diagnostics::new(&file.path, source);
+                let offset = source.find(&format!("\"{}\"", rule.id)).unwrap_or_default();
+                let message = format!("a second rule \"{}\", after the one in {}", rule.id, first.path);
+                diagnostics.report(offset, message, Some("give it a name of its own".to_owned()));
+                found.extend(diagnostics.into_sorted());
             }
         }
     }

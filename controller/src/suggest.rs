@@ -43,7 +43,8 @@ pub(crate) struct Suggestion {
     pub(crate) hit: Vec<String>,
     /// The highest limit on the ladder that anybody reached; 0 for none.
     pub(crate) reached: u32,
-    /// With room over what was reached; the rule's own where it fires at the first.
+    /// With room over what was reached, and no less than half the rule's own; the rule's own where it fires at the first, or
+    /// nothing was reached.
     pub(crate) proposed: u32,
     pub(crate) tried: Vec<Tried>,
 }
@@ -144,8 +145,10 @@ fn text(report: &Report) -> String {
         } else {
             format!("{reached} was reached")
         };
+        let advice =
+            if proposed == limit { "nothing to change".to_owned() } else { format!("proposed {proposed}") };
         text.push_str(&format!(
-            "{rule}: limit {limit} would have hit {false_positives}; {seen}; proposed {proposed}.\n"
+            "{rule}: limit {limit} would have hit {false_positives}; {seen}; {advice}.\n"
         ));
         if !hit.is_empty() {
             text.push_str(&format!("  Hit: {}.\n", hit.join(", ")));

@@ -99,7 +99,16 @@ fn load(folder: Option<&Path>) -> Result<(Vec<RuleFile>, Vec<Case>), String> {
             Err(found) => mistakes.extend(found),
         }
     }
-    if mistakes.is_empty() { Ok((files, cases)) } else { Err(lines(&mistakes)) }
+    if !mistakes.is_empty() {
+        return Err(lines(&mistakes));
+    }
+    if cases.is_empty() {
+        let place = folder.map(|folder| shown(&folder.join("cases"))).unwrap_or_default();
+        return Err(format!(
+            "{place} holds no case: nothing was tested; write some into PROTOCOL.txt files there"
+        ));
+    }
+    Ok((files, cases))
 }
 
 fn lines(found: &[Diagnostic]) -> String {

@@ -305,6 +305,62 @@ fn the_shipped_rules_pass_the_check() {
 }
 
 #[test]
+fn the_check_finds_what_would_keep_the_wall_from_starting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str, text: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let service = "[[service]]\nprotocol = \"teamtalk\"\nports = [10333]\n";
+    let changed =
+        |rule: &str, more: &str| format!("{service}[[service.override]]\nrule = \"{rule}\"\n{more}\n");
+    for (name, text, expected) in [
+        (
+            "unknown.toml",
+            changed("teamtalk/login-strom", "limit = 9"),
+            "unknown.toml:5:8: there is no rule \"teamtalk/login-strom\"; did you mean \"teamtalk/login-storm\"?",
+        ),
+        (
+            "twice.toml",
+            format!("{service}{service}"),
+            "twice.toml:6:9: port 10333 is named for teamtalk and for teamtalk: leave it to one of them",
+        ),
+        (
+            "hook.toml",
+            changed("teamtalk/login-storm", "notify = \"webhook:ops\""),
+            "rule teamtalk/login-storm: there is no web hook \"ops\": add [[webhook]] with name = \"ops\"",
+        ),
+        (
+            "far.toml",
+            changed("teamtalk/distributed-guessing", "limit = 100000"),
+            "far.toml:5:8: the limit of \"teamtalk/distributed-guessing\" is 100000",
+        ),
+    ] {
+        let config = path(name, text.as_bytes());
+        let output = floodwall(&["check", "--config", &config]);
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(stderr(&output).contains(expected), "{name}: {}", stderr(&output));
+    }
+    path("rules.toml", b"[service]\nprotocol = \"irc\" # caf\xe9\n");
+    let rules = folder.path().join("only");
+    fs::create_dir(&rules).expect("a folder");
+    fs::rename(folder.path().join("rules.toml"), rules.join("rules.toml")).expect("moved");
+    let output = floodwall(&["check", "--rules", &rules.display().to_string()]);
+    assert!(stderr(&output).contains("rules.toml:2:23: this byte is no UTF-8"), "{}", stderr(&output));
+}
+
+#[test]
+fn rules_without_a_case_are_not_called_tested() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::copy(repository().join("rules/irc.toml"), folder.path().join("irc.toml")).expect("rules");
+    fs::create_dir(folder.path().join("cases")).expect("a folder");
+    let output = floodwall(&["test", "--rules", &folder.path().display().to_string()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stderr(&output).contains("holds no case: nothing was tested"), "{}", stderr(&output));
+}
+
+#[test]
 fn against_shows_what_other_rules_would_do_by_source() {
     let folder = tempfile::tempdir().expect("a folder");
     for name in ["irc.toml", "teamspeak.toml", "teamtalk.toml"] {

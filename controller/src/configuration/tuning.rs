@@ -20,6 +20,8 @@ use crate::notify::{self, Template, Webhook};
 #[derive(Clone, Debug)]
 pub(crate) struct Override {
     pub(crate) rule: RuleId,
+    /// File, line and column.
+    pub(crate) place: Box<str>,
     /// Whether it does not hold at all.
     off: bool,
     limit: Option<u32>,
@@ -73,7 +75,7 @@ impl Override {
 /// Every `[[service.override]]` of one service.
 pub(super) fn read_overrides(service: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Override> {
     let keys = ["rule", "off", "limit", "within", "for", "shadow", "notify", "networks"];
-    let mut overrides = Vec::new();
+    let mut overrides: Vec<Override> = Vec::new();
     for value in service.list_of("override") {
         let Some(table) = value.get_ref().as_table() else {
             wrong_type(value, "override", "[[service.override]]", diagnostics);
@@ -87,8 +89,15 @@ pub(super) fn read_overrides(service: &Table<'_, '_>, diagnostics: &mut Diagnost
         let notify = table.get("notify").is_some().then(|| read_notify(&table, diagnostics));
         let networks = read_networks(&table, diagnostics);
         let Some(rule) = rule else { continue };
+        let rule = RuleId(rule.into());
+        let place = table.get("rule").map_or_else(|| table.start(), |value| value.span().start);
+        if overrides.iter().any(|other| other.rule == rule && other.networks == networks) {
+            let message = format!("a second override of \"{rule}\" for the same networks");
+            diagnostics.report(place, message, Some("put both into one".to_owned()));
+        }
         overrides.push(Override {
-            rule: RuleId(rule.into()),
+            rule,
+            place: diagnostics.place(place).into(),
             off: table.flag("off", false, diagnostics),
             limit: limit.and_then(|limit| u32::try_from(limit).ok()),
             within: table.span_of("within", diagnostics),

@@ -705,11 +705,11 @@ mod tests {
             people.see(&nickname, &address, "teamtalk", START + 2 * DAY + number);
             people.flush();
         }
+        sight(&mut people, 3, &[(Sort::Account, "mallory"), (Sort::Address, "192.0.2.9")]);
         while !people.pending.is_empty() {
             people.flush();
             thread::sleep(Duration::from_millis(1));
         }
-        sight(&mut people, 3, &[(Sort::Account, "mallory"), (Sort::Address, "192.0.2.9")]);
         assert_eq!(forgotten(&mut people, "nobody"), 0);
         let carol = people.person("carol").unwrap();
         assert_eq!(direct(&carol), [(Sort::Address, "192.0.2.7")]);

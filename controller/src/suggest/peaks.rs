@@ -151,10 +151,13 @@ impl Peaks {
             .collect();
         let highest =
             tried.iter().filter(|one| one.false_positives > 0).map(|one| one.limit).max().unwrap_or(0);
-        // Where nothing was reached the lowest limit tried is a bound all the same.
-        let seen = if highest == 0 { tried.first().map_or(1, |one| one.limit) } else { highest };
-        let proposed =
-            if rule.limit == 1 { 1 } else { u64::from(seen).saturating_mul(ROOM).div_ceil(100).max(2) };
+        let room = u64::from(highest).saturating_mul(ROOM).div_ceil(100);
+        // What nobody came near is no reason to tighten a rule, and one quiet evening none to make it twice as tight.
+        let proposed = match (rule.limit, highest) {
+            (1, _) => 1,
+            (limit, 0) => u64::from(limit),
+            (limit, _) => room.max(u64::from(limit.div_ceil(2))),
+        };
         let hit = would_hit(rule.limit).map(|(address, _)| address.to_ip().to_string());
         Some(Suggestion {
             rule: rule.id.to_string(),

@@ -41,9 +41,20 @@ impl<'a> Diagnostics<'a> {
         Self { path, source, found: Vec::new() }
     }
 
+    /// File, line and column of a byte, as mistakes begin with them.
+    pub fn place(&self, offset: usize) -> String {
+        let (line, column) = self.position(offset);
+        format!("{}:{line}:{column}", self.path)
+    }
+
+    /// Line and column of a byte of the file, from 1.
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        position(self.source, offset)
+    }
+
     /// Notes a mistake at a byte offset.
     pub fn report(&mut self, offset: usize, message: impl Into<String>, remedy: Option<String>) {
-        let (line, column) = position(self.source, offset);
+        let (line, column) = self.position(offset);
         let diagnostic =
             Diagnostic { path: self.path.to_owned(), line, column, message: message.into(), remedy };
         self.found.push((offset, diagnostic));

@@ -204,6 +204,7 @@ impl Rate {
 
 fn read_rules(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
+    let mut places: Vec<usize> = Vec::new();
     for value in top.list_of("rule") {
         let Some(table) = value.get_ref().as_table() else {
             wrong_type(value, "rule", "[[rule]]", diagnostics);
@@ -213,14 +214,18 @@ fn read_rules(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Rul
         let Some(rule) = read_rule(&table, diagnostics) else {
             continue;
         };
-        if rules.iter().any(|earlier| earlier.id == rule.id) {
-            let offset = table.get("id").map_or_else(|| table.start(), |id| id.span().start);
-            diagnostics.report(offset, format!("a second rule \"{}\"", rule.id), None);
+        let offset = table.get("id").map_or_else(|| table.start(), |id| id.span().start);
+        let earlier = rules.iter().zip(&places).find(|(earlier, _)| earlier.id == rule.id);
+        if let Some((_, place)) = earlier {
+            let (line, _) = diagnostics.position(*place);
+            let remedy = Some("give it a name of its own".to_owned());
+            diagnostics.report(offset, format!("a second rule \"{}\", after line {line}", rule.id), remedy);
         } else if rules.len() >= RULES_MAX {
             diagnostics.report(table.start(), format!("more than {RULES_MAX} rules"), None);
             break;
         } else {
             rules.push(rule);
+            places.push(offset);
         }
     }
     rules
@@ -322,6 +327,12 @@ fn read_against(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Opt
 
 fn read_signals(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<SignalKind> {
     let mut signals = Vec::new();
+    if let Some(value) = table.get("signal")
+        && value.get_ref().as_array().is_some_and(|names| names.is_empty())
+    {
+        let remedy = Some("write for example signal = \"login.failed\"".to_owned());
+        diagnostics.report(value.span().start, "\"signal\" names no signal", remedy);
+    }
     for value in table.list_of("signal") {
         let Some(name) = text(value, "signal", diagnostics) else {
             continue;

@@ -1,9 +1,9 @@
 //! Rules that are no mistake and yet do nothing: they can never fire, or another one always comes first.
 
-use super::{Action, By, Level, Match, Rule, RuleFile};
+use super::{Action, By, Field, Level, Match, Pattern, Rule, RuleFile};
 use crate::{
     protocol::Protocol::{self, Irc, TeamSpeak, TeamTalk},
-    signal::SignalKind,
+    signal::{Method, SignalKind},
     time::Timestamp,
 };
 
@@ -42,6 +42,13 @@ fn never_fires(rule: &Rule, file: &RuleFile, now: Timestamp) -> Option<String> {
             return Some(format!("{} has no {}", kind.as_str(), by.as_str()));
         }
     }
+    if let Some(distinct) = rule.distinct.filter(|distinct| rule.limit > 1 && is_one(rule.by, *distinct)) {
+        return Some(format!("one {} is never of more than one {}", rule.by.as_str(), distinct.as_str()));
+    }
+    let foreign = rule.matches.iter().find_map(|condition| foreign_method(condition, file.protocol));
+    if let Some(method) = foreign {
+        return Some(format!("no {} server has logins by {method}", file.protocol.as_str()));
+    }
     if let Some(after) = &rule.after
         && !after.signals.iter().any(|kind| services(*kind).contains(&file.protocol))
     {
@@ -52,6 +59,73 @@ fn never_fires(rule: &Rule, file: &RuleFile, now: Timestamp) -> Option<String> {
         !rule.sums_bytes && rule.signals.iter().all(|kind| against.signals.contains(kind))
     });
     outweighs_itself.then(|| "it is held against what it counts itself".to_owned())
+}
+
+/// Whether all that is counted by one thing is the same in another.
+const fn is_one(by: By, distinct: By) -> bool {
+    match (by, distinct) {
+        (_, By::Service)
+        | (By::Address | By::Session, By::Address | By::Prefix | By::Site)
+        | (By::Prefix, By::Prefix | By::Site)
+        | (By::Site, By::Site)
+        | (By::Session, By::Session)
+        | (By::Account, By::Account)
+        | (By::Channel, By::Channel)
+        | (By::Content, By::Content)
+        | (By::Identity, By::Identity)
+        | (By::Nickname, By::Nickname)
+        | (By::Target, By::Target) => true,
+        (
+            By::Account
+            | By::Address
+            | By::Channel
+            | By::Content
+            | By::Identity
+            | By::Nickname
+            | By::Prefix
+            | By::Service
+            | By::Session
+            | By::Site
+            | By::Target,
+            By::Account
+            | By::Address
+            | By::Channel
+            | By::Content
+            | By::Identity
+            | By::Nickname
+            | By::Prefix
+            | By::Session
+            | By::Site
+            | By::Target,
+        ) => false,
+    }
+}
+
+/// What a condition asks of the method, if no server of the protocol has such logins.
+fn foreign_method(condition: &Match, protocol: Protocol) -> Option<String> {
+    let Pattern::Words(words) = &condition.pattern else { return None };
+    let is_possible = |word: &str| methods(protocol).iter().any(|method| method.as_str() == word);
+    let is_foreign = condition.field == Field::Method && !words.iter().any(|word| is_possible(word));
+    is_foreign.then(|| words.join(" or "))
+}
+
+/// How one logs in, or is refused, at a server (docs/signals.md).
+const fn methods(protocol: Protocol) -> &'static [Method] {
+    use Method as M;
+    match protocol {
+        Irc => &[
+            M::ChannelKey,
+            M::ChannelOperator,
+            M::Link,
+            M::Oper,
+            M::Registration,
+            M::Sasl,
+            M::ServerPassword,
+            M::Services,
+        ],
+        TeamSpeak => &[M::ChannelKey, M::Identity, M::PrivilegeKey, M::Query],
+        TeamTalk => &[M::Account, M::ChannelKey, M::ChannelOperator, M::Guest],
+    }
 }
 
 /// Whether a signal never has this field.
@@ -215,6 +289,14 @@ mod tests {
                 "signal = \"login.failed\"\nby = \"address\"\nlimit = 3\nwithin = \"60s\"\naction = \"note\"\n\
                  against = { signal = \"login.failed\", ratio = 2 }",
                 "it is held against what it counts itself",
+            ),
+            (
+                "signal = \"login.failed\"\nby = \"address\"\ndistinct = \"prefix\"\nlimit = 3\nwithin = \"60s\"\naction = \"note\"",
+                "one address is never of more than one prefix",
+            ),
+            (
+                "signal = \"login.failed\"\nwhere = { method = \"oper\" }\naction = \"note\"",
+                "no teamtalk server has logins by oper",
             ),
         ] {
             assert_eq!(said(&rule("a", more)), [format!("\"a\" can never fire: {expected}")]);
