@@ -143,6 +143,34 @@ fn from_many<S: Talk>(
     names
 }
 
+/// Lets a while pass in which only the regulars do something.
+fn pass<S: Talk>(server: &mut S, rounds: u32, live: impl Fn(&mut S)) {
+    for _ in 0..rounds {
+        server.wait(10_000);
+        live(server);
+    }
+}
+
+/// Ten networks in turn take places and keep them. Answers which.
+fn take_places<S: Talk>(
+    server: &mut S,
+    count: u32,
+    gap: u64,
+    take: impl Fn(&mut S, &str),
+    live: impl Fn(&mut S),
+) -> Vec<String> {
+    let names: Vec<String> = (0..10).map(|number| format!("198.{}.7.7", 18 + number)).collect();
+    for number in 0..count {
+        take(server, &names[(number % 10) as usize]);
+        server.wait(gap);
+        if number % 20 == 19 {
+            live(server);
+        }
+    }
+    pass(server, 3, live);
+    names
+}
+
 /// What is said, on every server alike. Four connections with 15 each to themselves reach 60 with 105.
 fn talk<S: Talk>() -> Vec<Attack<S>> {
     let of = |name, limit, deed: Deed<S>| attack(name, limit, Stopped, deed);
@@ -161,7 +189,7 @@ fn talk<S: Talk>() -> Vec<Attack<S>> {
 
 pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
     let mut all = talk::<TeamTalk>();
-    all.extend::<[Attack<TeamTalk>; 8]>([
+    all.extend::<[Attack<TeamTalk>; 10]>([
         attack("channels created, coming back after five", 20, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");
@@ -201,6 +229,18 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
                 server.command(connection, &format!("join chanid=5 password=\"g{number}\""), refused);
             })
         }),
+        attack("guests that take places and do nothing", 40, Stopped, |server, who, count| {
+            for number in 0..count {
+                let (mut connection, id) = server.connect(who);
+                server.enter_as_guest(&mut connection, id, who, &format!("guest{number}"));
+                server.wire.wait_millis(200);
+            }
+            pass(server, 7, TeamTalk::breathe);
+            Vec::new()
+        }),
+        attack("places taken slowly from ten networks", 100, Stopped, |server, _, count| {
+            take_places(server, count, 1_000, |server, who| _ = server.connect(who), TeamTalk::breathe)
+        }),
         attack("drones with few words", 25, Stopped, |server, _, count| {
             from_many(server, count, 200, 300, |server, connection, number| {
                 let line = format!("message type=2 content=\"join evil.example {number}\" chanid=1");
@@ -213,7 +253,7 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
 
 pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
     let mut all = talk::<Irc>();
-    all.extend::<[Attack<Irc>; 7]>([
+    all.extend::<[Attack<Irc>; 9]>([
         // Four with five each to themselves reach twenty with 35.
         attack("CTCP over four connections", 35, Stopped, |server, who, count| {
             side_by_side(server, who, count, 4, 40, |server, connection, _| {
@@ -245,6 +285,17 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
                 let refused = ":lab.example 464 guest :Password incorrect";
                 server.say(connection, &format!("OPER name{number} guess"), refused);
             })
+        }),
+        attack("clones that take places and do nothing", 40, Stopped, |server, who, count| {
+            for number in 0..count {
+                server.register(who, &format!("clone{number}"));
+                server.wire.wait_millis(200);
+            }
+            pass(server, 7, Irc::chat);
+            Vec::new()
+        }),
+        attack("places taken slowly from ten networks", 100, Stopped, |server, _, count| {
+            take_places(server, count, 1_000, |server, who| _ = server.wire.connect(who), Irc::chat)
         }),
         attack("drones with few words", 25, Stopped, |server, _, count| {
             from_many(server, count, 200, 300, |server, connection, number| {

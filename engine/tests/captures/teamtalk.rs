@@ -273,7 +273,7 @@ fn a_tls_hello_on_a_plain_server_is_garbage() {
 }
 
 #[test]
-fn a_place_held_without_logging_in_is_told_once() {
+fn a_place_that_is_held_is_told_every_minute() {
     let mut world = World::new();
     let mut held = world.welcome(1);
     let mut console = world.login(2);
@@ -282,7 +282,13 @@ fn a_place_held_without_logging_in_is_told_once() {
         world.ask(&mut held, "ping");
         world.ask(&mut console, "ping");
     }
-    assert_eq!(world.told(), ["login.succeeded", "connection.held"]);
+    // The console is logged in, in no channel, and only pings.
+    let told = ["login.succeeded", "connection.held", "connection.held idle", "connection.held"];
+    assert_eq!(world.told(), told);
+    world.ask(&mut console, "changestatus statusmode=0 statusmsg=\"back\"");
+    world.wait(50_000);
+    world.ask(&mut console, "ping");
+    assert!(!world.told().iter().any(|told| told.ends_with("idle")));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     catalogue::Sort,
     protocol::{
-        Connection, Context, Dissector, Progress, Side,
+        Connection, Context, Dissector, HeldPlace, Progress, Side,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         pending::Pending,
@@ -46,6 +46,7 @@ pub struct Session {
     server_lines: Lines,
     client_head: Head,
     server_head: ServerHead,
+    place: HeldPlace,
     state: State,
 }
 
@@ -126,6 +127,7 @@ impl Session {
             server_lines,
             client_head,
             server_head: ServerHead::default(),
+            place: HeldPlace::new(),
             state: State::new(phase),
         }
     }
@@ -133,6 +135,16 @@ impl Session {
     /// Whether nothing was ever said on it, and it was not turned away.
     pub(crate) const fn is_unused(&self) -> bool {
         !self.state.has_spoken && !self.state.is_refused
+    }
+
+    /// A place at ServerQuery that is taken without a word.
+    fn tell_held(&mut self, context: &mut Context<'_>) {
+        let lasted = context.at.since(context.connection.opened);
+        let is_held = self.is_unused() && !context.connection.midway;
+        if is_held && self.place.is_due(context.at, lasted, HELD) {
+            let detail = Detail { reason: Some("silent"), ..self.state.detail() };
+            context.signal(SignalKind::ConnectionHeld, detail);
+        }
     }
 
     fn on_client_bytes(&mut self, bytes: &[u8], context: &mut Context<'_>) {
@@ -221,6 +233,10 @@ impl Dissector for Session {
         self.state.questions.clear();
     }
 
+    fn on_passing_time(&mut self, context: &mut Context<'_>) {
+        self.tell_held(context);
+    }
+
     fn on_close(&mut self, _server: &mut Server, context: &mut Context<'_>) {
         // The server never said what it speaks, so the client's first words stand alone.
         if self.state.phase == Phase::ExpectBanner
@@ -228,11 +244,7 @@ impl Dissector for Session {
         {
             self.state.garbage(foreign, context);
         }
-        let lasted = context.at.since(context.connection.opened);
-        if self.is_unused() && !context.connection.midway && lasted >= HELD {
-            let detail = Detail { reason: Some("silent"), ..self.state.detail() };
-            context.signal(SignalKind::ConnectionHeld, detail);
-        }
+        self.tell_held(context);
     }
 
     fn is_logged_in(&self) -> bool {

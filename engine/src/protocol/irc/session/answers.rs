@@ -16,6 +16,7 @@ use crate::{
     },
     signal::{Detail, Method, Signal, SignalKind},
     text::Text,
+    time::Span,
 };
 
 impl State {
@@ -54,6 +55,7 @@ impl State {
                 }
                 if command == b"KICK" && message.param(1).is_some_and(|name| self.is_own_name(name)) {
                     let channel = message.param(0).map(Text::new);
+                    self.leave_channel(context);
                     context.signal(
                         SignalKind::ChannelLeft,
                         Detail { channel, reason: Some("kicked"), ..self.detail() },
@@ -138,6 +140,7 @@ impl State {
             return;
         }
         self.phase = Phase::Registered;
+        self.active_at = context.at;
         self.is_refused = false;
         self.link = None;
         if let Some(nickname) = message.param(0) {
@@ -276,8 +279,11 @@ impl State {
     fn on_held(&mut self, context: &mut Context<'_>) {
         if matches!(self.phase, Phase::Registering | Phase::LinkOffered) {
             self.is_refused = true;
-            let detail = Detail { reason: Some("timeout"), ..self.detail() };
-            context.signal(SignalKind::ConnectionHeld, detail);
+            // The server knows best how long it has waited.
+            if self.place.is_due(context.at, Span::ZERO, Span::ZERO) {
+                let detail = Detail { reason: Some("timeout"), ..self.detail() };
+                context.signal(SignalKind::ConnectionHeld, detail);
+            }
         }
     }
 
@@ -405,8 +411,14 @@ impl State {
         let first = message.param(0).unwrap_or_default();
         let detail = Detail { channel: Some(Text::new(first)), ..self.detail() };
         match command {
-            b"JOIN" => context.signal(SignalKind::ChannelJoined, detail),
-            b"PART" => context.signal(SignalKind::ChannelLeft, detail),
+            b"JOIN" => {
+                self.channels = self.channels.saturating_add(1);
+                context.signal(SignalKind::ChannelJoined, detail);
+            }
+            b"PART" => {
+                self.leave_channel(context);
+                context.signal(SignalKind::ChannelLeft, detail);
+            }
             b"TOPIC" => {
                 context.signal(SignalKind::ChannelChanged, Detail { command: Some("TOPIC"), ..detail });
             }
@@ -419,6 +431,11 @@ impl State {
             b"NICK" => self.on_own_nick(first, context),
             _ => {}
         }
+    }
+
+    const fn leave_channel(&mut self, context: &Context<'_>) {
+        self.channels = self.channels.saturating_sub(1);
+        self.active_at = context.at;
     }
 
     /// A new nickname is in force. One that was not asked for (services, a collision on TS6) changes the name

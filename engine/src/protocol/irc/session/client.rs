@@ -240,6 +240,7 @@ impl State {
         let (Some(targets), Some(text)) = (message.param(0), message.param(1)) else {
             return self.command(keyword, context);
         };
+        self.active_at = context.at;
         let service = dialect::service_by_name(targets);
         if let Some(service) = service
             && keyword != "NOTICE"

@@ -74,6 +74,14 @@ impl Play {
         self
     }
 
+    /// So many seconds in which nobody says anything.
+    fn wait(&mut self, seconds: u64) -> &mut Self {
+        self.now = self.now + Span::from_secs(seconds);
+        let Self { connection, session, output, now, .. } = self;
+        session.on_passing_time(&mut Context { at: *now, connection, seed: 42, output });
+        self
+    }
+
     fn all(&mut self, script: &[(Side, Vec<u8>)]) -> &mut Self {
         for (side, bytes) in script {
             self.say(*side, bytes);
@@ -294,6 +302,29 @@ fn a_place_held_without_registering_is_told_where_the_server_says_nothing() {
         held(40, &["C: NICK a", "S: :s 001 a :Welcome"]),
         ["login.succeeded registration 1", "login.ended disconnected"]
     );
+}
+
+#[test]
+fn whoever_is_nowhere_and_says_nothing_is_told_every_minute() {
+    let said = |play: &Play| {
+        play.output.signals.iter().filter(|signal| signal.kind == SignalKind::ConnectionHeld).count()
+    };
+    let registration = talk(&["C: NICK a", "C: USER a 0 * :x", "S: :s 001 a :Welcome"]);
+    let mut play = Play::new(connection(false));
+    play.all(&registration).wait(59);
+    assert_eq!(said(&play), 0);
+    play.wait(1).wait(30).wait(30);
+    assert_eq!(said(&play), 2);
+    assert!(play.output.signals.iter().rev().take(2).all(|signal| signal.detail.reason == Some("idle")));
+    play.all(&talk(&["C: PRIVMSG b :hello"])).wait(50);
+    assert_eq!(said(&play), 2, "it has said something");
+    play.all(&talk(&["C: JOIN #c", "S: :a!x@h JOIN #c"])).wait(600);
+    assert_eq!(said(&play), 2, "it is somewhere");
+    play.all(&talk(&["S: :op!x@h KICK #c a :out"])).wait(61);
+    assert_eq!(said(&play), 3);
+    let mut met = Play::new(connection(true));
+    met.all(&talk(&["S: :s 301 a b :away"])).wait(600);
+    assert_eq!(said(&met), 0, "where it is was not seen");
 }
 
 #[test]
