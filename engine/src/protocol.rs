@@ -18,6 +18,7 @@ use crate::{
     time::{Span, Timestamp},
 };
 
+mod breadth;
 pub mod foreign;
 pub mod irc;
 pub mod lines;

@@ -117,9 +117,7 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::StreamGap => &[TeamTalk],
         S::ChannelCreated
         | S::ChannelRemoved
-        | S::UserMoved
         | S::AccountChanged
-        | S::ServerChanged
         | S::DatagramMalformed
         | S::DatagramStranger
         | S::DatagramForeign => &[TeamSpeak, TeamTalk],
@@ -129,6 +127,7 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::HandshakeSolved
         | S::HandshakeFailed => &[TeamSpeak],
         S::ChannelTimestampChanged
+        | S::CommandAnswered
         | S::LinkOpened
         | S::LinkEstablished
         | S::LinkClosed
@@ -173,6 +172,8 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::ChannelRefused
         | S::UserKicked
         | S::UserBanned
+        | S::UserMoved
+        | S::ServerChanged
         | S::ProtocolGarbage
         | S::StreamConflict
         | S::FragmentConflict

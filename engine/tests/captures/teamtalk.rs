@@ -292,6 +292,31 @@ fn a_place_that_is_held_is_told_every_minute() {
 }
 
 #[test]
+fn what_shuts_everybody_out_is_told_apart() {
+    let mut world = World::new();
+    let mut boss = world.login(1);
+    for number in 2..=4 {
+        world.login(number);
+    }
+    world.told();
+    for (line, expected) in [
+        ("ban ipaddr=\"0.0.0.0/0\" type=2", "user.banned everybody"),
+        ("ban ipaddr=\"192.0.2.0/24\" type=2", "user.banned address"),
+        ("updateserver servername=\"x\" maxusers=1 usertimeout=60", "server.changed few-places updateserver"),
+        ("updateserver servername=\"x\" maxusers=3 usertimeout=60", "server.changed few-places updateserver"),
+        ("updateserver servername=\"x\" maxusers=4 usertimeout=60", "server.changed updateserver"),
+        (
+            "updateserver servername=\"x\" maxusers=1 usertimeout=2",
+            "server.changed short-timeout updateserver",
+        ),
+    ] {
+        world.ask(&mut boss, line);
+        world.answer(&mut boss, "ok");
+        assert_eq!(world.told(), [expected], "{line}");
+    }
+}
+
+#[test]
 fn versions_that_do_not_fit_are_told_and_text_clients_have_none() {
     let mut world = World::new();
     let mut old = world.welcome(1);

@@ -90,6 +90,17 @@ impl Phase {
     }
 }
 
+/// Whether the client is an operator of the server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Operator {
+    /// It has not become one.
+    No,
+    /// Its beginning was missed, and the server has refused nothing for it.
+    Unknown,
+    /// The server said so.
+    Yes,
+}
+
 /// The first byte of the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum ServerHead {
@@ -178,6 +189,9 @@ struct State {
     /// The server ended the connection, unasked.
     is_dropped: bool,
     nicknames_asked: u32,
+    operator: Operator,
+    /// Of an answer that is not complete.
+    answer_bytes: u64,
     place: HeldPlace,
     /// When it registered, said something or left its last channel.
     active_at: Timestamp,
@@ -464,6 +478,8 @@ impl State {
             is_let_go: false,
             is_dropped: false,
             nicknames_asked: 0,
+            operator: if phase == Phase::Unknown { Operator::Unknown } else { Operator::No },
+            answer_bytes: 0,
             place: HeldPlace::new(),
             active_at: Timestamp::EPOCH,
             channels: 0,

@@ -14,6 +14,7 @@ use crate::{
     catalogue::Sort,
     protocol::{
         Connection, Context, Dissector, HeldPlace, Progress, Side,
+        breadth::is_everybody_by_pattern,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         pending::Pending,
@@ -89,6 +90,8 @@ struct Question {
     effect: Effect,
     /// Accounts, clients, addresses or names it is about.
     subjects: Vec<Text>,
+    /// What is remarkable about it, in a word.
+    reason: Option<&'static str>,
     undocumented: Undocumented,
 }
 
@@ -351,7 +354,8 @@ impl State {
 
     fn ask(&mut self, command: &Command<'_>, subjects: Vec<Text>, undocumented: Undocumented) {
         let Command { keyword, effect, .. } = *command;
-        self.questions.push(Question { keyword, effect, subjects, undocumented });
+        let reason = closes(command);
+        self.questions.push(Question { keyword, effect, subjects, reason, undocumented });
     }
 
     /// Counted when it is said, like talk everywhere.
@@ -415,7 +419,7 @@ impl State {
 
     /// A command was carried out.
     fn on_done(&mut self, question: Question, context: &mut Context<'_>) {
-        let Question { keyword, effect, subjects, .. } = question;
+        let Question { keyword, effect, subjects, reason, .. } = question;
         let kind = match effect {
             Effect::Login => {
                 self.account = Some(subjects.into_iter().next().unwrap_or_else(|| Text::from("")));
@@ -445,7 +449,11 @@ impl State {
             Effect::Move => SignalKind::UserMoved,
             Effect::Server => SignalKind::ServerChanged,
         };
-        let detail = Detail { command: Some(keyword), ..self.detail() };
+        // Patterns are looked at once the server has taken them: only then somebody is banned.
+        let is_wide = |subject: &Text| is_everybody_by_pattern(subject.as_str().as_bytes());
+        let bans_everybody = keyword == "banadd" && subjects.iter().any(is_wide);
+        let reason = if bans_everybody { Some("everybody") } else { reason };
+        let detail = Detail { command: Some(keyword), reason, ..self.detail() };
         if subjects.is_empty() {
             context.signal(kind, detail.clone());
         }
@@ -541,6 +549,22 @@ fn meet_undocumented(line: &[u8], question: Option<&Question>, context: &mut Con
     for name in undocumented_parameters(line) {
         context.meet(Sort::Parameter, name, within);
     }
+}
+
+/// Clients for whom a server has no use: with as many it is closed.
+const FEW_PLACES: u32 = 2;
+
+/// How a change closes the server to everybody, in a word.
+fn closes(command: &Command<'_>) -> Option<&'static str> {
+    if command.keyword != "serveredit" {
+        return None;
+    }
+    let places = command.value("virtualserver_maxclients").and_then(number);
+    let is_narrow = places
+        .and_then(|places| places.as_str().parse().ok())
+        .is_some_and(|places: u32| places <= FEW_PLACES);
+    let has_password = command.value("virtualserver_password").is_some_and(|password| !password.is_empty());
+    if is_narrow { Some("few-places") } else { has_password.then_some("password") }
 }
 
 /// Whom or what a command is about: never a password, key, reason or text.

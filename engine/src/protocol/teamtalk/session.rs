@@ -763,9 +763,12 @@ impl Conversation {
                 let detail = Detail { command: Some(command), target: Some(account), ..own };
                 (SignalKind::AccountChanged, detail)
             }
-            Asked::ServerSettings { command, user_timeout } => {
+            Asked::ServerSettings { command, user_timeout, places } => {
                 let is_short = user_timeout.is_some_and(|seconds| seconds < USER_TIMEOUT_SHORT);
-                let (number, reason) = (user_timeout, is_short.then_some("short-timeout"));
+                // Who is there stays, and nobody comes back.
+                let is_narrow = places.is_some_and(|places| (places as usize) < server.logged_in().max(2));
+                let reason = if is_short { Some("short-timeout") } else { is_narrow.then_some("few-places") };
+                let number = user_timeout;
                 (SignalKind::ServerChanged, Detail { command: Some(command), number, reason, ..own })
             }
             Asked::Undocumented(name) => {
