@@ -34,6 +34,8 @@ use crate::{
 
 /// How often, in packet time, idle connections and bans that are over are looked for.
 const HOUSEKEEPING: Span = Span::from_secs(1);
+/// How often each connection is told that it is open still.
+const ROUND: Span = Span::from_secs(15);
 
 /// One guarded service, as the engine needs it.
 #[derive(Clone, Debug)]
@@ -87,6 +89,7 @@ pub struct Engine {
     /// The signals of the last call, where somebody wants to see them.
     watched: Option<Vec<Arc<Signal>>>,
     housekeeping_at: Timestamp,
+    round_at: Timestamp,
     now: Timestamp,
 }
 
@@ -109,6 +112,7 @@ impl Engine {
             commands: VecDeque::new(),
             watched: None,
             housekeeping_at: Timestamp::EPOCH,
+            round_at: Timestamp::EPOCH,
             now: Timestamp::EPOCH,
         }
     }
@@ -220,6 +224,7 @@ impl Engine {
         self.replace_rules(self.rules.clone());
         self.now = at;
         self.housekeeping_at = at;
+        self.round_at = at;
     }
 
     /// Whether time that passes until then changes something: a ban is over, an alarm calms down.
@@ -293,6 +298,10 @@ impl Engine {
         }
         self.housekeeping_at = now + HOUSEKEEPING;
         self.streams.handle_timeout(now, &mut self.conversations);
+        if now >= self.round_at {
+            self.round_at = now + ROUND;
+            self.streams.handle_passing_time(now, &mut self.conversations);
+        }
         self.conversations.handle_timeout(now);
         self.handle_output();
         let mut shown = Vec::new();
@@ -674,6 +683,7 @@ fn with_dissector(
             Event::Bytes(side, bytes) => return dissector.on_bytes(*side, bytes, server, context),
             Event::Gap(side, missed) => dissector.on_gap(*side, *missed, server, context),
             Event::Closed(_) => dissector.on_close(server, context),
+            Event::StillOpen => dissector.on_passing_time(context),
             Event::Opened | Event::Conflict(_) => {}
         }
         Progress::Following
@@ -733,7 +743,7 @@ impl Readers<Session> for Conversations {
                 let command = Some(if *side == Side::Client { "client" } else { "server" });
                 context.signal(SignalKind::StreamConflict, Detail { command, ..Detail::default() });
             }
-            Event::Bytes(..) | Event::Gap(..) | Event::Closed(_) => {}
+            Event::Bytes(..) | Event::Gap(..) | Event::StillOpen | Event::Closed(_) => {}
         }
         let progress = with_dissector(session, server, &mut context, &event);
         if let Event::Closed(ending) = event {

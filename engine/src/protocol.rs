@@ -15,9 +15,10 @@ use foldhash::quality::FixedState;
 use crate::{
     catalogue::{Catalogue, Sort},
     signal::{Detail, FlowId, Signal, SignalKind},
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
+mod breadth;
 pub mod foreign;
 pub mod irc;
 pub mod lines;
@@ -188,6 +189,35 @@ impl Context<'_> {
     }
 }
 
+/// A place that a connection takes and makes no use of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeldPlace {
+    told_at: Option<Timestamp>,
+}
+
+impl HeldPlace {
+    /// How often it is told that it is held still: whoever counts different connections of the last minute or two has all
+    /// that are held now.
+    const AGAIN: Span = Span::from_secs(60);
+
+    /// Nothing told yet.
+    pub const fn new() -> Self {
+        Self { told_at: None }
+    }
+
+    /// Whether it is to be told now: it has been held for that long, and was not told within the last minute.
+    pub fn is_due(&mut self, now: Timestamp, held: Span, patience: Span) -> bool {
+        let is_due = held >= patience && self.told_at.is_none_or(|at| now.since(at) >= Self::AGAIN);
+        if is_due {
+            self.told_at = Some(now);
+        }
+        is_due
+    }
+}
+
+/// How long somebody who has logged in may be in no channel and say nothing before it is told that they only take a place.
+pub const IDLE_PATIENCE: Span = Span::from_secs(60);
+
 /// Whether a connection is worth following further.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Progress {
@@ -213,6 +243,9 @@ pub trait Dissector {
 
     /// Takes note that `missed` bytes of one side were not seen.
     fn on_gap(&mut self, side: Side, missed: u64, server: &mut Self::Server, context: &mut Context<'_>);
+
+    /// The connection is open still; called now and then, however quiet it is.
+    fn on_passing_time(&mut self, context: &mut Context<'_>);
 
     /// The connection is over; called once, last.
     fn on_close(&mut self, server: &mut Self::Server, context: &mut Context<'_>);

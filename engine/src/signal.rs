@@ -64,6 +64,8 @@ vocabulary! {
     CommandSent = "command.sent", Acknowledged;
     /// The server refused a command.
     CommandRejected = "command.rejected", Acknowledged;
+    /// A command's answer is complete.
+    CommandAnswered = "command.answered", Acknowledged;
     /// A message to one user.
     MessagePrivate = "message.private", Acknowledged;
     /// A message to a channel.

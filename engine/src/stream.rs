@@ -96,6 +96,8 @@ pub enum Event<'a> {
     Gap(Side, u64),
     /// Two segments carried different bytes for the same place.
     Conflict(Side),
+    /// It is open still: said now and then, however quiet it is.
+    StillOpen,
     /// It is over.
     Closed(Ending),
 }
@@ -350,6 +352,16 @@ impl<S> Streams<S> {
                 self.turns.push(Turn::Over(key));
             }
             self.finish(flow, now, Ending::Idle, readers);
+        }
+    }
+
+    /// Says to every connection that is read that it is open still, in the order they were opened.
+    pub fn handle_passing_time(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
+        let open = self.flows.iter_mut().map(|(_, flow)| flow).filter(|flow| flow.state == State::Open);
+        let mut open: Vec<&mut Flow<S>> = open.collect();
+        open.sort_unstable_by_key(|flow| flow.connection.id);
+        for flow in open {
+            flow.tell(now, Event::StillOpen, readers);
         }
     }
 

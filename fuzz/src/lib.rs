@@ -302,6 +302,7 @@ impl Readers<bool> for Told {
                 assert!(missed > 0);
                 *session = true;
             }
+            Event::StillOpen => assert!(was_open, "nobody opened it"),
             Event::Conflict(_) => {}
             Event::Closed(_) => *session = false,
         }

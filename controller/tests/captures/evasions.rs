@@ -8,7 +8,7 @@ use crate::{
     servers::{Irc, Server, TeamSpeak, TeamTalk},
 };
 
-use Expected::Stopped;
+use Expected::{Noted, Stopped};
 
 /// A server on which somebody can say something.
 trait Talk: Server {
@@ -143,6 +143,34 @@ fn from_many<S: Talk>(
     names
 }
 
+/// Lets a while pass in which only the regulars do something.
+fn pass<S: Talk>(server: &mut S, rounds: u32, live: impl Fn(&mut S)) {
+    for _ in 0..rounds {
+        server.wait(10_000);
+        live(server);
+    }
+}
+
+/// Ten networks in turn take places and keep them. Answers which.
+fn take_places<S: Talk>(
+    server: &mut S,
+    count: u32,
+    gap: u64,
+    take: impl Fn(&mut S, &str),
+    live: impl Fn(&mut S),
+) -> Vec<String> {
+    let names: Vec<String> = (0..10).map(|number| format!("198.{}.7.7", 18 + number)).collect();
+    for number in 0..count {
+        take(server, &names[(number % 10) as usize]);
+        server.wait(gap);
+        if number % 20 == 19 {
+            live(server);
+        }
+    }
+    pass(server, 3, live);
+    names
+}
+
 /// What is said, on every server alike. Four connections with 15 each to themselves reach 60 with 105.
 fn talk<S: Talk>() -> Vec<Attack<S>> {
     let of = |name, limit, deed: Deed<S>| attack(name, limit, Stopped, deed);
@@ -161,7 +189,7 @@ fn talk<S: Talk>() -> Vec<Attack<S>> {
 
 pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
     let mut all = talk::<TeamTalk>();
-    all.extend::<[Attack<TeamTalk>; 8]>([
+    all.extend::<[Attack<TeamTalk>; 15]>([
         attack("channels created, coming back after five", 20, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");
@@ -201,6 +229,41 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
                 server.command(connection, &format!("join chanid=5 password=\"g{number}\""), refused);
             })
         }),
+        attack("guests that take places and do nothing", 40, Stopped, |server, who, count| {
+            for number in 0..count {
+                let (mut connection, id) = server.connect(who);
+                server.enter_as_guest(&mut connection, id, who, &format!("guest{number}"));
+                server.wire.wait_millis(200);
+            }
+            pass(server, 7, TeamTalk::breathe);
+            Vec::new()
+        }),
+        attack("places taken slowly from ten networks", 100, Stopped, |server, _, count| {
+            take_places(server, count, 1_000, |server, who| _ = server.connect(who), TeamTalk::breathe)
+        }),
+        attack("takeover: everybody banned", 1, Noted, |server, who, count| {
+            administrate(server, who, count.min(3), 700, |_| "ban ipaddr=\"0.0.0.0/0\" type=2".to_owned())
+        }),
+        attack("takeover: no places left", 1, Noted, |server, who, count| {
+            administrate(server, who, count.min(2), 700, |_| {
+                "updateserver maxusers=1 usertimeout=60".to_owned()
+            })
+        }),
+        attack("takeover: a ban a minute", 8, Noted, |server, who, count| {
+            administrate(server, who, count.min(30), 60_000, |number| {
+                format!("ban ipaddr=\"192.0.2.{number}\" type=2")
+            })
+        }),
+        attack("takeover: a channel a minute removed", 6, Noted, |server, who, count| {
+            administrate(server, who, count.min(30), 60_000, |number| {
+                format!("removechannel chanid={}", number + 2)
+            })
+        }),
+        attack("takeover: an account deleted every two minutes", 6, Noted, |server, who, count| {
+            administrate(server, who, count.min(30), 120_000, |number| {
+                format!("delaccount username=\"user{number}\"")
+            })
+        }),
         attack("drones with few words", 25, Stopped, |server, _, count| {
             from_many(server, count, 200, 300, |server, connection, number| {
                 let line = format!("message type=2 content=\"join evil.example {number}\" chanid=1");
@@ -213,7 +276,7 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
 
 pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
     let mut all = talk::<Irc>();
-    all.extend::<[Attack<Irc>; 7]>([
+    all.extend::<[Attack<Irc>; 21]>([
         // Four with five each to themselves reach twenty with 35.
         attack("CTCP over four connections", 35, Stopped, |server, who, count| {
             side_by_side(server, who, count, 4, 40, |server, connection, _| {
@@ -246,6 +309,74 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
                 server.say(connection, &format!("OPER name{number} guess"), refused);
             })
         }),
+        attack("clones that take places and do nothing", 40, Stopped, |server, who, count| {
+            for number in 0..count {
+                server.register(who, &format!("clone{number}"));
+                server.wire.wait_millis(200);
+            }
+            pass(server, 7, Irc::chat);
+            Vec::new()
+        }),
+        attack("places taken slowly from ten networks", 100, Stopped, |server, _, count| {
+            take_places(server, count, 1_000, |server, who| _ = server.wire.connect(who), Irc::chat)
+        }),
+        attack("channel modes", 60, Stopped, |server, who, count| {
+            one_by_one(server, who, count, 400, |number| {
+                let modes = if number % 2 == 0 { "+m" } else { "-m" };
+                (format!("MODE #talk {modes}"), format!(":guest!x@{who} MODE #talk {modes}"))
+            })
+        }),
+        attack("away and back", 25, Stopped, |server, who, count| {
+            one_by_one(server, who, count, 1_000, |number| {
+                (
+                    format!("AWAY :buy {number}"),
+                    ":lab.example 306 guest :You have been marked as away".to_owned(),
+                )
+            })
+        }),
+        attack("lists of channels", 20, Stopped, |server, who, count| {
+            one_by_one(server, who, count, 1_000, |_| {
+                ("LIST".to_owned(), ":lab.example 323 guest :End of /LIST".to_owned())
+            })
+        }),
+        // Of 20,000 bytes each.
+        attack("long answers", 100, Stopped, |server, who, count| {
+            let row = format!(":lab.example 249 guest :{}\r\n", "s".repeat(176));
+            let answer = format!("{}:lab.example 219 guest u :{}", row.repeat(99), "e".repeat(174));
+            one_by_one(server, who, count.min(200), 250, |_| ("STATS u".to_owned(), answer.clone()))
+        }),
+        attack("takeover: everybody banned from the network", 1, Noted, |server, who, count| {
+            operate(server, who, count.min(3), |_| "KLINE *@* :bye".to_owned())
+        }),
+        attack("takeover: everybody's addresses banned", 1, Noted, |server, who, count| {
+            operate(server, who, count.min(3), |_| "DLINE 0.0.0.0/0 :bye".to_owned())
+        }),
+        attack("takeover: everybody banned from a channel", 1, Noted, |server, who, count| {
+            one_by_one(server, who, count.min(3), 700, |_| {
+                let line = "MODE #talk +b *!*@*".to_owned();
+                let told = format!(":guest!x@{who} {line}");
+                (line, told)
+            })
+        }),
+        attack("takeover: links cut", 3, Noted, |server, who, count| {
+            operate(server, who, count.min(9), |number| format!("SQUIT hub{number}.example :x"))
+        }),
+        attack("takeover: modules unloaded", 1, Noted, |server, who, count| {
+            operate(server, who, count.min(3), |_| "MODULE UNLOAD m_kill.la".to_owned())
+        }),
+        attack("takeover: people made to leave", 4, Noted, |server, who, count| {
+            operate(server, who, count.min(30), |number| format!("SAPART user{number} #talk"))
+        }),
+        attack("takeover: ranks taken by force", 3, Noted, |server, who, count| {
+            operate(server, who, count.min(30), |number| format!("SAMODE #talk -o user{number}"))
+        }),
+        attack("takeover: a ban a minute", 8, Noted, |server, who, count| {
+            one_by_one(server, who, count.min(30), 60_000, |number| {
+                let line = format!("MODE #talk +b *!*@host{number}");
+                let told = format!(":guest!x@{who} {line}");
+                (line, told)
+            })
+        }),
         attack("drones with few words", 25, Stopped, |server, _, count| {
             from_many(server, count, 200, 300, |server, connection, number| {
                 server.say(connection, &format!("PRIVMSG #talk :join evil.example {number}"), "");
@@ -256,7 +387,99 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
 }
 
 pub(crate) fn on_teamspeak() -> Vec<Attack<TeamSpeak>> {
-    talk()
+    let mut all = talk::<TeamSpeak>();
+    all.extend::<[Attack<TeamSpeak>; 6]>([
+        attack("passwords from many networks", 6, Stopped, |server, _, count| {
+            let names: Vec<String> =
+                (0..count.min(60)).map(|number| format!("198.{}.7.7", 18 + number)).collect();
+            for name in &names {
+                let mut connection = server.query(name);
+                let refused = "error id=520 msg=invalid\\sloginname\\sor\\spassword";
+                server.ask(&mut connection, "login serveradmin guess", refused);
+                server.wire.wait_millis(5_000);
+            }
+            names
+        }),
+        attack("slow guesses", 15, Stopped, |server, who, count| {
+            for _ in 0..count {
+                let mut connection = server.query(who);
+                let refused = "error id=520 msg=invalid\\sloginname\\sor\\spassword";
+                server.ask(&mut connection, "login serveradmin guess", refused);
+                server.wire.close(connection);
+                server.wire.wait_millis(100_000);
+            }
+            Vec::new()
+        }),
+        attack("takeover: everybody banned", 1, Noted, |server, who, count| {
+            rule(server, who, count.min(3), |_| "banadd ip=.* time=0".to_owned())
+        }),
+        attack("takeover: the server closed", 1, Noted, |server, who, count| {
+            rule(server, who, count.min(3), |_| {
+                "serveredit virtualserver_password=x virtualserver_maxclients=1".to_owned()
+            })
+        }),
+        attack("takeover: channels deleted", 5, Noted, |server, who, count| {
+            rule(server, who, count.min(10), |number| format!("channeldelete cid={number} force=1"))
+        }),
+        attack("takeover: groups deleted", 3, Noted, |server, who, count| {
+            rule(server, who, count.min(10), |number| format!("servergroupdel sgid={} force=1", 6 + number))
+        }),
+    ]);
+    all
+}
+
+/// What somebody with all rights says to ServerQuery.
+fn rule(server: &mut TeamSpeak, who: &str, count: u32, line: impl Fn(u32) -> String) -> Vec<String> {
+    let mut connection = server.guest(who, "serveradmin");
+    for number in 0..count {
+        server.ask(&mut connection, &line(number), "error id=0 msg=ok");
+        server.wire.wait_millis(700);
+    }
+    Vec::new()
+}
+
+/// What an administrator may do.
+fn administrate(
+    server: &mut TeamTalk,
+    who: &str,
+    count: u32,
+    gap: u64,
+    line: impl Fn(u32) -> String,
+) -> Vec<String> {
+    let mut connection = server.guest(who, "operator");
+    for number in 0..count {
+        server.command(&mut connection, &line(number), "ok\r\n");
+        server.wire.wait_millis(gap);
+    }
+    Vec::new()
+}
+
+/// Lines of somebody registered, with their answers.
+fn one_by_one(
+    server: &mut Irc,
+    who: &str,
+    count: u32,
+    gap: u64,
+    line: impl Fn(u32) -> (String, String),
+) -> Vec<String> {
+    let mut connection = server.join(who, "guest");
+    for number in 0..count {
+        let (line, answer) = line(number);
+        server.say(&mut connection, &line, &answer);
+        server.wire.wait_millis(gap);
+    }
+    Vec::new()
+}
+
+/// Lines of an operator of the network.
+fn operate(server: &mut Irc, who: &str, count: u32, line: impl Fn(u32) -> String) -> Vec<String> {
+    let mut connection = server.join(who, "boss");
+    server.say(&mut connection, "OPER boss throw-away", ":lab.example 381 boss :You are now an IRC operator");
+    for number in 0..count {
+        server.say(&mut connection, &line(number), "");
+        server.wire.wait_millis(700);
+    }
+    Vec::new()
 }
 
 /// Many who each do little.

@@ -208,6 +208,22 @@ impl TeamTalk {
         address: &str,
         nickname: &str,
     ) {
+        self.enter_as_guest(connection, id, address, nickname);
+        self.command(
+            connection,
+            "join chanid=1 password=\"\" id=2",
+            "begin id=2\r\njoined chanid=1\r\nok\r\nend id=2\r\n",
+        );
+    }
+
+    /// The same, without going into a channel.
+    pub(crate) fn enter_as_guest(
+        &mut self,
+        connection: &mut Connection,
+        id: u16,
+        address: &str,
+        nickname: &str,
+    ) {
         self.wire.datagram(address, &[1, id as u8, (id >> 8) as u8, 0, 9, 9, 9, 9, 1, 0x10, 1]);
         let line = format!(
             "login nickname=\"{nickname}\" username=\"guest\" password=\"\" clientname=\"Lab\" protocol=\"5.14\" \
@@ -218,11 +234,6 @@ impl TeamTalk {
              usertype=1 userrights=12842503 userdata=0 audiocodeclimit=0 cmdflood=[0,0]\r\nok\r\nend id=1\r\n"
         );
         self.command(connection, &line, &answer);
-        self.command(
-            connection,
-            "join chanid=1 password=\"\" id=2",
-            "begin id=2\r\njoined chanid=1\r\nok\r\nend id=2\r\n",
-        );
     }
 
     pub(crate) fn guess(&mut self, connection: &mut Connection, account: &str) {
@@ -263,6 +274,12 @@ impl Irc {
 
     /// Somebody who registers and joins a channel.
     pub(crate) fn join(&mut self, address: &str, nickname: &str) -> Connection {
+        let mut connection = self.register(address, nickname);
+        self.say(&mut connection, "JOIN #talk", &format!(":{nickname}!x@{address} JOIN #talk"));
+        connection
+    }
+
+    pub(crate) fn register(&mut self, address: &str, nickname: &str) -> Connection {
         let mut connection = self.wire.connect(address);
         self.wire.ask(&mut connection, format!("NICK {nickname}\r\nUSER {nickname} 0 * :x\r\n").as_bytes());
         let welcome = format!(
@@ -270,7 +287,6 @@ impl Irc {
              :lab.example 376 {nickname} :End\r\n"
         );
         self.wire.answer(&mut connection, welcome.as_bytes());
-        self.say(&mut connection, "JOIN #talk", &format!(":{nickname}!x@{address} JOIN #talk"));
         connection
     }
 

@@ -138,8 +138,8 @@ pub struct Contributors {
 }
 
 impl Contributors {
-    /// Counts one contribution and answers how many the address made within the window.
-    pub fn count(&mut self, address: Address, at: Timestamp, within: Span) -> u32 {
+    /// Counts contributions and answers how many the address made within the window.
+    pub fn add(&mut self, address: Address, amount: u32, at: Timestamp, within: Span) -> u32 {
         if self.by_address.len() >= CONTRIBUTORS_MAX && !self.by_address.contains_key(&address) {
             self.make_room(at - within);
         }
@@ -147,7 +147,7 @@ impl Contributors {
         if at.since(entry.1) > within {
             entry.0 = 0;
         }
-        *entry = (entry.0.saturating_add(1), at);
+        *entry = (entry.0.saturating_add(amount), at);
         entry.0
     }
 
@@ -241,7 +241,7 @@ mod tests {
     fn contributors_are_bounded() {
         let mut contributors = Contributors::default();
         for n in 0..u64::from(CONTRIBUTORS_MAX as u32) * 3 {
-            contributors.count(Address::from_v4(n as u32), at(n), MINUTE);
+            contributors.add(Address::from_v4(n as u32), 1, at(n), MINUTE);
         }
         let held = contributors.by_address.len();
         assert!((CONTRIBUTORS_MAX / 2..=CONTRIBUTORS_MAX).contains(&held), "{held}");

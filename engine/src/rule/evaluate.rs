@@ -695,7 +695,7 @@ impl Tally {
     /// allowance counted.
     fn join(&mut self, rule: &Rule, total: u32, signal: &Arc<Signal>) -> Added {
         let count = total.saturating_add(rule.allowed().unwrap_or(0));
-        self.weigh(rule, count, signal)
+        self.weigh(rule, count, 1, signal)
     }
 
     /// Hands on what is found, if anything is. Whether the limit was reached.
@@ -740,15 +740,21 @@ impl Tally {
         if rule.after.as_ref().is_some_and(|after| !self.is_soon(after.within, at)) {
             return None;
         }
+        let is_new = match (&self.count, distinct) {
+            (Count::Distinct(count), Some(value)) => !count.holds(value),
+            (Count::Distinct(_) | Count::Signals(_), _) => true,
+        };
         let count = self.count.add(rule.amount(signal), distinct, at, rule.within, enough)?;
-        Some(self.weigh(rule, count, signal))
+        // That a place is held still is no other place.
+        let is_another = is_new || signal.kind != SignalKind::ConnectionHeld;
+        Some(self.weigh(rule, count, u32::from(is_another), signal))
     }
 
     /// Takes note of a signal that was counted.
-    fn weigh(&mut self, rule: &Rule, count: u32, signal: &Arc<Signal>) -> Added {
+    fn weigh(&mut self, rule: &Rule, count: u32, own: u32, signal: &Arc<Signal>) -> Added {
         let at = signal.at;
         self.note(signal);
-        let own = self.contributors.as_mut().map(|all| all.count(signal.address, at, rule.within));
+        let own = self.contributors.as_mut().map(|all| all.add(signal.address, own, at, rule.within));
         let outweighs = rule.against.as_ref().is_none_or(|against| {
             let others = self.against.as_mut().map_or(0, |count| count.held(at, rule.within));
             count >= others.saturating_mul(against.ratio)

@@ -365,7 +365,7 @@ fn read_allowance(
     limit: Option<u64>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<u32> {
-    let allowance = table.number_of("allowance", 0..=LIMIT_MAX, diagnostics)?;
+    let allowance = table.number_of("allowance", 0..=BYTES_LIMIT_MAX, diagnostics)?;
     let start = table.get("allowance").map_or_else(|| table.start(), |value| value.span().start);
     if by == Some(By::Session) {
         let remedy = Some("write by = \"address\"".to_owned());

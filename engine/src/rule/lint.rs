@@ -191,9 +191,7 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::StreamGap => &[TeamTalk],
         S::ChannelCreated
         | S::ChannelRemoved
-        | S::UserMoved
         | S::AccountChanged
-        | S::ServerChanged
         | S::DatagramMalformed
         | S::DatagramStranger
         | S::DatagramForeign => &[TeamSpeak, TeamTalk],
@@ -203,6 +201,7 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::HandshakeSolved
         | S::HandshakeFailed => &[TeamSpeak],
         S::ChannelTimestampChanged
+        | S::CommandAnswered
         | S::LinkOpened
         | S::LinkEstablished
         | S::LinkClosed
@@ -247,6 +246,8 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::ChannelRefused
         | S::UserKicked
         | S::UserBanned
+        | S::UserMoved
+        | S::ServerChanged
         | S::ProtocolGarbage
         | S::StreamConflict
         | S::FragmentConflict

@@ -25,6 +25,7 @@ impl Readers<()> for Recorder {
             Event::Bytes(Side::Server, bytes) => self.server.extend_from_slice(bytes),
             Event::Opened => self.told.push("opened".to_owned()),
             Event::Gap(side, missed) => self.told.push(format!("gap {side:?} {missed}")),
+            Event::StillOpen => self.told.push("still open".to_owned()),
             Event::Conflict(side) => self.told.push(format!("conflict {side:?}")),
             Event::Closed(ending) => self.told.push(format!("closed {}", ending.as_str())),
         }

@@ -273,7 +273,7 @@ fn a_tls_hello_on_a_plain_server_is_garbage() {
 }
 
 #[test]
-fn a_place_held_without_logging_in_is_told_once() {
+fn a_place_that_is_held_is_told_every_minute() {
     let mut world = World::new();
     let mut held = world.welcome(1);
     let mut console = world.login(2);
@@ -282,7 +282,38 @@ fn a_place_held_without_logging_in_is_told_once() {
         world.ask(&mut held, "ping");
         world.ask(&mut console, "ping");
     }
-    assert_eq!(world.told(), ["login.succeeded", "connection.held"]);
+    // The console is logged in, in no channel, and only pings.
+    let told = ["login.succeeded", "connection.held", "connection.held idle", "connection.held"];
+    assert_eq!(world.told(), told);
+    world.ask(&mut console, "changestatus statusmode=0 statusmsg=\"back\"");
+    world.wait(50_000);
+    world.ask(&mut console, "ping");
+    assert!(!world.told().iter().any(|told| told.ends_with("idle")));
+}
+
+#[test]
+fn what_shuts_everybody_out_is_told_apart() {
+    let mut world = World::new();
+    let mut boss = world.login(1);
+    for number in 2..=4 {
+        world.login(number);
+    }
+    world.told();
+    for (line, expected) in [
+        ("ban ipaddr=\"0.0.0.0/0\" type=2", "user.banned everybody"),
+        ("ban ipaddr=\"192.0.2.0/24\" type=2", "user.banned address"),
+        ("updateserver servername=\"x\" maxusers=1 usertimeout=60", "server.changed few-places updateserver"),
+        ("updateserver servername=\"x\" maxusers=3 usertimeout=60", "server.changed few-places updateserver"),
+        ("updateserver servername=\"x\" maxusers=4 usertimeout=60", "server.changed updateserver"),
+        (
+            "updateserver servername=\"x\" maxusers=1 usertimeout=2",
+            "server.changed short-timeout updateserver",
+        ),
+    ] {
+        world.ask(&mut boss, line);
+        world.answer(&mut boss, "ok");
+        assert_eq!(world.told(), [expected], "{line}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use memchr::{memchr, memmem};
 use super::{message::is_same_name, server::Flavour};
 
 /// Commands known by name, sorted: all else is reported as `unknown`.
-const KEYWORDS: [&str; 130] = [
+const KEYWORDS: [&str; 156] = [
     "ACCEPT",
     "ADMIN",
     "AUTHENTICATE",
@@ -21,6 +21,7 @@ const KEYWORDS: [&str; 130] = [
     "BS",
     "CAP",
     "CAPAB",
+    "CBAN",
     "CHALLENGE",
     "CHANSERV",
     "CHATHISTORY",
@@ -28,14 +29,17 @@ const KEYWORDS: [&str; 130] = [
     "CHGHOST",
     "CHGIDENT",
     "CHGNAME",
+    "CLEARCHAN",
     "CLONES",
+    "CLOSE",
+    "CNOTICE",
     "CONNECT",
     "COOKIE",
     "CPRIVMSG",
-    "CNOTICE",
     "CS",
     "CYCLE",
     "DIE",
+    "DISCONNECT",
     "DLINE",
     "DNS",
     "ENCAP",
@@ -44,7 +48,10 @@ const KEYWORDS: [&str; 130] = [
     "EXTBAN",
     "FILTER",
     "GLINE",
+    "GLOADMODULE",
     "GLOBOPS",
+    "GRELOADMODULE",
+    "GUNLOADMODULE",
     "GZLINE",
     "HELP",
     "HELPOP",
@@ -56,6 +63,7 @@ const KEYWORDS: [&str; 130] = [
     "INVITE",
     "ISON",
     "JOIN",
+    "JUMPSERVER",
     "KICK",
     "KILL",
     "KLINE",
@@ -63,6 +71,7 @@ const KEYWORDS: [&str; 130] = [
     "LINKS",
     "LIST",
     "LOADMODULE",
+    "LOCKSERV",
     "LOCOPS",
     "LOGIN",
     "LUSERS",
@@ -72,6 +81,7 @@ const KEYWORDS: [&str; 130] = [
     "MODE",
     "MODLIST",
     "MODLOAD",
+    "MODRELOAD",
     "MODRESTART",
     "MODULE",
     "MODUNLOAD",
@@ -83,6 +93,9 @@ const KEYWORDS: [&str; 130] = [
     "NICKSERV",
     "NOTICE",
     "NS",
+    "OJOIN",
+    "OKICK",
+    "OMODE",
     "OPER",
     "OPERSERV",
     "OPERWALL",
@@ -96,19 +109,25 @@ const KEYWORDS: [&str; 130] = [
     "PROTOCTL",
     "QLINE",
     "QUIT",
+    "RCONNECT",
     "REDACT",
     "REGISTER",
     "REHASH",
+    "RELOADMODULE",
     "REMOVE",
     "RENAME",
     "RESTART",
     "RESV",
+    "RSQUIT",
     "RULES",
     "SAJOIN",
+    "SAKICK",
     "SAMODE",
     "SANICK",
     "SAPART",
+    "SAQUIT",
     "SASL",
+    "SATOPIC",
     "SERVER",
     "SERVLIST",
     "SET",
@@ -117,6 +136,7 @@ const KEYWORDS: [&str; 130] = [
     "SHUN",
     "SID",
     "SILENCE",
+    "SPAMFILTER",
     "SQUERY",
     "SQUIT",
     "STARTTLS",
@@ -124,11 +144,16 @@ const KEYWORDS: [&str; 130] = [
     "SUMMON",
     "SVINFO",
     "TAGMSG",
+    "TEMPSHUN",
     "TESTLINE",
     "TIME",
     "TOPIC",
     "TRACE",
+    "UNDLINE",
     "UNKLINE",
+    "UNLOADMODULE",
+    "UNRESV",
+    "UNXLINE",
     "USER",
     "USERHOST",
     "USERIP",
@@ -140,12 +165,49 @@ const KEYWORDS: [&str; 130] = [
     "WHO",
     "WHOIS",
     "WHOWAS",
+    "XLINE",
     "ZLINE",
 ];
 
 /// The known command with this name.
 pub fn keyword(command: &[u8]) -> Option<&'static str> {
     KEYWORDS.iter().copied().find(|known| known.as_bytes().eq_ignore_ascii_case(command))
+}
+
+/// What an operator does to the network or its people.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rule {
+    /// Bans by a mask, which is the first argument that is no duration.
+    Ban,
+    /// Changes a channel's modes without being its operator.
+    Modes,
+    /// Makes somebody join, leave or take another name: the argument with that number.
+    Force(usize),
+    /// Changes the server itself.
+    Change,
+}
+
+/// What a command does that only operators may use.
+pub fn rule(keyword: &str) -> Option<Rule> {
+    Some(match keyword {
+        "CBAN" | "DLINE" | "GLINE" | "GZLINE" | "KLINE" | "QLINE" | "RESV" | "SHUN" | "TEMPSHUN"
+        | "XLINE" | "ZLINE" => Rule::Ban,
+        "OMODE" | "SAMODE" => Rule::Modes,
+        "SAJOIN" | "SANICK" | "SAPART" | "SAQUIT" => Rule::Force(0),
+        "OKICK" | "SAKICK" => Rule::Force(1),
+        "CLEARCHAN" | "CLOSE" | "CONNECT" | "DIE" | "DISCONNECT" | "GLOADMODULE" | "GRELOADMODULE"
+        | "GUNLOADMODULE" | "JUMPSERVER" | "LOADMODULE" | "LOCKSERV" | "MODLOAD" | "MODRELOAD"
+        | "MODRESTART" | "MODULE" | "MODUNLOAD" | "OJOIN" | "OPME" | "RCONNECT" | "REHASH"
+        | "RELOADMODULE" | "RESTART" | "RSQUIT" | "SET" | "SPAMFILTER" | "SQUIT" | "UNLOADMODULE" => {
+            Rule::Change
+        }
+        _ => return None,
+    })
+}
+
+/// Numerics that end an answer of many lines: WHOIS, WHO, LIST, STATS and the like.
+pub const fn ends_answer(number: u32) -> bool {
+    matches!(number, 7 | 17 | 219 | 262 | 315 | 318 | 323 | 347 | 349 | 365 | 366 | 368 | 369 | 374 | 376)
 }
 
 /// Numerics of RFC 1459 and RFC 2812, and those that the makes of `irc.md` have added.

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 use crate::{
     protocol::{
-        Connection, Context, Dissector, Progress, Side,
+        Connection, Context, Dissector, HeldPlace, IDLE_PATIENCE, Progress, Side,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         pending::Pending,
@@ -27,7 +27,7 @@ use crate::{
     signal::{Detail, Method, SignalKind},
     stream::Ending,
     text::Text,
-    time::Span,
+    time::{Span, Timestamp},
 };
 
 /// The most that [`Dissector::held_bytes`] of a [`Session`] that is no link ever says: two lines, of which a growing buffer may
@@ -88,6 +88,17 @@ impl Phase {
     const fn is_in_lines(self) -> bool {
         !matches!(self, Self::Encrypted(_) | Self::Linked | Self::Opaque)
     }
+}
+
+/// Whether the client is an operator of the server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Operator {
+    /// It has not become one.
+    No,
+    /// Its beginning was missed, and the server has refused nothing for it.
+    Unknown,
+    /// The server said so.
+    Yes,
 }
 
 /// The first byte of the server.
@@ -178,6 +189,14 @@ struct State {
     /// The server ended the connection, unasked.
     is_dropped: bool,
     nicknames_asked: u32,
+    operator: Operator,
+    /// Of an answer that is not complete.
+    answer_bytes: u64,
+    place: HeldPlace,
+    /// When it registered, said something or left its last channel.
+    active_at: Timestamp,
+    /// How many it is in.
+    channels: u32,
     sasl: Sasl,
     /// What was said before the server let the client in, and may have been carried out right after.
     early: Early,
@@ -404,6 +423,12 @@ impl Dissector for Session {
         self.state.nicknames_asked = 0;
     }
 
+    fn on_passing_time(&mut self, context: &mut Context<'_>) {
+        if !self.has_missed {
+            self.state.tell_held(context);
+        }
+    }
+
     fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
         let lasted = context.at.since(context.connection.opened);
         if self.state.is_tls && !self.state.is_let_go && lasted <= TLS_BRIEF {
@@ -411,7 +436,10 @@ impl Dissector for Session {
             context.signal(SignalKind::TlsBrief, Detail { weight, ..Detail::default() });
         }
         self.state.settle_tls(context);
-        self.state.settle_registration(context);
+        // Who is gone takes no place any longer, but who never registered has taken one.
+        if self.state.phase != Phase::Registered {
+            self.state.tell_held(context);
+        }
         self.state.end_login(context);
         if let Some(nickname) = &self.state.nickname {
             server.leave(&nickname.raw, context.connection.id);
@@ -450,6 +478,11 @@ impl State {
             is_let_go: false,
             is_dropped: false,
             nicknames_asked: 0,
+            operator: if phase == Phase::Unknown { Operator::Unknown } else { Operator::No },
+            answer_bytes: 0,
+            place: HeldPlace::new(),
+            active_at: Timestamp::EPOCH,
+            channels: 0,
             sasl: Sasl::default(),
             early: Early::default(),
             opers: Pending::new(NAMES_PENDING_MAX),
@@ -494,13 +527,20 @@ impl State {
         self.phase = if self.is_tls { Phase::Encrypted(Listener::new(context.at)) } else { Phase::Opaque };
     }
 
-    /// A place taken for long without registering. ngIRCd closes such a connection without a word.
-    fn settle_registration(&self, context: &mut Context<'_>) {
-        let lasted = context.at.since(context.connection.opened);
-        let has_waited = matches!(self.phase, Phase::Registering | Phase::LinkOffered) && !self.is_refused;
-        if has_waited && lasted >= HELD {
-            context
-                .signal(SignalKind::ConnectionHeld, Detail { reason: Some("unregistered"), ..self.detail() });
+    /// A place taken for long without registering (ngIRCd closes such a connection without a word), or by somebody who then
+    /// says nothing and is in no channel.
+    fn tell_held(&mut self, context: &mut Context<'_>) {
+        let is_waiting = matches!(self.phase, Phase::Registering | Phase::LinkOffered) && !self.is_refused;
+        let is_idle = self.phase == Phase::Registered && self.channels == 0 && !context.connection.midway;
+        let (since, patience, reason) = if is_waiting {
+            (context.connection.opened, HELD, "unregistered")
+        } else if is_idle {
+            (self.active_at, IDLE_PATIENCE, "idle")
+        } else {
+            return;
+        };
+        if self.place.is_due(context.at, context.at.since(since), patience) {
+            context.signal(SignalKind::ConnectionHeld, Detail { reason: Some(reason), ..self.detail() });
         }
     }
 

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     catalogue::Sort,
     protocol::{
-        Connection, Context, Dissector, Progress, Side,
+        Connection, Context, Dissector, HeldPlace, Progress, Side,
+        breadth::is_everybody_by_pattern,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         pending::Pending,
@@ -46,6 +47,7 @@ pub struct Session {
     server_lines: Lines,
     client_head: Head,
     server_head: ServerHead,
+    place: HeldPlace,
     state: State,
 }
 
@@ -88,6 +90,8 @@ struct Question {
     effect: Effect,
     /// Accounts, clients, addresses or names it is about.
     subjects: Vec<Text>,
+    /// What is remarkable about it, in a word.
+    reason: Option<&'static str>,
     undocumented: Undocumented,
 }
 
@@ -126,6 +130,7 @@ impl Session {
             server_lines,
             client_head,
             server_head: ServerHead::default(),
+            place: HeldPlace::new(),
             state: State::new(phase),
         }
     }
@@ -133,6 +138,16 @@ impl Session {
     /// Whether nothing was ever said on it, and it was not turned away.
     pub(crate) const fn is_unused(&self) -> bool {
         !self.state.has_spoken && !self.state.is_refused
+    }
+
+    /// A place at ServerQuery that is taken without a word.
+    fn tell_held(&mut self, context: &mut Context<'_>) {
+        let lasted = context.at.since(context.connection.opened);
+        let is_held = self.is_unused() && !context.connection.midway;
+        if is_held && self.place.is_due(context.at, lasted, HELD) {
+            let detail = Detail { reason: Some("silent"), ..self.state.detail() };
+            context.signal(SignalKind::ConnectionHeld, detail);
+        }
     }
 
     fn on_client_bytes(&mut self, bytes: &[u8], context: &mut Context<'_>) {
@@ -221,6 +236,10 @@ impl Dissector for Session {
         self.state.questions.clear();
     }
 
+    fn on_passing_time(&mut self, context: &mut Context<'_>) {
+        self.tell_held(context);
+    }
+
     fn on_close(&mut self, _server: &mut Server, context: &mut Context<'_>) {
         // The server never said what it speaks, so the client's first words stand alone.
         if self.state.phase == Phase::ExpectBanner
@@ -228,11 +247,7 @@ impl Dissector for Session {
         {
             self.state.garbage(foreign, context);
         }
-        let lasted = context.at.since(context.connection.opened);
-        if self.is_unused() && !context.connection.midway && lasted >= HELD {
-            let detail = Detail { reason: Some("silent"), ..self.state.detail() };
-            context.signal(SignalKind::ConnectionHeld, detail);
-        }
+        self.tell_held(context);
     }
 
     fn is_logged_in(&self) -> bool {
@@ -339,7 +354,8 @@ impl State {
 
     fn ask(&mut self, command: &Command<'_>, subjects: Vec<Text>, undocumented: Undocumented) {
         let Command { keyword, effect, .. } = *command;
-        self.questions.push(Question { keyword, effect, subjects, undocumented });
+        let reason = closes(command);
+        self.questions.push(Question { keyword, effect, subjects, reason, undocumented });
     }
 
     /// Counted when it is said, like talk everywhere.
@@ -403,7 +419,7 @@ impl State {
 
     /// A command was carried out.
     fn on_done(&mut self, question: Question, context: &mut Context<'_>) {
-        let Question { keyword, effect, subjects, .. } = question;
+        let Question { keyword, effect, subjects, reason, .. } = question;
         let kind = match effect {
             Effect::Login => {
                 self.account = Some(subjects.into_iter().next().unwrap_or_else(|| Text::from("")));
@@ -433,7 +449,11 @@ impl State {
             Effect::Move => SignalKind::UserMoved,
             Effect::Server => SignalKind::ServerChanged,
         };
-        let detail = Detail { command: Some(keyword), ..self.detail() };
+        // Patterns are looked at once the server has taken them: only then somebody is banned.
+        let is_wide = |subject: &Text| is_everybody_by_pattern(subject.as_str().as_bytes());
+        let bans_everybody = keyword == "banadd" && subjects.iter().any(is_wide);
+        let reason = if bans_everybody { Some("everybody") } else { reason };
+        let detail = Detail { command: Some(keyword), reason, ..self.detail() };
         if subjects.is_empty() {
             context.signal(kind, detail.clone());
         }
@@ -529,6 +549,22 @@ fn meet_undocumented(line: &[u8], question: Option<&Question>, context: &mut Con
     for name in undocumented_parameters(line) {
         context.meet(Sort::Parameter, name, within);
     }
+}
+
+/// Clients for whom a server has no use: with as many it is closed.
+const FEW_PLACES: u32 = 2;
+
+/// How a change closes the server to everybody, in a word.
+fn closes(command: &Command<'_>) -> Option<&'static str> {
+    if command.keyword != "serveredit" {
+        return None;
+    }
+    let places = command.value("virtualserver_maxclients").and_then(number);
+    let is_narrow = places
+        .and_then(|places| places.as_str().parse().ok())
+        .is_some_and(|places: u32| places <= FEW_PLACES);
+    let has_password = command.value("virtualserver_password").is_some_and(|password| !password.is_empty());
+    if is_narrow { Some("few-places") } else { has_password.then_some("password") }
 }
 
 /// Whom or what a command is about: never a password, key, reason or text.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    protocol::Context,
+    protocol::{Context, breadth::is_everybody},
     signal::{Method, SignalKind},
     text::Text,
 };
@@ -151,8 +151,8 @@ pub(super) enum Asked {
     Channel { kind: SignalKind, name: Option<Text>, channel: Option<Place> },
     /// `newaccount`, `delaccount`.
     Account(&'static str, Text),
-    /// `updateserver`, and the time-out it sets, in seconds.
-    ServerSettings { command: &'static str, user_timeout: Option<u32> },
+    /// `updateserver`, with the time-out it sets, in seconds, and for how many users.
+    ServerSettings { command: &'static str, user_timeout: Option<u32>, places: Option<u32> },
     /// `sendfile`, `recvfile`.
     Transfer(&'static str),
     /// Whatever else, by its own name.
@@ -264,9 +264,9 @@ impl Asked {
             b"newaccount" => Self::Account("newaccount", text("username")),
             b"delaccount" => Self::Account("delaccount", text("username")),
             b"updateserver" => {
-                let user_timeout = message.number("usertimeout");
-                let user_timeout = user_timeout.and_then(|seconds| u32::try_from(seconds).ok());
-                Self::ServerSettings { command: "updateserver", user_timeout }
+                let number = |name| message.number(name).and_then(|number| u32::try_from(number).ok());
+                let (user_timeout, places) = (number("usertimeout"), number("maxusers"));
+                Self::ServerSettings { command: "updateserver", user_timeout, places }
             }
             b"sendfile" => Self::Transfer("sendfile"),
             b"recvfile" => Self::Transfer("recvfile"),
@@ -283,7 +283,9 @@ impl Asked {
             .find_map(|name| message.text(name).filter(|text| !text.is_empty()))
             .map_or_else(|| Text::from(""), |text| Text::new(&text));
         let kind = message.number("type").unwrap_or(ADDRESS);
-        let scope = if kind & CHANNEL != 0 {
+        let scope = if is_everybody(target.as_str().as_bytes()) {
+            "everybody"
+        } else if kind & CHANNEL != 0 {
             "channel"
         } else if kind & USERNAME != 0 {
             "account"

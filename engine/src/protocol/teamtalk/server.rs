@@ -142,6 +142,11 @@ impl Server {
         }
     }
 
+    /// How many are logged in.
+    pub(super) fn logged_in(&self) -> usize {
+        self.users.iter().flatten().filter(|user| user.is_logged_in).count()
+    }
+
     /// The user with this id.
     pub fn user(&self, user_id: u16) -> Option<&User> {
         self.users.get(usize::from(user_id))?.as_deref()

@@ -12,7 +12,7 @@ use crate::{
     catalogue::Sort,
     identity::ADMINISTRATOR,
     protocol::{
-        Context, Dissector, Fact, Progress, Side,
+        Context, Dissector, Fact, HeldPlace, IDLE_PATIENCE, Progress, Side,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         tls::{Handshake, Listener, TLS_BRIEF, Tracker},
@@ -20,7 +20,7 @@ use crate::{
     signal::{Detail, Method, Signal, SignalKind},
     stream::Ending,
     text::Text,
-    time::Span,
+    time::{Span, Timestamp},
 };
 
 use super::{
@@ -94,7 +94,11 @@ struct Conversation {
     has_quit: bool,
     /// The server ended the connection, unasked.
     is_dropped: bool,
-    told_held: bool,
+    place: HeldPlace,
+    /// How it last logged in.
+    method: Option<Method>,
+    /// When it last logged in, said something, changed something or was in a channel.
+    active_at: Timestamp,
     kicked: Option<Kicked>,
     /// Kicked from a channel, and in none since.
     was_thrown_out: bool,
@@ -135,7 +139,9 @@ impl Session {
                 is_let_go: false,
                 has_quit: false,
                 is_dropped: false,
-                told_held: false,
+                place: HeldPlace::new(),
+                method: None,
+                active_at: Timestamp::EPOCH,
                 kicked: None,
                 was_thrown_out: false,
                 channel: None,
@@ -234,6 +240,10 @@ impl Dissector for Session {
             self.conversation.tls = Tracker::ruled_out();
         }
         context.signal(SignalKind::StreamGap, Detail { weight: missed, ..Detail::default() });
+    }
+
+    fn on_passing_time(&mut self, context: &mut Context<'_>) {
+        self.conversation.tell_held(context);
     }
 
     fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
@@ -372,14 +382,31 @@ impl Conversation {
         context.signal(SignalKind::ProtocolGarbage, detail);
     }
 
-    /// A place taken without logging in, told once.
+    /// A place taken without logging in, or by somebody who then does nothing and is nowhere. Whom a server keeps waiting that
+    /// hangs takes none.
     fn tell_held(&mut self, context: &mut Context<'_>) {
-        let waits = matches!(self.state, State::ExpectWelcome | State::ExpectLogin) && !self.had_login;
+        if context.connection.midway {
+            return;
+        }
         let span = context.at.since(context.connection.opened);
-        if waits && !self.told_held && span >= LOGIN_PATIENCE && !context.connection.midway {
-            self.told_held = true;
+        let (held, patience, reason) = match self.state {
+            State::ExpectWelcome if !self.had_login => (span, LOGIN_PATIENCE, Some("unwelcomed")),
+            State::ExpectLogin if !self.had_login => (span, LOGIN_PATIENCE, None),
+            State::LoggedIn if self.channel.is_none() => {
+                (context.at.since(self.active_at), IDLE_PATIENCE, Some("idle"))
+            }
+            State::ExpectWelcome
+            | State::ExpectLogin
+            | State::LoggedIn
+            | State::Transferring
+            | State::Encrypted(_)
+            | State::Unreadable => return,
+        };
+        if self.place.is_due(context.at, held, patience) {
             let weight = span.as_nanos() / 1_000_000;
-            context.signal(SignalKind::ConnectionHeld, Detail { weight, ..Detail::default() });
+            let method = self.method;
+            context
+                .signal(SignalKind::ConnectionHeld, Detail { method, reason, weight, ..Detail::default() });
         }
     }
 }
@@ -401,6 +428,7 @@ impl Conversation {
             self.has_quit |= message.keyword == b"quit";
             return;
         }
+        self.active_at = context.at;
         let question = Question::read(&message, context);
         self.ask(question, context);
     }
@@ -509,6 +537,8 @@ impl Conversation {
         let method = login_method(&account, message.has_text("password"));
         self.state = State::LoggedIn;
         self.had_login = true;
+        self.active_at = context.at;
+        self.method = Some(method);
         self.kicked = None;
         self.told_mismatch = false;
         if let (None, Some(user_id)) = (self.user_id, message.user_id("userid")) {
@@ -614,6 +644,7 @@ impl Conversation {
             context.signal(SignalKind::ChannelJoined, detail);
         } else {
             self.channel = None;
+            self.active_at = context.at;
             let was_kicked = self.kicked == Some(Kicked::FromChannel);
             if was_kicked {
                 self.kicked = None;
@@ -732,9 +763,12 @@ impl Conversation {
                 let detail = Detail { command: Some(command), target: Some(account), ..own };
                 (SignalKind::AccountChanged, detail)
             }
-            Asked::ServerSettings { command, user_timeout } => {
+            Asked::ServerSettings { command, user_timeout, places } => {
                 let is_short = user_timeout.is_some_and(|seconds| seconds < USER_TIMEOUT_SHORT);
-                let (number, reason) = (user_timeout, is_short.then_some("short-timeout"));
+                // Who is there stays, and nobody comes back.
+                let is_narrow = places.is_some_and(|places| (places as usize) < server.logged_in().max(2));
+                let reason = if is_short { Some("short-timeout") } else { is_narrow.then_some("few-places") };
+                let number = user_timeout;
                 (SignalKind::ServerChanged, Detail { command: Some(command), number, reason, ..own })
             }
             Asked::Undocumented(name) => {

@@ -2,11 +2,12 @@
 
 use memchr::memmem;
 
-use super::{Phase, State, client::may_be_early};
+use super::{Operator, Phase, State, client::may_be_early};
 use crate::{
     catalogue::Sort,
     protocol::{
         Context,
+        breadth::is_everybody,
         irc::{
             dialect::{self, Closing, ServiceAnswer},
             message::Message,
@@ -16,6 +17,7 @@ use crate::{
     },
     signal::{Detail, Method, Signal, SignalKind},
     text::Text,
+    time::Span,
 };
 
 impl State {
@@ -34,7 +36,10 @@ impl State {
             meet_undocumented(&message, context);
         }
         match (message.numeric(), message.command) {
-            (Some(number), _) => self.on_numeric(number, &message, server, context),
+            (Some(number), _) => {
+                self.on_numeric(number, &message, server, context);
+                self.note_answer(number, line, context);
+            }
             (None, b"ERROR") => self.on_error(message.last().unwrap_or_default(), server, context),
             (None, b"NOTICE") => self.on_notice(&message, server, context),
             (None, command) => {
@@ -54,6 +59,7 @@ impl State {
                 }
                 if command == b"KICK" && message.param(1).is_some_and(|name| self.is_own_name(name)) {
                     let channel = message.param(0).map(Text::new);
+                    self.leave_channel(context);
                     context.signal(
                         SignalKind::ChannelLeft,
                         Detail { channel, reason: Some("kicked"), ..self.detail() },
@@ -102,6 +108,7 @@ impl State {
                 }
             }
             381 => {
+                self.operator = Operator::Yes;
                 let account = self.opers.pop().flatten();
                 self.login(SignalKind::LoginSucceeded, Method::Oper, account, Some(number), context);
             }
@@ -133,11 +140,27 @@ impl State {
         }
     }
 
+    /// What the server has to say because it was asked.
+    fn note_answer(&mut self, number: u32, line: &[u8], context: &mut Context<'_>) {
+        if self.phase != Phase::Registered || !matches!(number, 5..=20 | 200..=399) {
+            return;
+        }
+        self.answer_bytes = self.answer_bytes.saturating_add(line.len() as u64);
+        if dialect::ends_answer(number) {
+            let weight = std::mem::take(&mut self.answer_bytes);
+            context.signal(
+                SignalKind::CommandAnswered,
+                Detail { number: Some(number), weight, ..self.detail() },
+            );
+        }
+    }
+
     fn on_welcome(&mut self, message: &Message<'_>, server: &mut Server, context: &mut Context<'_>) {
         if self.phase == Phase::Registered {
             return;
         }
         self.phase = Phase::Registered;
+        self.active_at = context.at;
         self.is_refused = false;
         self.link = None;
         if let Some(nickname) = message.param(0) {
@@ -211,6 +234,7 @@ impl State {
             _ => None,
         };
         match number {
+            481 if self.operator == Operator::Unknown => self.operator = Operator::No,
             431..=433 | 437 | 438 => self.nicknames_asked = self.nicknames_asked.saturating_sub(1),
             // The ERROR that follows says it again.
             436 => self.is_refused = true,
@@ -276,8 +300,11 @@ impl State {
     fn on_held(&mut self, context: &mut Context<'_>) {
         if matches!(self.phase, Phase::Registering | Phase::LinkOffered) {
             self.is_refused = true;
-            let detail = Detail { reason: Some("timeout"), ..self.detail() };
-            context.signal(SignalKind::ConnectionHeld, detail);
+            // The server knows best how long it has waited.
+            if self.place.is_due(context.at, Span::ZERO, Span::ZERO) {
+                let detail = Detail { reason: Some("timeout"), ..self.detail() };
+                context.signal(SignalKind::ConnectionHeld, detail);
+            }
         }
     }
 
@@ -405,8 +432,14 @@ impl State {
         let first = message.param(0).unwrap_or_default();
         let detail = Detail { channel: Some(Text::new(first)), ..self.detail() };
         match command {
-            b"JOIN" => context.signal(SignalKind::ChannelJoined, detail),
-            b"PART" => context.signal(SignalKind::ChannelLeft, detail),
+            b"JOIN" => {
+                self.channels = self.channels.saturating_add(1);
+                context.signal(SignalKind::ChannelJoined, detail);
+            }
+            b"PART" => {
+                self.leave_channel(context);
+                context.signal(SignalKind::ChannelLeft, detail);
+            }
             b"TOPIC" => {
                 context.signal(SignalKind::ChannelChanged, Detail { command: Some("TOPIC"), ..detail });
             }
@@ -419,6 +452,11 @@ impl State {
             b"NICK" => self.on_own_nick(first, context),
             _ => {}
         }
+    }
+
+    const fn leave_channel(&mut self, context: &Context<'_>) {
+        self.channels = self.channels.saturating_sub(1);
+        self.active_at = context.at;
     }
 
     /// A new nickname is in force. One that was not asked for (services, a collision on TS6) changes the name
@@ -452,7 +490,7 @@ fn is_mask(argument: &[u8]) -> bool {
 }
 
 /// `MODE #channel +modes arguments`: each `+b` is a ban, a line without one a change of the channel.
-fn on_own_mode(detail: &Detail, message: &Message<'_>, context: &mut Context<'_>) {
+pub(super) fn on_own_mode(detail: &Detail, message: &Message<'_>, context: &mut Context<'_>) {
     let modes = message.param(1).unwrap_or_default();
     let mut arguments = message.params().iter().skip(2);
     let (mut is_adding, mut has_banned) = (true, false);
@@ -462,8 +500,10 @@ fn on_own_mode(detail: &Detail, message: &Message<'_>, context: &mut Context<'_>
             b'-' => is_adding = false,
             b'b' if is_adding => {
                 has_banned = true;
-                let target = arguments.next().filter(|mask| is_mask(mask)).map(|mask| Text::new(mask));
-                let detail = Detail { target, command: Some("MODE"), ..detail.clone() };
+                let mask = arguments.next().filter(|mask| is_mask(mask));
+                let reason = mask.is_some_and(|mask| is_everybody(mask)).then_some("everybody");
+                let target = mask.map(|mask| Text::new(mask));
+                let detail = Detail { target, reason, command: Some("MODE"), ..detail.clone() };
                 context.signal(SignalKind::UserBanned, detail);
             }
             // Taken from somebody else: one's own rank is one's own affair.

@@ -2,12 +2,13 @@
 
 use memchr::memchr;
 
-use super::{Identification, Phase, State, cut};
+use super::{Identification, Operator, Phase, State, answers::on_own_mode, cut};
 use crate::{
     protocol::{
         Context,
+        breadth::is_everybody,
         irc::{
-            dialect::{self, Audience, Credentials},
+            dialect::{self, Audience, Credentials, Rule},
             message::{CONTENT_BYTES_MAX, Malformed, Message},
         },
         lines::Line,
@@ -81,8 +82,39 @@ impl State {
             "COOKIE" => self.on_operator_guess(keyword, None, context),
             _ => match dialect::service_by_command(keyword) {
                 Some(service) => self.on_service_command(keyword, service, message, context),
-                None => self.command(keyword, context),
+                None => {
+                    self.command(keyword, context);
+                    self.on_rule(keyword, message, context);
+                }
             },
+        }
+    }
+
+    /// What only an operator may do. That the server carried it out is not always said, that it did not is (481, 723).
+    fn on_rule(&self, keyword: &'static str, message: &Message<'_>, context: &mut Context<'_>) {
+        let Some(rule) = dialect::rule(keyword).filter(|_| self.operator != Operator::No) else { return };
+        let detail = Detail { command: Some(keyword), ..self.detail() };
+        match rule {
+            Rule::Ban => {
+                let is_duration =
+                    |word: &&&[u8]| word.iter().all(|byte| byte.is_ascii_digit() || b"smhdwy".contains(byte));
+                let mask = message.params().iter().find(|word| !is_duration(word));
+                if let Some(mask) = mask.filter(|mask| is_everybody(mask.strip_prefix(b"+").unwrap_or(mask)))
+                {
+                    let detail =
+                        Detail { target: Some(Text::new(mask)), reason: Some("everybody"), ..detail };
+                    context.signal(SignalKind::UserBanned, detail);
+                }
+            }
+            Rule::Modes => {
+                let channel = message.param(0).map(Text::new);
+                on_own_mode(&Detail { channel, command: None, ..detail }, message, context);
+            }
+            Rule::Force(argument) => {
+                let target = message.param(argument).map(Text::new);
+                context.signal(SignalKind::UserMoved, Detail { target, ..detail });
+            }
+            Rule::Change => context.signal(SignalKind::ServerChanged, detail),
         }
     }
 
@@ -240,6 +272,7 @@ impl State {
         let (Some(targets), Some(text)) = (message.param(0), message.param(1)) else {
             return self.command(keyword, context);
         };
+        self.active_at = context.at;
         let service = dialect::service_by_name(targets);
         if let Some(service) = service
             && keyword != "NOTICE"

@@ -74,6 +74,14 @@ impl Play {
         self
     }
 
+    /// So many seconds in which nobody says anything.
+    fn wait(&mut self, seconds: u64) -> &mut Self {
+        self.now = self.now + Span::from_secs(seconds);
+        let Self { connection, session, output, now, .. } = self;
+        session.on_passing_time(&mut Context { at: *now, connection, seed: 42, output });
+        self
+    }
+
     fn all(&mut self, script: &[(Side, Vec<u8>)]) -> &mut Self {
         for (side, bytes) in script {
             self.say(*side, bytes);
@@ -294,6 +302,100 @@ fn a_place_held_without_registering_is_told_where_the_server_says_nothing() {
         held(40, &["C: NICK a", "S: :s 001 a :Welcome"]),
         ["login.succeeded registration 1", "login.ended disconnected"]
     );
+}
+
+#[test]
+fn whoever_is_nowhere_and_says_nothing_is_told_every_minute() {
+    let said = |play: &Play| {
+        play.output.signals.iter().filter(|signal| signal.kind == SignalKind::ConnectionHeld).count()
+    };
+    let registration = talk(&["C: NICK a", "C: USER a 0 * :x", "S: :s 001 a :Welcome"]);
+    let mut play = Play::new(connection(false));
+    play.all(&registration).wait(59);
+    assert_eq!(said(&play), 0);
+    play.wait(1).wait(30).wait(30);
+    assert_eq!(said(&play), 2);
+    assert!(play.output.signals.iter().rev().take(2).all(|signal| signal.detail.reason == Some("idle")));
+    play.all(&talk(&["C: PRIVMSG b :hello"])).wait(50);
+    assert_eq!(said(&play), 2, "it has said something");
+    play.all(&talk(&["C: JOIN #c", "S: :a!x@h JOIN #c"])).wait(600);
+    assert_eq!(said(&play), 2, "it is somewhere");
+    play.all(&talk(&["S: :op!x@h KICK #c a :out"])).wait(61);
+    assert_eq!(said(&play), 3);
+    let mut met = Play::new(connection(true));
+    met.all(&talk(&["S: :s 301 a b :away"])).wait(600);
+    assert_eq!(said(&met), 0, "where it is was not seen");
+}
+
+#[test]
+fn what_an_operator_does_to_the_network_is_told() {
+    let deeds = [
+        "C: OPER boss pw",
+        "S: :s 381 badoper :You are now an IRC operator",
+        "C: KLINE 60 *@* :bye",
+        "C: KLINE *@192.0.2.7 :spam",
+        "C: DLINE 0.0.0.0/0 :bye",
+        "C: GLINE +*!*@* 1d :bye",
+        "C: SQUIT hub.test :x",
+        "C: SAPART bob #c",
+        "C: SAMODE #c -oo bob eve",
+    ];
+    let told = |lines: &[&str]| {
+        let all = registered(lines);
+        all.into_iter()
+            .filter(|line| !line.starts_with("command.sent") && !line.starts_with("login"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&deeds),
+        [
+            "user.banned target=*@* KLINE everybody",
+            "user.banned target=0.0.0.0/0 DLINE everybody",
+            "user.banned target=+*!*@* GLINE everybody",
+            "server.changed SQUIT",
+            "user.moved target=bob SAPART",
+            "channel.changed channel=#c target=bob DEOP",
+            "channel.changed channel=#c target=eve DEOP",
+            "channel.changed channel=#c MODE",
+        ]
+    );
+    assert_eq!(told(&deeds[2..]), [""; 0], "whoever is no operator only tries");
+}
+
+#[test]
+fn on_a_connection_older_than_the_watch_an_operator_is_one_until_refused() {
+    let play = |lines: &[&str]| {
+        let mut play = Play::new(connection(true));
+        play.all(&talk(lines));
+        let changed = |signal: &&Signal| signal.kind == SignalKind::ServerChanged;
+        play.output.signals.iter().filter(changed).count()
+    };
+    // Of either side the first line met may be half of one.
+    let met = ["C: PING :x", "S: :s PONG s :x", "S: :s 301 a b :away"];
+    let after = |more: &[&str]| play(&[&met, more].concat());
+    assert_eq!(after(&["C: REHASH", "S: :s 382 a ircd.conf :Rehashing", "C: REHASH"]), 2);
+    assert_eq!(after(&["C: REHASH", "S: :s 481 a :Permission Denied", "C: REHASH"]), 1);
+}
+
+#[test]
+fn banning_everybody_from_a_channel_is_told_apart() {
+    let mode = |mask: &str| {
+        let echo = format!("S: :badoper!x@h MODE #c +b {mask}");
+        registered(&[echo.as_str()])
+    };
+    assert_eq!(mode("*!*@*"), ["user.banned channel=#c target=*!*@* MODE everybody"]);
+    assert_eq!(mode("*!*@192.0.2.7"), ["user.banned channel=#c target=*!*@192.0.2.7 MODE"]);
+}
+
+#[test]
+fn answers_are_weighed_when_they_are_complete() {
+    let row = format!("S: :s 322 badoper #c 5 :{}", "t".repeat(100));
+    let lines = ["C: LIST", &row, &row, "S: :s 323 badoper :End of /LIST"];
+    let told = registered(&lines);
+    let bytes: usize = lines[1..].iter().map(|line| line.len() - 3).sum();
+    assert_eq!(told, ["command.sent LIST".to_owned(), format!("command.answered 323 {bytes}B")]);
+    let more = registered(&["S: :s 315 badoper * :End", "S: :s 315 badoper * :End"]);
+    assert_eq!(more[0], more[1], "each answer is weighed by itself");
 }
 
 #[test]

@@ -227,6 +227,29 @@ fn deeds_count_when_the_server_agreed() {
 }
 
 #[test]
+fn what_closes_a_server_or_bans_everybody_is_told_apart() {
+    let reason = |command: &str, answer: &str| {
+        let told = signals(&talk(&[BANNER, &format!("C: {command}"), answer]));
+        let told = told.into_iter().find(|signal| signal.kind != SignalKind::CommandSent);
+        told.map(|signal| (signal.kind, signal.detail.reason))
+    };
+    let banned = SignalKind::UserBanned;
+    assert_eq!(reason("banadd ip=.* time=0", OK), Some((banned, Some("everybody"))));
+    assert_eq!(reason("banadd ip=192\\.0\\.2\\.\\d+", OK), Some((banned, None)));
+    let refused = "S: error id=2568 msg=insufficient\\sclient\\spermissions";
+    assert_eq!(reason("banadd ip=.*", refused).map(|(kind, _)| kind), Some(SignalKind::CommandRejected));
+    let changed = SignalKind::ServerChanged;
+    let places = "serveredit virtualserver_password=x virtualserver_maxclients=1";
+    assert_eq!(reason(places, OK), Some((changed, Some("few-places"))));
+    assert_eq!(reason("serveredit virtualserver_password=x", OK), Some((changed, Some("password"))));
+    for harmless in
+        ["serveredit virtualserver_password= virtualserver_maxclients=32", "serveredit virtualserver_name=x"]
+    {
+        assert_eq!(reason(harmless, OK), Some((changed, None)), "{harmless}");
+    }
+}
+
+#[test]
 fn talk_has_an_audience_and_notifications_are_not_answers() {
     let lines = [
         BANNER,
