@@ -151,7 +151,7 @@ pub(crate) struct RunArguments {
 /// How to attach.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub(crate) enum WantedMode {
-    /// Native if the driver can, else generic.
+    /// Native if the driver can, else generic, else nftables.
     #[default]
     Auto,
     /// In the driver.
@@ -160,12 +160,15 @@ pub(crate) enum WantedMode {
     Generic,
     /// As auto, but nothing is dropped, banned or cut.
     Observe,
-    /// From copies of packets, where XDP cannot be attached: nothing is dropped, banned or cut.
+    /// By a table of nftables of our own, over copies of packets, where XDP cannot be attached.
+    Nftables,
+    /// From copies of packets alone: nothing is dropped, banned or cut.
     Pcap,
 }
 
 impl WantedMode {
-    pub(crate) const ALL: [Self; 5] = [Self::Auto, Self::Native, Self::Generic, Self::Observe, Self::Pcap];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Auto, Self::Native, Self::Generic, Self::Nftables, Self::Observe, Self::Pcap];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -173,6 +176,7 @@ impl WantedMode {
             Self::Native => "native",
             Self::Generic => "generic",
             Self::Observe => "observe",
+            Self::Nftables => "nftables",
             Self::Pcap => "pcap",
         }
     }

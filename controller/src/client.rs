@@ -266,6 +266,14 @@ pub(crate) fn status(status: &Status) -> String {
         let adopted = if interface.adopted { ", taken over from the controller before" } else { "" };
         lines.push(format!("Interface {}: {}{adopted}.", interface.name, interface.mode));
     }
+    let advisory: Vec<&str> =
+        status.steps.iter().filter(|step| step.state == "advisory").map(|step| step.step.as_str()).collect();
+    if !status.evaluating && !advisory.is_empty() {
+        lines.push(format!("Advisory only, nothing is dropped for it: {}.", advisory.join(", ")));
+    }
+    for step in status.steps.iter().filter(|step| step.state == "partly") {
+        lines.push(format!("Enforced in part: {}: {}.", step.step, step.lacking));
+    }
     lines.extend(status.why.iter().map(|why| format!("Why not better: {why}")));
     if !status.allowed.is_empty() {
         lines.push(format!("Allowed: {}.", status.allowed.join(", ")));

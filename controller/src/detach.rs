@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     cli::{DetachArguments, Format},
+    enforce::nftables,
     output::{Exit, complain, print},
 };
 
@@ -17,11 +18,16 @@ pub(crate) fn run(arguments: &DetachArguments) -> Exit {
         return Exit::NotPermitted;
     }
     let pins = arguments.pins.clone().unwrap_or_else(|| PathBuf::from(gate::DEFAULT_PINS));
-    match gate::detach(&pins) {
-        Ok(removed) => match arguments.format {
+    let (gate, table) = (gate::detach(&pins), nftables::remove());
+    match gate.and_then(|removed| Ok((removed, table?))) {
+        Ok((removed, table)) => match arguments.format {
             Format::Json => {
-                let answer = json!({"schema": "floodwall.detach/1", "interfaces": removed});
+                let answer =
+                    json!({"schema": "floodwall.detach/1", "interfaces": removed, "nftables": table});
                 print(format_args!("{answer:#}\n"))
+            }
+            Format::Text if table && removed.is_empty() => {
+                print("The table inet floodwall of nftables is gone. Every ban is lifted with it.\n")
             }
             Format::Text if removed.is_empty() => print("There was no gate to take away.\n"),
             Format::Text => print(format_args!(

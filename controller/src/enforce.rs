@@ -2,8 +2,10 @@
 
 use floodwall_engine::Command;
 
+pub(crate) mod copies;
 pub(crate) mod kernel;
 pub(crate) mod memory;
+pub(crate) mod nftables;
 mod prefixes;
 pub(crate) mod tables;
 

@@ -393,12 +393,20 @@ impl Lab {
 
     /// Starts the daemon and waits until it answers.
     pub fn start_daemon(&mut self, arguments: &[&str]) {
+        self.start_daemon_finding(None, arguments);
+    }
+
+    /// The same with other folders to find programs in.
+    pub fn start_daemon_finding(&mut self, path: Option<&str>, arguments: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log()).expect("a log");
         let mut command = Command::new(floodwall());
         command.args(["run", "--interface", "wall0", "--plain"]);
         command.arg("--state").arg(self.folder().join("state"));
         command.arg("--socket").arg(self.socket()).arg("--pins").arg(self.pins());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
         let child = self.on_host(|| command.spawn().expect("the daemon starts"));
         self.daemon = Some(Daemon { child });
         eventually("the wall", || {

@@ -828,27 +828,37 @@ fn observing_bans_on_paper_only() {
 }
 
 #[test]
-fn where_xdp_cannot_be_attached_the_wall_observes_copies_and_says_so() {
-    let test = "where_xdp_cannot_be_attached_the_wall_observes_copies_and_says_so";
-    let Some(mut lab) = Lab::open(test) else { return };
-    if !lab.start_ngircd(test) {
-        return;
+fn where_xdp_cannot_be_attached_nftables_bans_and_without_it_nothing_does() {
+    let test = "where_xdp_cannot_be_attached_nftables_bans_and_without_it_nothing_does";
+    for path in [None, Some("/nowhere")] {
+        let Some(mut lab) = Lab::open(test) else { return };
+        if !lab.start_ngircd(test) {
+            return;
+        }
+        // A program that is attached in the old way, outside links, is one that XDP cannot be attached beside.
+        if !lab.block_xdp(test) {
+            return;
+        }
+        lab.start_daemon_finding(path, &IRC);
+        let status = lab.answer(&["status"]);
+        let expected = if path.is_none() { ("nftables", false) } else { ("pcap", true) };
+        assert_eq!(
+            (status["mode"].as_str(), status["evaluating"].as_bool()),
+            (Some(expected.0), Some(expected.1))
+        );
+        assert!(status["why"].to_string().contains("XDP cannot be attached to wall0"), "{status}");
+        let user = lab.join_irc("10.77.0.2", 6667, "anna");
+        eventually("anna in the roster", || {
+            lab.answer(&["who"])["present"].as_array().is_some_and(|present| present.len() == 1)
+        });
+        let answered = guess(&lab, "10.77.0.20", 6667, 12);
+        eventually("the ban", || lab.banned().contains(&"10.77.0.20/32".to_owned()));
+        match path {
+            None => assert!((5..12).contains(&answered), "the guesser was answered {answered} times"),
+            Some(_) => assert_eq!(answered, 12, "an observing wall stopped the guesser"),
+        }
+        drop(user);
     }
-    // A program that is attached in the old way, outside links, is one that XDP cannot be attached beside.
-    if !lab.block_xdp(test) {
-        return;
-    }
-    lab.start_daemon(&IRC);
-    let status = lab.answer(&["status"]);
-    assert_eq!((status["mode"].as_str(), status["evaluating"].as_bool()), (Some("pcap"), Some(true)));
-    assert!(status["why"].to_string().contains("XDP cannot be attached to wall0"), "{status}");
-    let user = lab.join_irc("10.77.0.2", 6667, "anna");
-    eventually("anna in the roster", || {
-        lab.answer(&["who"])["present"].as_array().is_some_and(|present| present.len() == 1)
-    });
-    assert_eq!(guess(&lab, "10.77.0.20", 6667, 8), 8);
-    eventually("the ban on paper", || lab.banned().contains(&"10.77.0.20/32".to_owned()));
-    drop(user);
 }
 
 #[test]

@@ -12,11 +12,14 @@ use super::logs::LogFigures;
 pub(crate) struct Status {
     pub(crate) schema: String,
     pub(crate) version: String,
-    /// `native`, `generic`, `pcap`; the best that all interfaces have.
+    /// `native`, `generic`, `nftables` or `pcap`; the best that all interfaces have.
     pub(crate) mode: String,
     /// Why not a better one; empty if there is none.
     pub(crate) why: Vec<String>,
     pub(crate) interfaces: Vec<Interface>,
+    /// The gate's steps, and which of them drop packets. Walls before this one do not tell.
+    #[serde(default)]
+    pub(crate) steps: Vec<Step>,
     /// Judging and counting without any effect.
     pub(crate) evaluating: bool,
     /// Seconds until strangers' media is dropped; 0 when learning is over.
@@ -47,6 +50,56 @@ pub(crate) struct Status {
     pub(crate) ledger_failing: bool,
     /// What was put right at the start and since.
     pub(crate) repaired: Vec<String>,
+}
+
+/// One step of the gate.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Step {
+    /// `allow`, `ban`, `shape`, `standing`, `user-id`, `limit-source`, `limit-prefix`, `limit-service`, `unread`.
+    pub(crate) step: String,
+    /// `enforced`, `partly`, or `advisory`: judged and counted, and nothing is dropped for it.
+    pub(crate) state: String,
+    /// What is not enforced of it; empty if all is.
+    pub(crate) lacking: String,
+}
+
+/// A step, its state and what it lacks.
+pub(super) type StepState = (&'static str, &'static str, &'static str);
+
+/// In the kernel's home every step is.
+pub(super) const STEPS_IN_KERNEL: [StepState; 9] = [
+    ("allow", "enforced", ""),
+    ("ban", "enforced", ""),
+    ("shape", "enforced", ""),
+    ("standing", "enforced", ""),
+    ("user-id", "enforced", ""),
+    ("limit-source", "enforced", ""),
+    ("limit-prefix", "enforced", ""),
+    ("limit-service", "enforced", ""),
+    ("unread", "enforced", ""),
+];
+
+/// What nftables can do with sets, meters and rates.
+pub(super) const STEPS_IN_NFTABLES: [StepState; 9] = [
+    ("allow", "enforced", ""),
+    ("ban", "enforced", ""),
+    ("shape", "advisory", "what cannot be the service's traffic reaches it"),
+    ("standing", "partly", "TeamTalk's datagrams need a session; TeamSpeak's do not"),
+    ("user-id", "advisory", "a datagram with somebody else's user id reaches the server"),
+    ("limit-source", "partly", "greetings and other datagrams are counted together, TCP by its SYNs alone"),
+    ("limit-prefix", "partly", "as limit-source"),
+    ("limit-service", "partly", "datagrams only; SYNs meet the kernel's SYN cookies"),
+    ("unread", "advisory", "what the mirror has no room for is passed unread"),
+];
+
+/// The steps as answered; where nothing is put into force none is enforced.
+pub(super) fn steps(states: &[StepState], evaluating: bool) -> Vec<Step> {
+    let step = |(step, state, lacking): &StepState| Step {
+        step: (*step).to_owned(),
+        state: if evaluating { "advisory" } else { *state }.to_owned(),
+        lacking: if evaluating { "nothing is put into force" } else { *lacking }.to_owned(),
+    };
+    states.iter().map(step).collect()
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use floodwall_engine::Timestamp;
-use pcap::{Active, Capture, Direction};
+use pcap::{Active, BreakLoop, Capture, Direction};
 use tokio::sync::mpsc;
 
 /// Bytes kept of a packet: a whole jumbo frame, so that control channels are read to the end.
@@ -33,7 +33,7 @@ pub(super) struct Frame {
 /// Captures at some interfaces, a thread each. They end with the value.
 pub(super) struct Copies {
     frames: mpsc::Receiver<Frame>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<(JoinHandle<()>, BreakLoop)>,
     stop: Arc<AtomicBool>,
     lost: Arc<AtomicU64>,
 }
@@ -47,10 +47,11 @@ impl Copies {
         let (sender, frames) = mpsc::channel(FRAMES_MAX);
         let (stop, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut copies = Self { frames, threads: Vec::new(), stop, lost };
-        for capture in captures {
+        for mut capture in captures {
+            let waker = capture.breakloop_handle();
             let (sender, stop, lost) = (sender.clone(), Arc::clone(&copies.stop), Arc::clone(&copies.lost));
             let thread = thread::Builder::new().name("capture".to_owned());
-            copies.threads.push(thread.spawn(move || read(capture, &sender, &stop, &lost))?);
+            copies.threads.push((thread.spawn(move || read(capture, &sender, &stop, &lost))?, waker));
         }
         Ok(copies)
     }
@@ -70,7 +71,9 @@ impl Drop for Copies {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.frames.close();
-        for thread in self.threads.drain(..) {
+        for (thread, waker) in self.threads.drain(..) {
+            // Where nothing comes in, the time-out never begins to run.
+            waker.breakloop();
             if thread.join().is_err() {
                 tracing::error!("A capturing thread failed");
             }
@@ -102,6 +105,7 @@ fn read(mut capture: Capture<Active>, frames: &mpsc::Sender<Frame>, stop: &Atomi
                 Frame { at: Timestamp::from_nanos(nanos), bytes: packet.data.to_vec() }
             }
             Err(pcap::Error::TimeoutExpired) => continue,
+            Err(_woken) if stop.load(Ordering::Relaxed) => return,
             Err(error) => {
                 tracing::error!(%error, "An interface cannot be read any longer");
                 return;

@@ -164,7 +164,7 @@ fn write_wall(sheet: &Sheet, snapshot: &Snapshot) -> Result<()> {
         &["version"],
         &[(vec![env!("CARGO_PKG_VERSION")], 1)],
     )?;
-    let modes = ["native", "generic", "pcap"].map(|mode| (vec![mode], u64::from(mode == s.mode)));
+    let modes = ["native", "generic", "nftables", "pcap"].map(|mode| (vec![mode], u64::from(mode == s.mode)));
     sheet.gauges("floodwall_mode_info", "1 for the mode in force.", &["mode"], &modes)?;
     sheet.gauges(
         "floodwall_evaluating",

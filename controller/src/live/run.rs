@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{
     addresses,
-    answers::{self, Dropping, FullLink},
+    answers::{self, STEPS_IN_KERNEL},
     clock::WallClock,
     control::{self, Asked, Refusal, Request},
     copies::{Copies, Frame},
@@ -41,8 +41,9 @@ use super::{
     logs::Logs,
     metrics::{self, Page},
     mirror::Assembler,
-    observed::Observed,
+    observed::{Effect, Observed},
     people::People,
+    rates::{Rates, SAMPLE_TICKS, dropped_by_gate},
     sockets,
     wall::{Parts, Seen, Settings, Wall, operate::to_value},
     watching::Watchers,
@@ -51,7 +52,11 @@ use crate::{
     cli::{DEFAULT_STATE, RunArguments, WantedMode},
     clock::{boot_id, utc_now},
     configuration::{self, Configuration, ConfigurationError, LogEntry},
-    enforce::{kernel::KernelStore, tables::Store},
+    enforce::{
+        kernel::KernelStore,
+        nftables,
+        tables::{Store, TablesEnforcer},
+    },
     guard::Guard,
     notify::Notifier,
     output::{Exit, complain},
@@ -63,8 +68,6 @@ const RECORDS_PER_TURN: usize = 1_024;
 /// Requests waiting for the wall.
 const REQUESTS_MAX: usize = 64;
 pub(super) const TICK: Duration = Duration::from_secs(1);
-/// Ticks between two looks at the gate's counters.
-const SAMPLE_TICKS: u64 = 5;
 /// Ticks between two comparisons of the tables with what is wanted.
 const RECONCILE_TICKS: u64 = 30;
 
@@ -168,6 +171,26 @@ impl Plan {
         })
     }
 
+    /// The plan as the files have it now, and who is told things from now on.
+    pub(super) fn read_again(&self) -> Result<(Self, Notifier), Refusal> {
+        let plan = Self::read(&self.arguments).map_err(Refusal::bad_input)?;
+        let names = |guard: &Guard| -> Vec<&'static str> {
+            guard.services.iter().map(|service| service.name).collect()
+        };
+        let is_other = plan.interfaces != self.interfaces
+            || plan.guard.links() != self.guard.links()
+            || plan.logs != self.logs
+            || names(&plan.guard) != names(&self.guard);
+        if is_other {
+            return Err(Refusal::bad_input(
+                "other interfaces, services, links or logs take a restart; the gate stays in force meanwhile",
+            ));
+        }
+        let notifier = Notifier::start(&plan.guard.notify, &plan.guard.notified())
+            .map_err(|error| Refusal::bad_input(format!("{error:#}")))?;
+        Ok((plan, notifier))
+    }
+
     /// Who belongs together, if that is to be kept.
     pub(crate) fn open_people(&self) -> Result<Option<People>> {
         self.people.map(|keep| People::open(&self.state_folder, keep)).transpose()
@@ -218,7 +241,7 @@ fn guard_host(plan: Plan) -> Result<()> {
     };
     let page_listener = plan.metrics.map(|address| runtime.block_on(metrics::listen(address))).transpose()?;
     let mut home = Home::put_up(&plan, &watchers, &enforcing)?;
-    let tables = home.tables();
+    let (tables, has_table) = (home.tables(), home.has_nftables());
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     let (ended, end) = tokio::sync::oneshot::channel();
@@ -251,8 +274,9 @@ fn guard_host(plan: Plan) -> Result<()> {
         tracing::info!("The controller stops; the gate stays");
         return Ok(());
     }
+    let table = if has_table { nftables::remove() } else { Ok(false) };
     let removed = gate::detach(&plan.pins)?;
-    tracing::info!(interfaces = removed.join(","), "The wall is down");
+    tracing::info!(interfaces = removed.join(","), nftables = table?, "The wall is down");
     Ok(())
 }
 
@@ -286,20 +310,33 @@ enum Home {
 
 impl Home {
     fn put_up(plan: &Plan, watchers: &Arc<Watchers>, enforcing: &prometheus::Histogram) -> Result<Self> {
-        let observed = |why: String| {
-            let observed = Observed::put_up(plan, why, Arc::clone(watchers), enforcing.clone())?;
+        let over_copies = |effect: Effect, why: Vec<String>| {
+            let observed = Observed::put_up(plan, effect, why, Arc::clone(watchers), enforcing.clone())?;
             Ok(Self::Observed(Box::new(observed)))
         };
-        if plan.mode == WantedMode::Pcap {
-            return observed("asked for: --mode pcap".to_owned());
+        match plan.mode {
+            WantedMode::Pcap => {
+                return over_copies(Effect::Nothing, vec!["asked for: --mode pcap".to_owned()]);
+            }
+            WantedMode::Nftables => {
+                return over_copies(Effect::Nftables, vec!["asked for: --mode nftables".to_owned()]);
+            }
+            WantedMode::Auto | WantedMode::Native | WantedMode::Generic | WantedMode::Observe => {}
         }
         match Live::put_up(plan, Arc::clone(watchers), enforcing.clone()) {
             Ok(live) => Ok(Self::Kernel(Box::new(live))),
             // Whoever asked for a mode, or whose gate is somebody else's, is not served by another.
             Err(error) if plan.mode == WantedMode::Auto && error.is::<CannotAttach>() => {
                 let why = format!("{error:#}");
-                tracing::warn!(why, "The wall only observes");
-                observed(why)
+                tracing::warn!(why, "XDP cannot be attached");
+                if plan.observe {
+                    return over_copies(Effect::Nothing, vec![why]);
+                }
+                over_copies(Effect::Nftables, vec![why.clone()]).or_else(|error| {
+                    let why_not_nftables = format!("nftables: {error:#}");
+                    tracing::warn!(why = why_not_nftables, "The wall only observes");
+                    over_copies(Effect::Nothing, vec![why, why_not_nftables])
+                })
             }
             Err(error) => Err(error),
         }
@@ -312,11 +349,19 @@ impl Home {
         }
     }
 
+    /// Whether a table of nftables is in force.
+    const fn has_nftables(&self) -> bool {
+        match self {
+            Self::Kernel(_) => false,
+            Self::Observed(observed) => observed.has_firewall(),
+        }
+    }
+
     /// Until told to stop. Answers whether everything is to be taken back for want of confirmation.
     fn work(&mut self, asked: mpsc::Receiver<Asked>, stop: &AtomicBool) -> Result<bool> {
         match self {
             Self::Kernel(live) => live.work(asked, stop),
-            Self::Observed(observed) => observed.work(asked, stop).map(|()| false),
+            Self::Observed(observed) => observed.work(asked, stop),
         }
     }
 }
@@ -411,6 +456,16 @@ impl Live {
         live.server_links =
             plan.guard.link_filter().map(|filter| Copies::start(&plan.interfaces, &filter)).transpose()?;
         live.attach()?;
+        // Of an earlier controller, for which XDP was not to be had. Its bans are in the ledger, and so in the gate now.
+        match nftables::remove() {
+            Ok(true) => live
+                .wall
+                .note_repair("the table inet floodwall of nftables was removed: the gate is in force"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "nftables cannot be asked for a table of ours")
+            }
+        }
         live.logs = live.wall.follow_logs(&plan.logs)?;
         Ok(live)
     }
@@ -533,7 +588,7 @@ impl Live {
 
     fn attach(&mut self) -> Result<()> {
         let wanted = match self.plan.mode {
-            WantedMode::Auto | WantedMode::Observe | WantedMode::Pcap => None,
+            WantedMode::Auto | WantedMode::Observe | WantedMode::Nftables | WantedMode::Pcap => None,
             WantedMode::Native => Some(Mode::Native),
             WantedMode::Generic => Some(Mode::Generic),
         };
@@ -632,7 +687,8 @@ impl Live {
         self.wall.note_logs(self.logs.as_mut());
         self.ticks += 1;
         if self.ticks.is_multiple_of(SAMPLE_TICKS) {
-            self.rates.sample(&self.tables, self.plan.guard.services.len(), &self.plan.interfaces)?;
+            let dropped = dropped_by_gate(&self.tables, self.plan.guard.services.len())?;
+            self.rates.sample(dropped, &self.plan.interfaces);
             self.refresh_locals()?;
         }
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {
@@ -662,6 +718,7 @@ impl Live {
 
     fn status(&self) -> Result<serde_json::Value, Refusal> {
         let mut status = self.wall.status();
+        status.steps = answers::steps(&STEPS_IN_KERNEL, status.evaluating);
         status.dropping = self.rates.dropping(&|service| self.wall.service_name(service));
         status.full_links = self.rates.full_links();
         status.traffic = self.traffic().map_err(|error| Refusal::failed(error.to_string()))?;
@@ -695,24 +752,7 @@ impl Live {
 
     /// Rules and services anew, all or nothing.
     fn reload(&mut self) -> Result<serde_json::Value, Refusal> {
-        let plan = Plan::read(&self.plan.arguments).map_err(Refusal::bad_input)?;
-        let same = |one: &Guard, other: &Guard| {
-            one.services
-                .iter()
-                .map(|service| service.name)
-                .eq(other.services.iter().map(|service| service.name))
-        };
-        let is_other = plan.interfaces != self.plan.interfaces
-            || plan.guard.links() != self.plan.guard.links()
-            || plan.logs != self.plan.logs
-            || !same(&plan.guard, &self.plan.guard);
-        if is_other {
-            return Err(Refusal::bad_input(
-                "other interfaces, services, links or logs take a restart; the gate stays in force meanwhile",
-            ));
-        }
-        let notifier = Notifier::start(&plan.guard.notify, &plan.guard.notified())
-            .map_err(|error| Refusal::bad_input(format!("{error:#}")))?;
+        let (plan, notifier) = self.plan.read_again()?;
         let changes = plan.guard.differences(&self.plan.guard);
         let before = std::mem::replace(&mut self.plan, plan);
         if let Err(error) = self.install_rules() {
@@ -721,31 +761,42 @@ impl Live {
         }
         self.wall.replace_rules(&self.plan.guard);
         self.wall.set_notifier(notifier);
-        let allowed = |guard: &Guard| -> Vec<Prefix> {
-            guard
-                .allow
-                .iter()
-                .map(|(address, bits)| Prefix::new(*address, u8::try_from(*bits).unwrap_or(128)))
-                .collect()
-        };
-        let (old, new) = (allowed(&before.guard), allowed(&self.plan.guard));
-        for (prefix, wanted) in old
-            .iter()
-            .filter(|one| !new.contains(one))
-            .map(|one| (one, false))
-            .chain(new.iter().map(|one| (one, true)))
-        {
-            self.wall
-                .enforcer
-                .allow(*prefix, wanted)
-                .map_err(|error| Refusal::failed(format!("{error:#}")))?;
-        }
+        let take_over = change_allowed(&mut self.wall.enforcer, &before.guard, &self.plan.guard);
+        take_over.map_err(|error| Refusal::failed(format!("{error:#}")))?;
         self.refresh_locals().map_err(|error| Refusal::failed(format!("{error:#}")))?;
-        tracing::info!(changes = changes.len(), "Reloaded");
-        let mut sentences = vec![format!("Reloaded; {} changed.", count(changes.len(), "thing"))];
-        sentences.extend(changes);
-        to_value(&answers::Done::new(sentences))
+        reloaded(changes)
     }
+}
+
+/// What was reloaded, in sentences.
+pub(super) fn reloaded(changes: Vec<String>) -> Result<serde_json::Value, Refusal> {
+    tracing::info!(changes = changes.len(), "Reloaded");
+    let mut sentences = vec![format!("Reloaded; {} changed.", count(changes.len(), "thing"))];
+    sentences.extend(changes);
+    to_value(&answers::Done::new(sentences))
+}
+
+/// Lets in whom the configuration names now, and no longer whom it named before.
+pub(super) fn change_allowed<S: Store>(
+    enforcer: &mut TablesEnforcer<S>,
+    before: &Guard,
+    after: &Guard,
+) -> Result<()> {
+    let allowed = |guard: &Guard| -> Vec<Prefix> {
+        guard
+            .allow
+            .iter()
+            .map(|(address, bits)| Prefix::new(*address, u8::try_from(*bits).unwrap_or(128)))
+            .collect()
+    };
+    let (old, new) = (allowed(before), allowed(after));
+    for prefix in old.iter().filter(|one| !new.contains(one)) {
+        enforcer.allow(*prefix, false)?;
+    }
+    for prefix in &new {
+        enforcer.allow(*prefix, true)?;
+    }
+    Ok(())
 }
 
 /// The next copy, where there are copies; for ever otherwise.
@@ -783,82 +834,4 @@ pub(super) fn random_seed() -> Result<u64> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes).context("no random numbers")?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// What changed between the last two looks at the gate's counters.
-#[derive(Debug, Default)]
-struct Rates {
-    totals: std::collections::BTreeMap<(u8, floodwall_wire::Reason), (u64, u64)>,
-    deltas: std::collections::BTreeMap<(u8, floodwall_wire::Reason), u64>,
-    lost: std::collections::BTreeMap<String, u64>,
-    lost_deltas: std::collections::BTreeMap<String, u64>,
-}
-
-impl Rates {
-    fn sample(&mut self, tables: &KernelTables, services: usize, interfaces: &[String]) -> Result<()> {
-        let mut totals = std::collections::BTreeMap::new();
-        for service in 0..services {
-            let service = u8::try_from(service).unwrap_or(u8::MAX);
-            for (_, reason, counter) in tables.arrived(service)? {
-                if reason.verdict() == floodwall_wire::Verdict::Drop {
-                    let total: &mut (u64, u64) = totals.entry((service, reason)).or_default();
-                    total.0 += counter.packets;
-                    total.1 += counter.bytes;
-                }
-            }
-        }
-        self.deltas = totals
-            .iter()
-            .map(|(key, total)| {
-                (*key, total.0 - self.totals.get(key).map_or(total.0, |before| before.0.min(total.0)))
-            })
-            .collect();
-        self.totals = totals;
-        let lost = lost_by_links(interfaces);
-        self.lost_deltas = lost
-            .iter()
-            .map(|(name, count)| {
-                (name.clone(), count - self.lost.get(name).copied().unwrap_or(*count).min(*count))
-            })
-            .collect();
-        self.lost = lost;
-        Ok(())
-    }
-
-    fn dropping(&self, name: &dyn Fn(u8) -> &'static str) -> Vec<Dropping> {
-        let mut rows: Vec<Dropping> = self
-            .totals
-            .iter()
-            .map(|((service, reason), (packets, bytes))| Dropping {
-                service: name(*service).to_owned(),
-                reason: reason.as_str().to_owned(),
-                packets_per_second: self
-                    .deltas
-                    .get(&(*service, *reason))
-                    .map_or(0, |delta| delta / SAMPLE_TICKS),
-                packets: *packets,
-                bytes: *bytes,
-            })
-            .collect();
-        rows.sort_by_key(|row| std::cmp::Reverse((row.packets_per_second, row.packets)));
-        rows
-    }
-
-    fn full_links(&self) -> Vec<FullLink> {
-        let losing = self.lost_deltas.iter().filter(|(_, lost)| **lost >= SAMPLE_TICKS);
-        losing
-            .map(|(name, lost)| FullLink { interface: name.clone(), lost_per_second: lost / SAMPLE_TICKS })
-            .collect()
-    }
-}
-
-/// Packets an interface lost for lack of room before anybody saw them: the column `fifo` of `/proc/net/dev`.
-fn lost_by_links(interfaces: &[String]) -> std::collections::BTreeMap<String, u64> {
-    let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    let row = |line: &str| {
-        let (name, figures) = line.split_once(':')?;
-        let fifo = figures.split_whitespace().nth(4)?.parse().ok()?;
-        Some((name.trim().to_owned(), fifo))
-    };
-    text.lines().filter_map(row).filter(|(name, _)| interfaces.contains(name)).collect()
 }

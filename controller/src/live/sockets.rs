@@ -1,12 +1,21 @@
-//! The kernel's socket tables: who is connected, and cutting it (`sock_diag(7)`).
+//! The kernel's socket tables: who is connected, and cutting it (`sock_diag(7)`). And the number of its packet filter's ruleset
+//! (`linux/netfilter/nf_tables.h`), which is asked for in the same way.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
-use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::{
+    Socket, SocketAddr as NetlinkAddress,
+    protocols::{NETLINK_NETFILTER, NETLINK_SOCK_DIAG},
+};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
+/// `NFT_MSG_GETGEN` and `NFT_MSG_NEWGEN` of the subsystem of nftables.
+const GET_GENERATION: u16 = 10 << 8 | 16;
+const NEW_GENERATION: u16 = 10 << 8 | 15;
+/// `NFTA_GEN_ID`.
+const GENERATION_ID: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x01;
@@ -45,7 +54,7 @@ pub(crate) fn connected() -> Result<Vec<Connected>> {
         request.extend_from_slice(&[family, IPPROTO_TCP, 0, 0]);
         request.extend_from_slice(&CONNECTED.to_ne_bytes());
         request.extend_from_slice(&[0; ID_BYTES]);
-        exchange(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &request, |body| {
+        exchange(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &request, |_, body| {
             found.extend(Connected::read(body));
         })
         .context("failed to list this host's connections")?;
@@ -62,13 +71,36 @@ pub(crate) fn destroy(connected: &Connected) -> Result<bool> {
     request.extend_from_slice(&[connected.family, IPPROTO_TCP, 0, 0]);
     request.extend_from_slice(&u32::MAX.to_ne_bytes());
     request.extend_from_slice(&connected.id);
-    match exchange(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, &request, |_| {}) {
+    match exchange(NETLINK_SOCK_DIAG, SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, &request, |_, _| {}) {
         Ok(()) => Ok(true),
         Err(error) => match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
             Some(ENOENT) => Ok(false),
             _ => Err(error.context("failed to cut a connection")),
         },
     }
+}
+
+/// The number of nftables' ruleset in this network namespace. Every change of whatever table counts it up by one.
+///
+/// # Errors
+/// When the kernel does not tell, for example because it has no nftables.
+pub(crate) fn ruleset_generation() -> Result<u32> {
+    let mut generation = None;
+    // `struct nfgenmsg`.
+    exchange(NETLINK_NETFILTER, GET_GENERATION, NLM_F_REQUEST | NLM_F_ACK, &[0; 4], |kind, body| {
+        if kind == NEW_GENERATION {
+            let mut rest = body.get(4..).unwrap_or_default();
+            while let (Some(length), Some(kind)) = (field::<2>(rest, 0), field::<2>(rest, 2)) {
+                let length = usize::from(u16::from_ne_bytes(length)).max(4);
+                if u16::from_ne_bytes(kind) == GENERATION_ID {
+                    generation = field::<4>(rest, 4).map(u32::from_be_bytes);
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    })
+    .context("failed to ask for the number of nftables' ruleset")?;
+    generation.context("the kernel does not number nftables' rulesets")
 }
 
 impl Connected {
@@ -99,8 +131,14 @@ impl Connected {
 }
 
 /// Sends one request and reads until its answer is complete.
-fn exchange(kind: u16, flags: u16, request: &[u8], mut each: impl FnMut(&[u8])) -> Result<()> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG).context("failed to open a netlink socket")?;
+fn exchange(
+    protocol: isize,
+    kind: u16,
+    flags: u16,
+    request: &[u8],
+    mut each: impl FnMut(u16, &[u8]),
+) -> Result<()> {
+    let mut socket = Socket::new(protocol).context("failed to open a netlink socket")?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddress::new(0, 0))?;
     let mut message = Vec::with_capacity(HEADER_BYTES + request.len());
@@ -127,7 +165,7 @@ fn exchange(kind: u16, flags: u16, request: &[u8], mut each: impl FnMut(&[u8])) 
                     }
                     return Err(std::io::Error::from_raw_os_error(-code).into());
                 }
-                _ => each(body),
+                _ => each(kind, body),
             }
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }

@@ -503,6 +503,16 @@ impl<S: Store> Wall<S> {
         }
     }
 
+    /// Something was decided that could not be put into force.
+    pub(crate) const fn note_not_enforced(&mut self) {
+        self.counts.not_enforced += 1;
+    }
+
+    /// Bans made since the start.
+    pub(crate) const fn bans_made(&self) -> u64 {
+        self.counts.made
+    }
+
     /// Why no rule may ban or limit a subject, if there is a reason.
     fn brake(&self, subject: Prefix) -> Option<&'static str> {
         if is_everybody(subject) {

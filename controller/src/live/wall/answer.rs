@@ -55,6 +55,7 @@ impl<S: Store> Wall<S> {
             mode: self.settings.mode.clone(),
             why: self.settings.why.clone(),
             interfaces: self.settings.interfaces.clone(),
+            steps: Vec::new(),
             evaluating: self.settings.observe,
             learning_seconds: self.learning_seconds(),
             running_seconds: now.since(self.started).as_secs(),
