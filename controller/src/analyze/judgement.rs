@@ -163,7 +163,7 @@ impl Judgement {
         let actor = reader.actor(glance).filter(|actor| actor.is_plain && window.contains(at));
         let is_step =
             actor.and_then(|actor| tally.count_banned(actor.address, glance.kind, at, engine.now()));
-        let Some(is_step) = is_step else { return self.take_line(line) };
+        let Some(is_step) = is_step else { return self.take_in_full(glance, line) };
         reader.pass(glance);
         if glance.kind == SignalKind::LoginFailed {
             match glance.plain_account(line) {
@@ -179,6 +179,20 @@ impl Judgement {
             self.take_commands();
         }
         self.engine.handle_banned(glance.kind, at);
+        None
+    }
+
+    /// Takes a line of somebody whom rules still look at.
+    fn take_in_full(&mut self, glance: &Glance, line: &[u8]) -> Option<Format> {
+        let (_, reader) = self.readers.get_mut(self.current)?;
+        if !reader.read_glance(glance, &mut self.signals) {
+            return self.take_line(line);
+        }
+        if self.is_wanted(glance.at) {
+            self.judge_signals(glance.at);
+        } else {
+            self.signals.clear();
+        }
         None
     }
 

@@ -276,6 +276,20 @@ impl LogReader {
         }
     }
 
+    /// Reads a line that was glanced at and has nothing more to it: adds what happened, as [`read_line`](Self::read_line) would.
+    /// `false` where the line is to be read.
+    pub fn read_glance(&mut self, glance: &Glance, signals: &mut Vec<Signal>) -> bool {
+        match self {
+            Self::TeamTalk(reader) => reader.read_glance(glance, signals),
+            Self::Hybrid(_)
+            | Self::Inspircd(_)
+            | Self::Ngircd(_)
+            | Self::Solanum(_)
+            | Self::Unrealircd(_)
+            | Self::TeamSpeak(_) => false,
+        }
+    }
+
     /// Takes note of a line without reading its names: what [`read_line`](Self::read_line) would remember of it, and no signal.
     pub fn pass(&mut self, glance: &Glance) {
         match self {

@@ -245,6 +245,23 @@ impl LogReader {
         }
     }
 
+    /// Most of what is said of those who are not banned: they come and go.
+    pub(in crate::protocol) fn read_glance(&mut self, glance: &Glance, signals: &mut Vec<Signal>) -> bool {
+        let (id, at) = (usize::from(glance.number), glance.at);
+        let read = match (glance.kind, glance.address) {
+            (SignalKind::ConnectionOpened, Some(address)) => {
+                self.open(id, address);
+                self.signal(id, SignalKind::ConnectionOpened, at, Detail::default(), signals)
+            }
+            (SignalKind::ConnectionClosed, _) => self.leave(id, at, signals),
+            _ => None,
+        };
+        if read.is_some() {
+            self.last = at;
+        }
+        read.is_some()
+    }
+
     pub(in crate::protocol) fn pass(&mut self, glance: &Glance) {
         self.last = glance.at;
         let id = usize::from(glance.number);
