@@ -274,6 +274,7 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
     all
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
     let mut all = talk::<Irc>();
     all.extend::<[Attack<Irc>; 21]>([
@@ -483,6 +484,7 @@ fn operate(server: &mut Irc, who: &str, count: u32, line: impl Fn(u32) -> String
 }
 
 /// Many who each do little.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn crowds() -> Vec<Evening> {
     vec![
         teamtalk("sixty come for a game", |server| {
@@ -530,6 +532,82 @@ pub(crate) fn crowds() -> Vec<Evening> {
                     server.say(puppet, &format!("PRIVMSG #talk :verse {line}"), "");
                 }
                 server.wire.wait_millis(100);
+            }
+        }),
+        irc("a bot that gives sixty who come a voice", |server| {
+            let mut bot = server.join("10.77.62.1", "voicebot");
+            for number in 0..60 {
+                server.join(&format!("198.{}.7.7", 18 + number), &format!("player{number}"));
+                let line = format!("MODE #talk +v player{number}");
+                server.say(&mut bot, &line, &format!(":voicebot!x@10.77.62.1 {line}"));
+                server.wire.wait_millis(900);
+            }
+        }),
+        irc("a class of thirty that looks for a channel, and is away at noon", |server| {
+            let mut class: Vec<Connection> = Vec::new();
+            for number in 0..30 {
+                let mut pupil = server.register("10.77.63.1", &format!("pupil{number}"));
+                for _ in 0..2 {
+                    let row = format!(":lab.example 322 pupil{number} #c 5 :{}\r\n", "t".repeat(200));
+                    let end = format!(":lab.example 323 pupil{number} :End of /LIST");
+                    server.say(&mut pupil, "LIST", &(row.repeat(100) + &end));
+                    server.wire.wait_millis(500);
+                }
+                let name = format!("pupil{number}");
+                server.say(&mut pupil, "JOIN #class", &format!(":{name}!x@10.77.63.1 JOIN #class"));
+                class.push(pupil);
+            }
+            for pupil in &mut class {
+                server.say(
+                    pupil,
+                    "AWAY :lunch",
+                    ":lab.example 306 pupil :You have been marked as being away",
+                );
+            }
+            for _ in 0..12 {
+                server.wire.wait_millis(15_000);
+                server.chat();
+            }
+        }),
+        irc("an operator at work", |server| {
+            let mut boss = server.join("10.77.64.1", "boss");
+            server.say(
+                &mut boss,
+                "OPER boss throw-away",
+                ":lab.example 381 boss :You are now an IRC operator",
+            );
+            for line in [
+                "SQUIT hub.example :hangs",
+                "CONNECT hub.example",
+                "KLINE 60 *@192.0.2.7 :spam",
+                "KLINE *@spam.example.net :spam",
+                "STATS k",
+                "SAJOIN lost #talk",
+            ] {
+                server.say(&mut boss, line, "");
+                server.wire.wait_millis(20_000);
+            }
+        }),
+        teamtalk("a school of forty-five guests that waits in the lobby", |server| {
+            let mut pupils = Vec::new();
+            for number in 0..45 {
+                let (mut connection, id) = server.connect("10.77.65.1");
+                server.enter_as_guest(&mut connection, id, "10.77.65.1", &format!("pupil{number}"));
+                pupils.push(connection);
+                server.wire.wait_millis(500);
+            }
+            server.wire.wait_millis(30_000);
+            server.breathe();
+            for pupil in &mut pupils {
+                server.command(
+                    pupil,
+                    "join chanid=1 password=\"\" id=2",
+                    "begin id=2\r\njoined chanid=1\r\nok\r\nend id=2\r\n",
+                );
+            }
+            for _ in 0..6 {
+                server.wire.wait_millis(20_000);
+                server.breathe();
             }
         }),
         irc("a bouncer of sixty whose server comes back", |server| {

@@ -292,6 +292,17 @@ fn a_place_that_is_held_is_told_every_minute() {
 }
 
 #[test]
+fn who_sits_in_a_channel_takes_no_place_and_leaves_none() {
+    let mut world = World::new();
+    let mut listener = world.login(1);
+    world.ask(&mut listener, "join chanid=1 password=\"\"");
+    world.answer(&mut listener, "joined chanid=1\r\nok");
+    world.wait(14 * 60 * 1_000);
+    world.engine.finish();
+    assert!(!world.told().iter().any(|told| told.starts_with("connection.held")));
+}
+
+#[test]
 fn what_shuts_everybody_out_is_told_apart() {
     let mut world = World::new();
     let mut boss = world.login(1);

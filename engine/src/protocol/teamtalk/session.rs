@@ -251,7 +251,10 @@ impl Dissector for Session {
         if conversation.state == State::LoggedIn {
             conversation.leave_with_connection(server, context);
         }
-        conversation.tell_held(context);
+        // Who is gone takes no place any longer, but who never logged in has taken one.
+        if !conversation.had_login {
+            conversation.tell_held(context);
+        }
         let lasted = context.at.since(context.connection.opened);
         let is_brief = conversation.tls.handshake() == Handshake::Completed && lasted <= TLS_BRIEF;
         if is_brief && !conversation.is_let_go {
