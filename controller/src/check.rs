@@ -11,6 +11,7 @@ use crate::{
     cli::{CheckArguments, Format},
     clock::utc_now,
     configuration::{self, ConfigurationError},
+    lists::Lists,
     output::{Exit, complain, print, print_json},
     rules::{self, RulesError},
 };
@@ -66,7 +67,10 @@ pub(crate) fn run(arguments: &CheckArguments) -> Exit {
         }
     }
     match arguments.config.as_deref().map(configuration::load) {
-        None | Some(Ok(_)) => {}
+        None => {}
+        Some(Ok(configuration)) => {
+            mistakes.extend(Lists::read(&configuration.lists).err().unwrap_or_default())
+        }
         Some(Err(ConfigurationError::Mistakes(found))) => mistakes.extend(found),
         Some(Err(ConfigurationError::Unreadable(reason))) => {
             complain(reason);
