@@ -304,7 +304,7 @@ mod tests {
         let text = "192.0.2.0/24\n  192.0.2.0/33\nhello \u{1b}[31m\n0.0.0.0/1\n2001:db8::/96\n0.0.0.0/0\n";
         let (_file, first) = entry(text, Treatment::Ban);
         let absent = ListEntry { path: "/nowhere/list".into(), treatment: Treatment::Allow, wide: false };
-        let mistakes = Lists::read(&[first.clone(), absent]).unwrap_err();
+        let mistakes = Lists::read(&[first, absent]).unwrap_err();
         let places: Vec<(usize, usize)> = mistakes.iter().map(|found| (found.line, found.column)).collect();
         assert_eq!(places, [(2, 3), (3, 1), (4, 1), (5, 1), (6, 1), (1, 1)]);
         assert!(mistakes.iter().all(|found| found.remedy.is_some() && !found.message.contains('\u{1b}')));
