@@ -2,6 +2,7 @@
 
 mod bulk;
 mod gate;
+mod held;
 mod logs;
 mod peer;
 mod replay;
@@ -41,6 +42,12 @@ enum What {
         #[arg(long)]
         require_peers: bool,
     },
+    /// What a look-up costs among few and among many bans, and among the prefixes of lists.
+    Held {
+        /// Rounds; all sizes take turns in each.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// Lines per second of `floodwall analyze`, beside ripgrep, grep, mawk, Python and fail2ban-regex on the same log.
     Logs {
         /// Lines of the log, which is written first.
@@ -75,6 +82,7 @@ fn main() -> ExitCode {
     let measured = match Arguments::parse().what {
         What::Bulk { rounds, require_peers } => bulk::run(rounds, require_peers),
         What::Gate { repeat, rounds, require_peers } => gate::run(repeat, rounds, require_peers),
+        What::Held { rounds } => held::run(rounds),
         What::Logs { lines, rounds, require_peers, no_stream } => {
             logs::run(lines, rounds, require_peers, !no_stream)
         }

@@ -12,6 +12,7 @@ use crate::{
     clock::utc_now,
     configuration::{self, Configuration, ConfigurationError},
     guard::Guard,
+    lists::Lists,
     notify,
     output::{Exit, complain, print, print_json},
     rules::{self, RulesError},
@@ -71,13 +72,15 @@ pub(crate) fn run(arguments: &CheckArguments) -> Exit {
     }
     match arguments.config.as_deref().map(configuration::load) {
         None => {}
-        Some(Ok(configuration)) if mistakes.is_empty() => {
-            if let Err(reason) = fit(files, &configuration) {
+        Some(Ok(configuration)) => {
+            mistakes.extend(Lists::read(&configuration.lists).err().unwrap_or_default());
+            if mistakes.is_empty()
+                && let Err(reason) = fit(files, &configuration)
+            {
                 complain(reason);
                 return Exit::BadInput;
             }
         }
-        Some(Ok(_)) => {}
         Some(Err(ConfigurationError::Mistakes(found))) => mistakes.extend(found),
         Some(Err(ConfigurationError::Unreadable(reason))) => {
             complain(reason);

@@ -21,7 +21,7 @@ use crate::{
         people::Person,
         watching::Watched,
     },
-    output::{Exit, complain, print, times},
+    output::{Exit, complain, print, shown, times},
 };
 
 /// The wall answers in milliseconds; this long it may be busy.
@@ -277,6 +277,10 @@ pub(crate) fn status(status: &Status) -> String {
     lines.extend(status.why.iter().map(|why| format!("Why not better: {why}")));
     if !status.allowed.is_empty() {
         lines.push(format!("Allowed: {}.", status.allowed.join(", ")));
+    }
+    for list in &status.lists {
+        let path = shown(Path::new(&list.path));
+        lines.push(format!("List {path}: {}, {} prefixes.", list.action, list.prefixes));
     }
     for rule in &status.rules {
         let shadowed =

@@ -19,7 +19,11 @@ use floodwall_engine::{
 use floodwall_wire::Address;
 use toml::de::DeTable;
 
-use crate::{cli::WantedMode, notify, rules};
+use crate::{
+    cli::WantedMode,
+    lists::{LISTS_MAX, ListEntry, Treatment},
+    notify, rules,
+};
 
 mod tuning;
 
@@ -32,6 +36,8 @@ pub(crate) struct Configuration {
     pub(crate) links: Vec<Peer>,
     pub(crate) logs: Vec<LogEntry>,
     pub(crate) allow: Vec<(Address, u32)>,
+    /// Prefixes in files of their own.
+    pub(crate) lists: Vec<ListEntry>,
     pub(crate) interfaces: Vec<String>,
     pub(crate) mode: Option<WantedMode>,
     pub(crate) observe: bool,
@@ -122,6 +128,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
         "service",
         "link",
         "log",
+        "list",
         "allow",
         "interfaces",
         "mode",
@@ -166,6 +173,7 @@ fn parse(path: &str, source: &str) -> Result<Configuration, Vec<Diagnostic>> {
         links,
         logs,
         allow,
+        lists: read_lists(&top, &mut diagnostics),
         interfaces: top
             .list_of("interfaces")
             .into_iter()
@@ -342,6 +350,30 @@ fn read_logs(
         }
     }
     logs
+}
+
+/// Each `[[list]]`: a file with a prefix a line, and what is done to who is in one.
+fn read_lists(top: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Vec<ListEntry> {
+    let mut lists = Vec::new();
+    for value in top.list_of("list") {
+        let Some(table) = value.get_ref().as_table() else {
+            wrong_type(value, "list", "[[list]]", diagnostics);
+            continue;
+        };
+        let table = Table::new(table, value.span(), "[[list]]", &["path", "action", "wide"], diagnostics);
+        table.require("action", "\"ban\"", diagnostics);
+        let path = table
+            .require("path", "\"/etc/floodwall/lists/vpn.txt\"", diagnostics)
+            .and_then(|value| text(value, "path", diagnostics));
+        let treatment = table.word_of("action", &Treatment::ALL, Treatment::as_str, diagnostics);
+        let wide = table.flag("wide", false, diagnostics);
+        if lists.len() >= LISTS_MAX {
+            diagnostics.report(table.start(), format!("more than {LISTS_MAX} lists"), None);
+        } else if let (Some(path), Some(treatment)) = (path, treatment) {
+            lists.push(ListEntry { path: PathBuf::from(path), treatment, wide });
+        }
+    }
+    lists
 }
 
 fn read_addresses(table: &Table<'_, '_>, key: &str, diagnostics: &mut Diagnostics<'_>) -> Vec<Address> {

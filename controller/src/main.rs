@@ -23,6 +23,7 @@ mod enforce;
 mod guard;
 mod incident;
 mod input;
+mod lists;
 mod live;
 mod namespace;
 mod notify;

@@ -59,7 +59,7 @@ impl Object {
     /// # Errors
     /// When the kernel refuses a map or a program; the verifier's log is in the chain.
     pub fn for_tests(bytes: &[u8]) -> Result<Self> {
-        Self::load(bytes, 1, None)
+        Self::load(bytes, 1, None, &[])
     }
 
     /// Loads the object with maps of its own, otherwise as the daemon does.
@@ -67,7 +67,15 @@ impl Object {
     /// # Errors
     /// As [`Self::for_tests`].
     pub fn unpinned(bytes: &[u8]) -> Result<Self> {
-        Self::load(bytes, 0, None)
+        Self::unpinned_with(bytes, &[])
+    }
+
+    /// As [`Self::unpinned`], with other capacities of some maps, by their names in `floodwall_wire::tables::names`.
+    ///
+    /// # Errors
+    /// As [`Self::for_tests`].
+    pub fn unpinned_with(bytes: &[u8], capacities: &[(&str, u32)]) -> Result<Self> {
+        Self::load(bytes, 0, None, capacities)
     }
 
     /// Loads the prebuilt object over the maps pinned in a folder of the bpf file system; those that are missing are
@@ -76,11 +84,14 @@ impl Object {
     /// # Errors
     /// As [`Self::for_tests`].
     pub fn pinned(maps: &Path) -> Result<Self> {
-        Self::load(PREBUILT, 0, Some(maps))
+        Self::load(PREBUILT, 0, Some(maps), &[])
     }
 
-    fn load(bytes: &[u8], test_clock: u32, pins: Option<&Path>) -> Result<Self> {
+    fn load(bytes: &[u8], test_clock: u32, pins: Option<&Path>, capacities: &[(&str, u32)]) -> Result<Self> {
         let mut loader = EbpfLoader::new();
+        for (name, entries) in capacities {
+            loader.map_max_entries(name, *entries);
+        }
         loader.override_global(names::TEST_CLOCK_ENABLED, &test_clock, true);
         // A section's map is written when it is loaded, also one that is adopted: with what it holds.
         let sections = pins.map(adopted_sections).transpose()?.unwrap_or_default();

@@ -122,14 +122,7 @@ impl KernelTables {
 
     /// Writes many entries, a few thousand with each call: what one call copies is held in memory twice.
     pub fn set_sources(&self, keys: &[SourceKey], sources: &[Source]) -> io::Result<()> {
-        const BATCH: usize = 4_096;
-        if keys.len() != sources.len() {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
-        }
-        for (keys, sources) in keys.chunks(BATCH).zip(sources.chunks(BATCH)) {
-            bpf::update_batch(self.sources.as_fd(), keys, sources)?;
-        }
-        Ok(())
+        in_batches(keys, sources, |keys, sources| bpf::update_batch(self.sources.as_fd(), keys, sources))
     }
 
     /// Removes the entry of an 8-byte key.
@@ -165,6 +158,11 @@ impl KernelTables {
     /// Writes a prefix.
     pub fn set_prefix(&self, key: PrefixKey, prefix: &Prefix) -> io::Result<()> {
         bpf::update(self.prefixes.as_fd(), &key, prefix)
+    }
+
+    /// Writes many prefixes, a few thousand with each call.
+    pub fn set_prefixes(&self, keys: &[PrefixKey], prefixes: &[Prefix]) -> io::Result<()> {
+        in_batches(keys, prefixes, |keys, prefixes| bpf::update_batch(self.prefixes.as_fd(), keys, prefixes))
     }
 
     /// Removes a prefix.
@@ -258,6 +256,18 @@ impl KernelTables {
         }
         Ok(counts)
     }
+}
+
+fn in_batches<K, V>(
+    keys: &[K],
+    values: &[V],
+    mut write: impl FnMut(&[K], &[V]) -> io::Result<()>,
+) -> io::Result<()> {
+    const BATCH: usize = 4_096;
+    if keys.len() != values.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    keys.chunks(BATCH).zip(values.chunks(BATCH)).try_for_each(|(keys, values)| write(keys, values))
 }
 
 fn sum(map: BorrowedFd<'_>, index: u32) -> io::Result<Counter> {

@@ -50,6 +50,14 @@ impl KernelGate {
         Ok(Self { object: Object::unpinned(&read(object)?)? })
     }
 
+    /// The same with other capacities of some maps.
+    ///
+    /// # Errors
+    /// As [`Self::for_tests`].
+    pub fn with_capacities(object: &Path, capacities: &[(&str, u32)]) -> Result<Self> {
+        Ok(Self { object: Object::unpinned_with(&read(object)?, capacities)? })
+    }
+
     /// The loaded object.
     pub const fn object(&self) -> &Object {
         &self.object

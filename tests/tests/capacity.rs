@@ -6,8 +6,8 @@ use floodwall_wire::{
     Address, SourceKey,
     frame::Transport,
     tables::{
-        FlowKey, HOSTS_MAX, LOCALS_MAX, OPAQUE_MAX, PREFIXES_MAX, PROOFS_MAX, Port, Prefix, PrefixKey,
-        ProofKey, Role, SOURCES_MAX, ServiceSettings, Source, names, status_flags,
+        FlowKey, HOSTS_MAX, LOCALS_MAX, OPAQUE_MAX, PROOFS_MAX, Port, Prefix, PrefixKey, ProofKey, Role,
+        SOURCES_MAX, ServiceSettings, Source, TRIE_MAX, names, status_flags,
     },
 };
 
@@ -90,7 +90,7 @@ fn full_tables_of_hosts_prefixes_and_locals_refuse_and_keep_what_they_have() {
     refuses_beyond(HOSTS_MAX, |number| bpf::update(hosts, &host(number), &source));
     assert_eq!(bpf::lookup(hosts, &host(0)).expect("a look-up"), Some(source));
     let prefixes = homes.kernel.map(names::PREFIXES);
-    refuses_beyond(PREFIXES_MAX, |number| bpf::update(prefixes, &prefix(number), &Prefix::default()));
+    refuses_beyond(TRIE_MAX, |number| bpf::update(prefixes, &prefix(number), &Prefix::default()));
     assert_eq!(bpf::lookup(prefixes, &prefix(0)).expect("a look-up"), Some(Prefix::default()));
     let locals = homes.kernel.map(names::LOCALS);
     refuses_beyond(LOCALS_MAX, |number| bpf::update(locals, &host(number), &1_u8));

@@ -588,19 +588,34 @@ fn a_ban_the_ledger_never_saw_is_adopted_from_the_gate() {
     assert!(status["repaired"].to_string().contains("was in the gate and not in the ledger"), "{status}");
 }
 
+/// Two rule sets in turns: in one the port is guarded and everything passes, in the other nearly nothing passes and the port
+/// is not guarded. Whatever is dropped there was judged by half of each.
 #[test]
-fn reloading_a_hundred_times_misjudges_no_packet() {
-    let Some(mut lab) = Lab::open("reloading_a_hundred_times_misjudges_no_packet") else { return };
+fn reloading_a_thousand_times_judges_no_packet_by_half_a_rule_set() {
+    let Some(mut lab) = Lab::open("reloading_a_thousand_times_judges_no_packet_by_half_a_rule_set") else {
+        return;
+    };
     let udp = lab.on_host(|| UdpSocket::bind("0.0.0.0:10333").unwrap());
     udp.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     let configuration = lab.folder().join("floodwall.toml");
-    let write = |extra: &str| {
-        let text = format!(
-            "{extra}allow = [\"10.77.0.2\"]\n[[service]]\nprotocol = \"teamtalk\"\nports = [10333]\n"
-        );
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../rules/teamtalk.toml");
+    let shipped = std::fs::read_to_string(shipped).unwrap();
+    let generous = lab.folder().join("generous");
+    let strict = lab.folder().join("strict");
+    for (folder, rate) in [(&generous, "off"), (&strict, "1/m burst 1")] {
+        let line = |line: &str| match line.strip_prefix("datagram = ") {
+            Some(_) => format!("datagram = \"{rate}\"\n"),
+            None => line.replace("require-session = true", "require-session = false") + "\n",
+        };
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("teamtalk.toml"), shipped.lines().map(line).collect::<String>()).unwrap();
+    }
+    let write = |extra: &str, rules: &std::path::Path, port: u16| {
+        let text =
+            format!("{extra}rules = {rules:?}\n[[service]]\nprotocol = \"teamtalk\"\nports = [{port}]\n");
         std::fs::write(&configuration, text).unwrap();
     };
-    write("");
+    write("", &generous, 10_333);
     lab.start_daemon(&["--config", configuration.to_str().unwrap()]);
     let sender = lab.among_clients(|| UdpSocket::bind("10.77.0.2:0").unwrap());
     sender.connect((SERVER, 10_333)).unwrap();
@@ -622,11 +637,14 @@ fn reloading_a_hundred_times_misjudges_no_packet() {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        for _ in 0..100 {
-            assert!(lab.ask(&["reload"]).status.success());
+        for _ in 0..500 {
+            for (rules, port) in [(&strict, 10_444), (&generous, 10_333)] {
+                write("", rules, port);
+                assert!(lab.ask(&["reload"]).status.success());
+            }
         }
         // A mistake changes nothing and is named with its place.
-        write("alow = []\n");
+        write("alow = []\n", &strict, 10_333);
         let refused = lab.ask(&["reload"]);
         assert_eq!(refused.status.code(), Some(2));
         let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -634,9 +652,18 @@ fn reloading_a_hundred_times_misjudges_no_packet() {
         stop.store(true, Ordering::Relaxed);
     });
     let (sent, received) = (sent.into_inner(), received.into_inner());
-    println!("{sent} packets during a hundred reloads");
+    println!("{sent} packets during a thousand reloads");
     assert_eq!(received, sent);
-    assert_eq!(lab.answer(&["status"])["services"][0]["udp_ports"][0], 10_333);
+    let status = lab.answer(&["status"]);
+    assert_eq!(status["services"][0]["udp_ports"][0], 10_333);
+    assert_eq!(status["dropping"], serde_json::json!([]));
+    // The strict set is one that drops.
+    write("", &strict, 10_333);
+    assert!(lab.ask(&["reload"]).status.success());
+    for _ in 0..3 {
+        sender.send(&voice(1, 100)).unwrap();
+    }
+    eventually("a drop", || lab.answer(&["status"])["traffic"].to_string().contains("\"dropped\":2"));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::{
     frame::Transport,
     state::State,
     tables::{
-        GENERATIONS, HOSTS_MAX, KINDS, PORTS, PREFIXES_MAX, PROOFS_MAX, Port, Prefix, PrefixKey, Proof,
-        ProofKey, SERVICES_MAX, SKETCH_COLUMNS, SKETCH_ROWS, SOURCES_MAX, ServiceSettings, Source, Status,
+        GENERATIONS, HOSTS_MAX, KINDS, PORTS, PROOFS_MAX, Port, Prefix, PrefixKey, Proof, ProofKey,
+        SERVICES_MAX, SKETCH_COLUMNS, SKETCH_ROWS, SOURCES_MAX, ServiceSettings, Source, Status, TRIE_MAX,
         USERS_PER_SERVICE, User,
     },
     word::Word,
@@ -159,8 +159,10 @@ impl Tables {
     pub fn insert_prefix(&mut self, address: Address, bits: u32, prefix: Prefix) -> Result<(), TableFull> {
         let bits = bits.min(128);
         let held: usize = self.prefixes.iter().map(|(_, table)| table.len()).sum();
-        if held >= PREFIXES_MAX as usize {
-            return Err(TableFull { table: "PREFIXES", capacity: PREFIXES_MAX });
+        let key = PrefixKey::new(masked(address, bits), bits);
+        let is_new = !self.prefixes.iter().any(|(length, table)| *length == bits && table.contains_key(&key));
+        if is_new && held >= TRIE_MAX as usize {
+            return Err(TableFull { table: "PREFIXES", capacity: TRIE_MAX });
         }
         let at = match self.prefixes.binary_search_by(|(length, _)| bits.cmp(length)) {
             Ok(at) => at,
@@ -171,7 +173,7 @@ impl Tables {
             }
         };
         if let Some((_, table)) = self.prefixes.get_mut(at) {
-            table.insert(PrefixKey::new(masked(address, bits), bits), prefix);
+            table.insert(key, prefix);
         }
         self.status.flags |= crate::tables::status_flags::PREFIXES;
         Ok(())

@@ -8,7 +8,7 @@
 //! | `LOCALS` | hash | controller | refused, reported |
 //! | `SOURCES` | hash by [`SourceKey`](crate::SourceKey) | controller; gate writes the limit words | insertion refused, reported: nothing is evicted |
 //! | `HOSTS` | hash by [`Address`] | as `SOURCES` | as `SOURCES` |
-//! | `PREFIXES` | LPM trie by [`PrefixKey`] | controller | as `SOURCES` |
+//! | `PREFIXES` | LPM trie by [`PrefixKey`] | controller | as `SOURCES`; rules and lists have shares of their own |
 //! | `PROOFS` | LRU hash by [`ProofKey`] | watcher (insert), gate (limit words) | the longest unused goes; its owner is a stranger until the server next answers it |
 //! | `USERS` | array, services × 4,096 | controller | fixed size |
 //! | `SKETCH` | array of words | gate | fixed size: strangers share cells |
@@ -40,8 +40,12 @@ pub const USERS_PER_SERVICE: usize = 4096;
 pub const SOURCES_MAX: u32 = 131_072;
 /// Default capacity of `HOSTS`, the IPv6 addresses that differ from their /64.
 pub const HOSTS_MAX: u32 = 32_768;
-/// Default capacity of `PREFIXES`.
+/// Prefixes that rules and operators deal with, at most.
 pub const PREFIXES_MAX: u32 = 16_384;
+/// Prefixes of lists, at most.
+pub const LISTED_MAX: u32 = 500_000;
+/// Default capacity of `PREFIXES`. Its memory is taken entry by entry, so that lists cost who has any.
+pub const TRIE_MAX: u32 = PREFIXES_MAX + LISTED_MAX;
 /// Default capacity of `PROOFS`.
 pub const PROOFS_MAX: u32 = 65_536;
 /// Default capacity of `LOCALS`.
@@ -330,6 +334,8 @@ pub mod source_flags {
     pub const ALLOWED: u64 = 2;
     /// The ban is that of a prefix.
     pub const PREFIX_BAN: u64 = 4;
+    /// The prefix is, or lies in, one of a list: what is said of it is said again at every start. The gate does not care.
+    pub const LISTED: u64 = 8;
 }
 
 /// Key of `PREFIXES`: the kernel's LPM trie wants the length first and the address in network order.
@@ -381,7 +387,7 @@ pub struct Prefix {
     pub banned_until: u64,
     /// Held to the limits of [`Standing::Limited`] until then; 0 is not limited.
     pub limited_until: u64,
-    /// [`source_flags::ALLOWED`] or 0.
+    /// [`source_flags::ALLOWED`] and [`source_flags::LISTED`], or 0.
     pub flags: u64,
 }
 

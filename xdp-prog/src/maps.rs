@@ -44,7 +44,7 @@ static SOURCES: HashMap<SourceKey, Source> = HashMap::with_max_entries(tables::S
 #[map]
 static HOSTS: HashMap<Address, Source> = HashMap::with_max_entries(tables::HOSTS_MAX, 0);
 #[map]
-static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::with_max_entries(tables::PREFIXES_MAX, 0);
+static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::with_max_entries(tables::TRIE_MAX, 0);
 #[map]
 static PROOFS: LruHashMap<ProofKey, Proof> = LruHashMap::with_max_entries(tables::PROOFS_MAX, 0);
 #[map]

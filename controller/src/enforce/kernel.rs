@@ -82,6 +82,11 @@ impl Store for KernelStore {
         .context("failed to write the table of prefixes")
     }
 
+    fn set_prefixes(&mut self, prefixes: &[(PrefixKey, Prefix)]) -> Result<()> {
+        let (keys, values): (Vec<PrefixKey>, Vec<Prefix>) = prefixes.iter().copied().unzip();
+        self.tables.set_prefixes(&keys, &values).context("failed to write the table of prefixes")
+    }
+
     fn set_user(&mut self, service: u8, user_id: u16, owner: Option<Address>) -> Result<()> {
         self.tables.set_user(service, user_id, owner).context("failed to write the table of users")
     }

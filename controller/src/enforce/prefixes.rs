@@ -1,15 +1,17 @@
-//! What is wanted of whole prefixes: which are banned and which are let in.
+//! What is wanted of whole prefixes: which are banned, which are let in, and which stand on a list.
 //!
 //! The gate asks for the longest prefix alone. So the value of each says what those around it say too: that it is
 //! let in, and the latest of their bans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use floodwall_engine::command::Prefix;
 use floodwall_wire::{
     Address,
     tables::{self, source_flags},
 };
+
+use crate::lists::{Lists, Treatment};
 
 /// What is wanted of one prefix.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -25,15 +27,29 @@ pub(super) struct Prefixes {
     wanted: BTreeMap<Prefix, Wanted>,
     /// How many there are of each length.
     lengths: BTreeMap<u8, usize>,
+    lists: Lists,
+    /// Whom no list concerns.
+    spared: BTreeSet<Address>,
 }
 
 impl Prefixes {
     pub(super) const fn new() -> Self {
-        Self { wanted: BTreeMap::new(), lengths: BTreeMap::new() }
+        Self {
+            wanted: BTreeMap::new(),
+            lengths: BTreeMap::new(),
+            lists: Lists::new(),
+            spared: BTreeSet::new(),
+        }
     }
 
+    /// Whether the gate need not ask for any.
     pub(super) fn is_empty(&self) -> bool {
-        self.wanted.is_empty()
+        self.wanted.is_empty() && self.lists.is_empty()
+    }
+
+    /// How many are not of lists.
+    pub(super) fn len(&self) -> usize {
+        self.wanted.len()
     }
 
     pub(super) fn get(&self, prefix: Prefix) -> Wanted {
@@ -56,11 +72,52 @@ impl Prefixes {
         }
     }
 
+    pub(super) const fn lists(&self) -> &Lists {
+        &self.lists
+    }
+
+    /// Other lists from now on; answers those before.
+    pub(super) const fn set_lists(&mut self, lists: Lists) -> Lists {
+        std::mem::replace(&mut self.lists, lists)
+    }
+
+    /// Spares others from now on; answers all whom that changes anything for.
+    pub(super) fn set_spared(&mut self, spared: BTreeSet<Address>) -> Vec<Address> {
+        let before = std::mem::replace(&mut self.spared, spared);
+        before.symmetric_difference(&self.spared).copied().collect()
+    }
+
+    pub(super) fn is_spared(&self, address: Address) -> bool {
+        self.spared.contains(&address)
+    }
+
+    pub(super) fn all_spared(&self) -> impl Iterator<Item = Address> {
+        self.spared.iter().copied()
+    }
+
+    /// The spared who lie in a prefix.
+    pub(super) fn spared_in(&self, prefix: Prefix) -> impl Iterator<Item = Address> {
+        let within = self.spared.range(prefix.address()..).copied();
+        within.take_while(move |address| prefix.contains(*address))
+    }
+
+    /// What lists say of an address, whoever it is: to let it in before all else.
+    pub(super) fn listed(&self, address: Address) -> Option<Treatment> {
+        self.lists.around(address, 128).map(|(_, listed)| listed.treatment).max()
+    }
+
+    /// Whether there is an entry for it in the gate's table.
+    pub(super) fn holds(&self, prefix: Prefix) -> bool {
+        self.wanted.contains_key(&prefix)
+            || self.lists.contains(prefix)
+            || (prefix.is_host() && !self.lists.is_empty() && self.is_spared(prefix.address()))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Prefix, Wanted)> {
         self.wanted.iter().map(|(prefix, wanted)| (*prefix, *wanted))
     }
 
-    /// Those an address lies in, the shortest first. One look-up per length in use.
+    /// Those an address lies in, the shortest first; none of lists. One look-up per length in use.
     pub(super) fn around(&self, address: Address) -> impl Iterator<Item = (Prefix, Wanted)> {
         self.lengths.keys().filter_map(move |bits| {
             let prefix = Prefix::new(address, *bits);
@@ -68,12 +125,15 @@ impl Prefixes {
         })
     }
 
-    /// Those that lie in a prefix, itself among them.
+    /// Those that have an entry and lie in a prefix, itself among them.
     pub(super) fn within(&self, prefix: Prefix) -> impl Iterator<Item = Prefix> {
-        self.wanted
+        let wanted = self
+            .wanted
             .range(prefix..)
             .map(|(inner, _)| *inner)
-            .take_while(move |inner| prefix.contains(inner.address()))
+            .take_while(move |inner| prefix.contains(inner.address()));
+        let spared = self.spared_in(prefix).map(Prefix::host).filter(|_| !self.lists.is_empty());
+        wanted.chain(self.lists.within(prefix)).chain(spared)
     }
 
     /// What the gate is told of a prefix.
@@ -82,6 +142,20 @@ impl Prefixes {
         for (_, wanted) in self.around(prefix.address()).filter(|(outer, _)| outer.bits() <= prefix.bits()) {
             value.banned_until = value.banned_until.max(wanted.banned_until);
             value.flags |= if wanted.allowed { source_flags::ALLOWED } else { 0 };
+        }
+        let is_spared = prefix.is_host() && self.is_spared(prefix.address());
+        let listed = self.lists.around(prefix.address(), prefix.bits());
+        for (_, listed) in listed {
+            value.flags |= source_flags::LISTED;
+            match listed.treatment {
+                Treatment::Allow => value.flags |= source_flags::ALLOWED,
+                Treatment::Ban if !is_spared => value.banned_until = u64::MAX,
+                Treatment::Limit if !is_spared => value.limited_until = u64::MAX,
+                Treatment::Ban | Treatment::Limit => {}
+            }
+        }
+        if is_spared {
+            value.flags |= source_flags::LISTED;
         }
         value
     }

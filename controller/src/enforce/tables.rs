@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use floodwall_engine::{
     Command, Timestamp,
     command::{Front, Prefix},
@@ -16,13 +16,16 @@ use floodwall_engine::{
 };
 use floodwall_wire::{
     Address, SourceKey,
-    tables::{self, FlowKey, PrefixKey, SOURCES_MAX, Source, Status, source_flags, status_flags},
+    tables::{
+        self, FlowKey, PREFIXES_MAX, PrefixKey, SOURCES_MAX, Source, Status, source_flags, status_flags,
+    },
 };
 
 use super::{
     Enforcer,
     prefixes::{self, Prefixes},
 };
+use crate::lists::{Lists, Treatment};
 
 /// Entries of addresses that are not banned: the rest of the table is the bans'.
 const UNBANNED_MAX: usize = SOURCES_MAX as usize - BANS_MAX;
@@ -43,6 +46,10 @@ pub(crate) trait Store {
     fn remove_host(&mut self, address: Address) -> Result<()>;
     /// Writes or, without a value, removes.
     fn set_prefix(&mut self, key: PrefixKey, prefix: Option<tables::Prefix>) -> Result<()>;
+    /// Writes many.
+    fn set_prefixes(&mut self, prefixes: &[(PrefixKey, tables::Prefix)]) -> Result<()> {
+        prefixes.iter().try_for_each(|(key, prefix)| self.set_prefix(*key, Some(*prefix)))
+    }
     fn set_user(&mut self, service: u8, user_id: u16, owner: Option<Address>) -> Result<()>;
     fn set_opaque(&mut self, flow: FlowKey, opaque: bool) -> Result<()>;
     fn change_status(&mut self, change: &mut dyn FnMut(&mut Status)) -> Result<()>;
@@ -105,6 +112,112 @@ impl<S: Store> TablesEnforcer<S> {
     /// Whether an address is let in whatever the rules say.
     pub(crate) fn is_allowed(&self, address: Address) -> bool {
         self.prefixes.around(address).any(|(_, wanted)| wanted.allowed)
+            || self.prefixes.listed(address) == Some(Treatment::Allow)
+    }
+
+    /// The allowed prefix that holds a subject or lies in it.
+    pub(crate) fn allowed_overlap(&self, subject: Prefix) -> Option<Prefix> {
+        let overlaps =
+            |allowed: &Prefix| subject.contains(allowed.address()) || allowed.contains(subject.address());
+        let lists = self.prefixes.lists();
+        let listed = || {
+            let around = lists.around(subject.address(), subject.bits()).map(|(prefix, _)| prefix);
+            let mut all = around.chain(lists.within(subject));
+            all.find(|prefix| lists.treatment(*prefix) == Some(Treatment::Allow))
+        };
+        self.allowed().find(overlaps).or_else(listed)
+    }
+
+    /// How many prefixes the gate is told of.
+    pub(crate) fn prefix_count(&self) -> usize {
+        self.prefixes.len() + self.prefixes.lists().len()
+    }
+
+    /// What is read of lists.
+    pub(crate) const fn lists(&self) -> &Lists {
+        self.prefixes.lists()
+    }
+
+    /// What the lists do to an address, and which one does. The known and the spared only ever are let in by one.
+    pub(crate) fn listed(&self, address: Address) -> Option<(Treatment, &std::path::Path)> {
+        let known = self.addresses.get(&address).is_some_and(|wanted| wanted.known_until > self.store.now());
+        let (_, listed) = self.lists().around(address, 128).max_by_key(|(_, listed)| listed.treatment)?;
+        let is_concerned =
+            listed.treatment == Treatment::Allow || !(known || self.prefixes.is_spared(address));
+        is_concerned.then(|| Some((listed.treatment, self.lists().path(listed)?))).flatten()
+    }
+
+    /// Other lists from now on. When they cannot be written, those before stay in force.
+    ///
+    /// # Errors
+    /// When the table has no room.
+    pub(crate) fn set_lists(&mut self, lists: Lists) -> Result<()> {
+        let before = self.prefixes.set_lists(lists);
+        let Err(error) = self.write_lists(&before) else { return Ok(()) };
+        let refused = self.prefixes.set_lists(before);
+        self.write_lists(&refused).context("and the lists before cannot be written again")?;
+        Err(error)
+    }
+
+    /// Spares these addresses whatever lists say: those of this host, its gateways and its operators.
+    ///
+    /// # Errors
+    /// When an entry cannot be written.
+    pub(crate) fn spare(&mut self, spared: BTreeSet<Address>) -> Result<()> {
+        for address in self.prefixes.set_spared(spared) {
+            if !self.lists().is_empty() {
+                self.write_prefix(Prefix::host(address))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what differs from lists before: the prefixes themselves, those in them, and the entries of addresses in them.
+    fn write_lists(&mut self, before: &Lists) -> Result<()> {
+        let lists = self.lists();
+        let mut changed: Vec<Prefix> = lists.beyond(before).collect();
+        let gone: Vec<Prefix> = before.beyond(lists).filter(|prefix| !lists.contains(*prefix)).collect();
+        changed.extend(&gone);
+        if lists.is_empty() != before.is_empty() {
+            changed.extend(self.prefixes.all_spared().map(Prefix::host));
+        }
+        let mut written: Vec<Prefix> =
+            changed.iter().flat_map(|prefix| self.prefixes.within(*prefix)).collect();
+        written.sort_unstable();
+        written.dedup();
+        // The room of those that go is needed by those that come.
+        for prefix in changed.iter().filter(|prefix| !self.prefixes.holds(**prefix)) {
+            self.store.set_prefix(key_of(*prefix), None)?;
+            if prefix.is_host()
+                && !prefix.address().is_v4()
+                && !self.addresses.contains_key(&prefix.address())
+            {
+                self.store.remove_host(prefix.address())?;
+            }
+        }
+        let values: Vec<_> =
+            written.into_iter().map(|prefix| (key_of(prefix), self.prefixes.value(prefix))).collect();
+        self.store.set_prefixes(&values)?;
+        self.write_flag()?;
+        let mut addresses = BTreeSet::new();
+        for prefix in changed {
+            let network = if prefix.address().is_v4() {
+                prefix
+            } else {
+                Prefix::new(prefix.address(), prefix.bits().min(64))
+            };
+            addresses.extend(self.hosts_in(network));
+        }
+        addresses.into_iter().try_for_each(|address| self.write_address(address))
+    }
+
+    /// Whether the gate has prefixes to ask for.
+    fn write_flag(&mut self) -> Result<()> {
+        let any = !self.prefixes.is_empty();
+        self.store.change_status(&mut |status| {
+            status.flags &= !status_flags::PREFIXES;
+            status.flags |= if any { status_flags::PREFIXES } else { 0 };
+        })
     }
 
     /// Addresses that are known now.
@@ -151,11 +264,11 @@ impl<S: Store> TablesEnforcer<S> {
         if address.is_v4() {
             let key = SourceKey::of(address);
             let present = self.store.source(key)?;
-            let entry = self.entry(address, wanted, present);
+            let entry = self.entry(address, 128, wanted, present);
             return self.store.set_source(key, entry);
         }
         let present = self.store.host(address)?;
-        let entry = self.entry(address, wanted, present);
+        let entry = self.entry(address, 128, wanted, present);
         self.store.set_host(address, entry)?;
         self.write_network(address)
     }
@@ -165,33 +278,38 @@ impl<S: Store> TablesEnforcer<S> {
         let network = Prefix::network64(address);
         let key = SourceKey::of(address);
         let present = self.store.source(key)?;
-        let hosts_allowed: Vec<Address> = self
-            .allowed()
-            .filter(|prefix| prefix.is_host() && network.contains(prefix.address()))
-            .map(Prefix::address)
-            .collect();
-        let mixed = self.hosts_in(network).next().is_some() || !hosts_allowed.is_empty();
-        let mut entry = self.entry(network.address(), Wanted::default(), present);
+        // Single addresses that are let in, listed or spared: the entry of their network would hide them.
+        let within = self.prefixes.within(network).filter(|prefix| prefix.is_host());
+        let apart: BTreeSet<Address> = within.map(Prefix::address).collect();
+        let mixed = self.hosts_in(network).next().is_some() || !apart.is_empty();
+        let mut entry = self.entry(network.address(), 64, Wanted::default(), present);
         // A single address that is let in is not the whole network's.
         let whole = self.prefixes.value(network).flags & source_flags::ALLOWED != 0;
         entry.flags &= !(source_flags::ALLOWED | source_flags::MIXED);
         entry.flags |= if whole { source_flags::ALLOWED } else { 0 };
         entry.flags |= if mixed { source_flags::MIXED } else { 0 };
         self.store.set_source(key, entry)?;
-        for host in hosts_allowed {
+        for host in apart {
             if !self.addresses.contains_key(&host) {
                 let present = self.store.host(host)?;
-                let entry = self.entry(host, Wanted::default(), present);
+                let entry = self.entry(host, 128, Wanted::default(), present);
                 self.store.set_host(host, entry)?;
             }
         }
         Ok(())
     }
 
-    /// What an entry has to say, with the budgets the gate has written.
-    fn entry(&self, address: Address, wanted: Wanted, present: Option<Source>) -> Source {
+    /// What the entry of an address, or of the network of `bits` bits it is the first of, has to say, with the budgets the
+    /// gate has written. No list bans or limits the known.
+    fn entry(&self, address: Address, bits: u8, wanted: Wanted, present: Option<Source>) -> Source {
         let known = wanted.known_until > self.store.now();
-        let by_prefix = self.prefix_ban(address, known);
+        let is_spared = known || (bits == 128 && self.prefixes.is_spared(address));
+        let listed = |treatment: Treatment| {
+            let is_listed = !is_spared
+                && self.lists().around(address, bits).any(|(_, listed)| listed.treatment == treatment);
+            if is_listed { u64::MAX } else { 0 }
+        };
+        let by_prefix = self.prefix_ban(address, known).max(listed(Treatment::Ban));
         let mut flags = 0;
         if by_prefix > wanted.banned_until {
             flags |= source_flags::PREFIX_BAN;
@@ -201,7 +319,7 @@ impl<S: Store> TablesEnforcer<S> {
         }
         Source {
             banned_until: wanted.banned_until.max(by_prefix),
-            limited_until: wanted.limited_until,
+            limited_until: wanted.limited_until.max(listed(Treatment::Limit)),
             known_until: wanted.known_until,
             flags,
             limits: present.unwrap_or_default().limits,
@@ -232,6 +350,10 @@ impl<S: Store> TablesEnforcer<S> {
             );
         }
         let present = self.prefixes.get(prefix);
+        let is_new = present == prefixes::Wanted::default() && wanted != present;
+        if is_new && self.prefixes.len() >= PREFIXES_MAX as usize {
+            bail!("no room for {prefix}: {PREFIXES_MAX} prefixes are banned or allowed already");
+        }
         self.prefixes.set(prefix, wanted);
         let written = self.write_prefix(prefix);
         if written.is_err() {
@@ -242,20 +364,14 @@ impl<S: Store> TablesEnforcer<S> {
 
     /// Writes a prefix, those that lie in it, and the entries of the addresses in it.
     fn write_prefix(&mut self, prefix: Prefix) -> Result<()> {
-        let remains = self.prefixes.get(prefix) != prefixes::Wanted::default();
         let inner: Vec<Prefix> = self.prefixes.within(prefix).collect();
         for one in &inner {
-            let key = PrefixKey::new(one.address(), u32::from(one.bits()));
-            self.store.set_prefix(key, Some(self.prefixes.value(*one)))?;
+            self.store.set_prefix(key_of(*one), Some(self.prefixes.value(*one)))?;
         }
-        if !remains {
-            self.store.set_prefix(PrefixKey::new(prefix.address(), u32::from(prefix.bits())), None)?;
+        if !self.prefixes.holds(prefix) {
+            self.store.set_prefix(key_of(prefix), None)?;
         }
-        let any = !self.prefixes.is_empty();
-        self.store.change_status(&mut |status| {
-            status.flags &= !status_flags::PREFIXES;
-            status.flags |= if any { status_flags::PREFIXES } else { 0 };
-        })?;
+        self.write_flag()?;
         let mut networks = BTreeSet::new();
         for address in self.hosts_in(prefix).collect::<Vec<_>>() {
             self.write_address(address)?;
@@ -314,11 +430,12 @@ impl<S: Store> TablesEnforcer<S> {
         if address.is_v4() {
             return self.store.remove_source(SourceKey::of(address));
         }
-        if !self.is_allowed(address) {
+        if !self.prefixes.holds(Prefix::host(address)) {
             self.store.remove_host(address)?;
         }
         let network = Prefix::network64(address);
-        if self.hosts_in(network).next().is_some() || self.prefixes.around(address).next().is_some() {
+        // Without an entry the gate asks for prefixes, which say the same.
+        if self.hosts_in(network).next().is_some() {
             self.write_network(address)
         } else {
             self.store.remove_source(SourceKey::of(address))
@@ -338,7 +455,7 @@ impl<S: Store> TablesEnforcer<S> {
             } else {
                 self.store.host(address)?
             };
-            let right = self.entry(address, wanted, held.clone());
+            let right = self.entry(address, 128, wanted, held.clone());
             if held.as_ref() != Some(&right) {
                 self.write_address(address)?;
                 repairs.written += 1;
@@ -355,7 +472,7 @@ impl<S: Store> TablesEnforcer<S> {
             }
         }
         for address in hosts {
-            if !self.addresses.contains_key(address) && !self.is_allowed(*address) {
+            if !self.addresses.contains_key(address) && !self.prefixes.holds(Prefix::host(*address)) {
                 self.store.remove_host(*address)?;
                 repairs.removed += 1;
             }
@@ -374,6 +491,18 @@ impl<S: Store> TablesEnforcer<S> {
         if wanted.is_over(now) {
             self.addresses.remove(&address);
         }
+    }
+
+    /// Removes the entry of a prefix that was found in the tables, if nothing is wanted of it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(crate) fn forget_unwanted(&mut self, prefix: Prefix) -> Result<bool> {
+        let is_unwanted = !self.prefixes.holds(prefix);
+        if is_unwanted {
+            self.store.set_prefix(key_of(prefix), None)?;
+        }
+        Ok(is_unwanted)
     }
 
     /// Takes over the ban of a prefix that was found in the tables.
@@ -432,6 +561,10 @@ impl<S: Store> Enforcer for TablesEnforcer<S> {
     }
 }
 
+fn key_of(prefix: Prefix) -> PrefixKey {
+    PrefixKey::new(prefix.address(), u32::from(prefix.bits()))
+}
+
 const fn flow_key(flow: &EngineFlow) -> FlowKey {
     FlowKey::new(flow.client, flow.client_port, flow.server, flow.server_port)
 }
@@ -478,7 +611,8 @@ mod tests {
             Some(source) => Some(source),
             None => {
                 let prefix = State::prefix(tables, &address);
-                return prefix.is_some_and(|prefix| prefix.banned_until > 0);
+                let is_allowed = |flags| flags & source_flags::ALLOWED != 0;
+                return prefix.is_some_and(|prefix| prefix.banned_until > 0 && !is_allowed(prefix.flags));
             }
         };
         entry.is_some_and(|entry| entry.banned_until > 0 && entry.flags & source_flags::ALLOWED == 0)
@@ -602,5 +736,74 @@ mod tests {
         assert_eq!(repairs, Repairs { written: 1, removed: 1 });
         assert!(banned(&enforcer, "192.0.2.7") && !banned(&enforcer, "203.0.113.1"));
         assert!(banned(&enforcer, "2001:db8::7") && !banned(&enforcer, "2001:db8::8"));
+    }
+
+    fn lists(banned: &str, limited: &str) -> Lists {
+        let files = [(banned, Treatment::Ban), (limited, Treatment::Limit)].map(|(text, treatment)| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let path = file.path().to_owned();
+            (file, crate::lists::ListEntry { path, treatment, wide: false })
+        });
+        Lists::read(&files.each_ref().map(|(_, entry)| entry.clone())).unwrap()
+    }
+
+    #[test]
+    fn a_list_bans_strangers_and_neither_the_known_nor_the_allowed_nor_the_neighbours() {
+        let mut enforcer = TablesEnforcer::new(Tables::new(1));
+        let until = Timestamp::from_secs(9);
+        for text in ["192.0.2.5", "2001:db8::5"] {
+            enforcer.apply(&Command::Know { address: address(text), until, by: Merit::Login }).unwrap();
+        }
+        for text in ["192.0.2.6", "2001:db8::6"] {
+            enforcer.allow(Prefix::host(address(text)), true).unwrap();
+            let limited = address(&text.replace('6', "8"));
+            enforcer.apply(&Command::Limit { address: limited, until, explanation: explanation() }).unwrap();
+        }
+        enforcer.spare([address("192.0.2.7"), address("2001:db8::7")].into()).unwrap();
+        enforcer
+            .set_lists(lists(
+                "192.0.2.0/24\n2001:db8::/32\n203.0.113.9\n2001:db8:1::9\n",
+                "198.51.100.0/24\n",
+            ))
+            .unwrap();
+        for network in ["192.0.2.", "2001:db8::"] {
+            let of = |host: &str| format!("{network}{host}");
+            for spared in ["5", "6", "7"] {
+                assert!(!banned(&enforcer, &of(spared)), "{network}{spared}");
+            }
+            for stranger in ["8", "77"] {
+                assert!(banned(&enforcer, &of(stranger)), "{network}{stranger}");
+            }
+        }
+        assert!(banned(&enforcer, "203.0.113.9") && !banned(&enforcer, "203.0.113.8"));
+        let limited = State::prefix(&enforcer.store, &address("198.51.100.1")).unwrap();
+        assert_eq!((limited.limited_until, limited.banned_until), (u64::MAX, 0));
+        assert_eq!(enforcer.listed(address("192.0.2.5")), None);
+        assert_eq!(enforcer.listed(address("192.0.2.9")).unwrap().0, Treatment::Ban);
+        // The ban of a rule inside stays when the list goes; all else ends with it.
+        enforcer.apply(&ban(Prefix::host(address("192.0.2.77")))).unwrap();
+        enforcer.apply(&ban(Prefix::network64(address("2001:db8:0:7::")))).unwrap();
+        enforcer.set_lists(Lists::new()).unwrap();
+        assert!(banned(&enforcer, "192.0.2.77") && banned(&enforcer, "2001:db8:0:7::1"));
+        for text in ["192.0.2.8", "2001:db8::8", "2001:db8::77", "203.0.113.9", "2001:db8:1::9"] {
+            assert!(!banned(&enforcer, text), "{text}");
+        }
+        assert!(State::prefix(&enforcer.store, &address("198.51.100.1")).is_none());
+    }
+
+    #[test]
+    fn lists_take_no_room_from_bans_of_prefixes_and_bans_none_from_lists() {
+        let mut enforcer = TablesEnforcer::new(Tables::new(1));
+        let network =
+            |number: u32| Prefix::new(Address::from_v6(0x2001_0db8_0000_0000 + u64::from(number), 0), 64);
+        for number in 0..PREFIXES_MAX {
+            enforcer.apply(&ban(network(number))).unwrap();
+        }
+        assert!(enforcer.apply(&ban(network(PREFIXES_MAX))).is_err());
+        let text: String =
+            (0..1_000).map(|number| format!("{}\n", Address::from_v4(0x0b00_0000 + number))).collect();
+        enforcer.set_lists(lists(&text, "")).unwrap();
+        assert!(banned(&enforcer, "11.0.3.231") && banned(&enforcer, "2001:db8::1"));
     }
 }

@@ -34,6 +34,9 @@ pub(crate) struct Status {
     pub(crate) known: usize,
     pub(crate) bans: usize,
     pub(crate) allowed: Vec<String>,
+    /// Files of prefixes that are in force.
+    #[serde(default)]
+    pub(crate) lists: Vec<ReadList>,
     /// What came in since the start, by service and class of packets.
     pub(crate) traffic: Vec<Traffic>,
     /// Whom rules have dealt with lately, worst first.
@@ -173,6 +176,15 @@ impl TrafficTally {
         };
         self.totals.iter().map(row).collect()
     }
+}
+
+/// A file of prefixes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ReadList {
+    pub(crate) path: String,
+    /// `allow`, `limit` or `ban`.
+    pub(crate) action: String,
+    pub(crate) prefixes: usize,
 }
 
 /// Somebody rules have dealt with.

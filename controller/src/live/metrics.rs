@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use anyhow::{Context, Result};
 use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
 use floodwall_kernel::KernelTables;
-use floodwall_wire::tables::{Fault, HOSTS_MAX, PREFIXES_MAX, PROOFS_MAX, SOURCES_MAX};
+use floodwall_wire::tables::{Fault, HOSTS_MAX, PROOFS_MAX, SOURCES_MAX, TRIE_MAX};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -40,6 +40,7 @@ pub(crate) struct Snapshot {
     pub(crate) packets: u64,
     pub(crate) samples: u64,
     pub(crate) known: u64,
+    pub(crate) prefixes: u64,
     pub(crate) present: u64,
     pub(crate) connections: u64,
     pub(crate) losses: BTreeMap<String, u64>,
@@ -303,14 +304,14 @@ fn write_gate(sheet: &Sheet, snapshot: &Snapshot, tables: &KernelTables) -> Resu
     let entries = [
         (vec!["sources"], tables.source_keys()?.len() as u64),
         (vec!["hosts"], tables.host_keys()?.len() as u64),
-        (vec!["prefixes"], tables.prefixes()?.len() as u64),
+        (vec!["prefixes"], snapshot.prefixes),
         (vec!["proofs"], tables.proofs()? as u64),
     ];
     sheet.gauges("floodwall_table_entries", "Entries of a table of the gate.", &["table"], &entries)?;
     let capacities = [
         (vec!["sources"], u64::from(SOURCES_MAX)),
         (vec!["hosts"], u64::from(HOSTS_MAX)),
-        (vec!["prefixes"], u64::from(PREFIXES_MAX)),
+        (vec!["prefixes"], u64::from(TRIE_MAX)),
         (vec!["proofs"], u64::from(PROOFS_MAX)),
     ];
     let help = "Capacity of a table of the gate. sources, hosts and prefixes refuse beyond it, proofs forgets the \

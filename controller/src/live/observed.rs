@@ -51,6 +51,7 @@ use crate::{
         nftables::{Firewall, Outcome, Shape},
     },
     guard::Guard,
+    lists::Lists,
 };
 
 /// What decisions do.
@@ -130,6 +131,7 @@ impl Observed {
         };
         let mut wall = Wall::new(parts, &remembered)?;
         let learning = if found.is_there { floodwall_engine::Span::ZERO } else { plan.guard.learning_time() };
+        wall.set_lists(Lists::clone(&plan.lists))?;
         wall.begin(learning)?;
         guard_locals(&mut wall, &plan.guard);
         wall.handle_tick(false);
@@ -319,7 +321,9 @@ impl Observed {
         if filter != self.plan.guard.capture_filter() {
             self.copies = Copies::start(&plan.interfaces, &filter).map_err(failed)?;
         }
-        let changes = plan.guard.differences(&self.plan.guard);
+        let mut changes = plan.guard.differences(&self.plan.guard);
+        changes.extend(plan.list_differences(&self.plan));
+        self.wall.set_lists(Lists::clone(&plan.lists)).map_err(failed)?;
         let before = std::mem::replace(&mut self.plan, plan);
         let CopiesStore { tables, firewall } = &mut self.wall.enforcer.store;
         let ports = self.plan.guard.port_block();

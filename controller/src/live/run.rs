@@ -58,6 +58,7 @@ use crate::{
         tables::{Store, TablesEnforcer},
     },
     guard::Guard,
+    lists::Lists,
     notify::Notifier,
     output::{Exit, complain},
     rules::{self, RulesError},
@@ -87,6 +88,7 @@ pub(crate) struct Plan {
     /// How long it is kept who belongs together; not at all unless the configuration says so.
     pub(crate) people: Option<Span>,
     pub(crate) logs: Vec<LogEntry>,
+    pub(crate) lists: Arc<Lists>,
 }
 
 /// Runs the command.
@@ -148,6 +150,8 @@ impl Plan {
             let names: Vec<String> = addresses::interfaces().into_iter().map(|found| found.name).collect();
             mistakes.push(format!("no interface is named: add --interface, one of {}", names.join(", ")));
         }
+        let lists = Lists::read(&configuration.lists).map_err(|found| lines(&found));
+        let lists = lists.map_err(|found| mistakes.push(found)).unwrap_or_default();
         if !mistakes.is_empty() {
             return Err(mistakes.join("\n"));
         }
@@ -167,6 +171,7 @@ impl Plan {
             group: configuration.group.clone().unwrap_or_else(|| "floodwall".to_owned()),
             people: configuration.people,
             logs: configuration.logs.clone(),
+            lists: Arc::new(lists),
             arguments: arguments.clone(),
         })
     }
@@ -189,6 +194,25 @@ impl Plan {
         let notifier = Notifier::start(&plan.guard.notify, &plan.guard.notified())
             .map_err(|error| Refusal::bad_input(format!("{error:#}")))?;
         Ok((plan, notifier))
+    }
+
+    /// Which lists differ from another plan's, a line each.
+    pub(super) fn list_differences(&self, before: &Self) -> Vec<String> {
+        let (all, old) = (self.lists.all(), before.lists.all());
+        let has = |lists: &[crate::lists::List], path| lists.iter().any(|list| list.path == path);
+        let mut lines = Vec::new();
+        for list in all {
+            let shown = crate::output::shown(&list.path);
+            let (action, count) = (list.treatment.as_str(), list.prefixes);
+            match old.iter().find(|one| one.path == list.path) {
+                Some(one) if one == list && self.lists == before.lists => {}
+                Some(_) => lines.push(format!("{shown}: read again, {action}, {count} prefixes")),
+                None => lines.push(format!("{shown}: new, {action}, {count} prefixes")),
+            }
+        }
+        let gone = old.iter().filter(|list| !has(all, list.path.clone()));
+        lines.extend(gone.map(|list| format!("{}: gone", crate::output::shown(&list.path))));
+        lines
     }
 
     /// Who belongs together, if that is to be kept.
@@ -452,6 +476,7 @@ impl Live {
             gate,
         };
         live.adopt_tables(&remembered)?;
+        live.wall.set_lists(Lists::clone(&plan.lists))?;
         live.begin(adopted)?;
         live.server_links =
             plan.guard.link_filter().map(|filter| Copies::start(&plan.interfaces, &filter)).transpose()?;
@@ -476,8 +501,14 @@ impl Live {
         if !held {
             return Ok(());
         }
-        for (key, prefix) in self.tables.prefixes()? {
-            let subject = Prefix::new(key.address(), u8::try_from(key.bits).unwrap_or(128));
+        let listed = floodwall_wire::tables::source_flags::LISTED;
+        let found = self.tables.prefixes()?;
+        for (key, prefix) in &found {
+            let subject = prefix_of(*key);
+            // What lists said is not a ban of anybody's. A ban inside one is in the ledger.
+            if prefix.flags & listed != 0 {
+                continue;
+            }
             if !subject.is_host() && prefix.banned_until > self.clock.gate_now() {
                 self.wall.enforcer.adopt_prefix(subject, prefix.banned_until);
                 self.wall.adopt_ban(subject, prefix.banned_until);
@@ -493,6 +524,11 @@ impl Live {
             if let Some(source) = self.tables.host(&address)? {
                 self.adopt_entry(address, &source);
             }
+        }
+        // Lists may be others now. Those that still are go on holding meanwhile.
+        self.wall.set_lists(Lists::clone(&self.plan.lists))?;
+        for (key, _) in found.iter().filter(|(_, prefix)| prefix.flags & listed != 0) {
+            self.wall.enforcer.forget_unwanted(prefix_of(*key))?;
         }
         // What nobody wants any more, and what an update in progress left behind.
         let repairs = self.wall.enforcer.reconcile(&self.tables.source_keys()?, &self.tables.host_keys()?)?;
@@ -753,7 +789,11 @@ impl Live {
     /// Rules and services anew, all or nothing.
     fn reload(&mut self) -> Result<serde_json::Value, Refusal> {
         let (plan, notifier) = self.plan.read_again()?;
-        let changes = plan.guard.differences(&self.plan.guard);
+        let mut changes = plan.guard.differences(&self.plan.guard);
+        changes.extend(plan.list_differences(&self.plan));
+        self.wall.set_lists(Lists::clone(&plan.lists)).map_err(|error| {
+            Refusal::failed(format!("the lists and rules as they were stay in force: {error:#}"))
+        })?;
         let before = std::mem::replace(&mut self.plan, plan);
         if let Err(error) = self.install_rules() {
             self.plan = before;
@@ -817,6 +857,10 @@ pub(super) async fn next_lines(logs: &mut Option<Logs>) -> Option<Batch> {
 
 fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+fn prefix_of(key: floodwall_wire::tables::PrefixKey) -> Prefix {
+    Prefix::new(key.address(), u8::try_from(key.bits).unwrap_or(128))
 }
 
 /// One packet from the mirror into the wall. A fragment's rest cannot be seen, so only its first part's headers count.

@@ -46,6 +46,7 @@ use crate::{
         tables::{Store, TablesEnforcer},
     },
     guard::Guard,
+    lists::Lists,
     notify::{Message, Notifier},
     replay::rfc3339,
     suggest::peaks::Peak,
@@ -518,7 +519,8 @@ impl<S: Store> Wall<S> {
         if is_everybody(subject) {
             return Some("it is everybody");
         }
-        self.neighbour(subject).or_else(|| self.allowed_overlap(subject).map(|_| "it is on the allow list"))
+        self.neighbour(subject)
+            .or_else(|| self.enforcer.allowed_overlap(subject).map(|_| "it is on the allow list"))
     }
 
     /// Who would be hit that no ban is meant for: this host, its gateways, its operators.
@@ -534,13 +536,6 @@ impl<S: Store> Wall<S> {
             return Some("an operator sits there");
         }
         None
-    }
-
-    /// The allowed prefix that holds a subject or lies in it.
-    fn allowed_overlap(&self, subject: Prefix) -> Option<Prefix> {
-        self.enforcer
-            .allowed()
-            .find(|allowed| subject.contains(allowed.address()) || allowed.contains(subject.address()))
     }
 
     fn record_ban(&mut self, subject: Prefix, until: Timestamp, explanation: &Explanation) {
@@ -666,6 +661,7 @@ impl<S: Store> Wall<S> {
     fn handle_slowly(&mut self) {
         self.gateways = addresses::gateways();
         self.local = addresses::local_addresses();
+        self.spare_neighbours();
         if let Some(people) = &mut self.people {
             people.flush();
         }
@@ -675,6 +671,25 @@ impl<S: Store> Wall<S> {
                 tracing::warn!(error = format!("{error:#}"), "Entries that are over could not be removed")
             }
         }
+    }
+
+    /// No list concerns this host, its gateways and its operators.
+    fn spare_neighbours(&mut self) {
+        let now = self.clock.now();
+        let operators = self.operators.iter().filter(|(_, until)| *until > now).map(|(address, _)| *address);
+        let spared = self.local.iter().chain(&self.gateways).copied().chain(operators).collect();
+        if let Err(error) = self.enforcer.spare(spared) {
+            tracing::error!(error = format!("{error:#}"), "Lists may ban neighbours of this host");
+        }
+    }
+
+    /// Other lists from now on.
+    ///
+    /// # Errors
+    /// When they cannot be written; those before stay in force.
+    pub(crate) fn set_lists(&mut self, lists: Lists) -> Result<()> {
+        self.spare_neighbours();
+        self.enforcer.set_lists(lists)
     }
 
     /// Addresses of this host, as of the last look.
@@ -695,6 +710,7 @@ impl<S: Store> Wall<S> {
             self.operators.remove(0);
         }
         self.operators.push((address, until));
+        self.spare_neighbours();
     }
 
     /// Sets how long the gate learns, and whether it drops at all.

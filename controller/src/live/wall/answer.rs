@@ -13,16 +13,18 @@ use floodwall_engine::{
 use super::{OPERATOR_RULE, Wall, operate::to_value};
 use crate::{
     enforce::tables::Store,
+    lists::{List, Treatment},
     live::{
         answers::{
             Ban, Bans, ClassOfTraffic, Explanation, FiredRule, Link, LinkChannel, LinkServer, LinkUser,
-            Links, Loss, Present, Service, Status, Who, Worst,
+            Links, Loss, Present, ReadList, Service, Status, Who, Worst,
         },
         control::Refusal,
         ledger::{self, BanRow, parse_subject},
         metrics::Snapshot,
         people::People,
     },
+    output::shown,
     replay::rfc3339,
     suggest,
 };
@@ -65,6 +67,7 @@ impl<S: Store> Wall<S> {
             known: self.enforcer.known(),
             bans: self.engine.ledger().bans().count(),
             allowed: self.enforcer.allowed().map(|prefix| prefix.to_string()).collect(),
+            lists: self.lists(),
             traffic: Vec::new(),
             worst: self.worst(),
             dropping: Vec::new(),
@@ -75,6 +78,15 @@ impl<S: Store> Wall<S> {
             ledger_failing: self.ledger.health().failing.load(std::sync::atomic::Ordering::Relaxed),
             repaired: self.repaired.clone(),
         }
+    }
+
+    fn lists(&self) -> Vec<ReadList> {
+        let row = |list: &List| ReadList {
+            path: list.path.to_string_lossy().into_owned(),
+            action: list.treatment.as_str().to_owned(),
+            prefixes: list.prefixes,
+        };
+        self.enforcer.lists().all().iter().map(row).collect()
     }
 
     /// Whom rules have dealt with lately.
@@ -309,14 +321,33 @@ impl<S: Store> Wall<S> {
         let held = || subject.is_host().then(|| self.engine.ledger().ban_of(address, now)).flatten();
         let ban = self.engine.ledger().standing(subject).or_else(held);
         let (_, limited_until, known_until) = self.enforcer.deadlines(address);
+        let listed = self.enforcer.listed(address);
         let mut sentences = Vec::new();
-        let state = if self.enforcer.is_allowed(address) {
+        let state = if let Some((Treatment::Allow, list)) = listed {
+            let list = shown(list);
+            sentences.push(format!(
+                "{subject} is let in by the list {list}: nothing it does over TCP is dropped."
+            ));
+            sentences.push(format!("Take it out of {list}, then: floodwall reload"));
+            "allowed"
+        } else if self.enforcer.is_allowed(address) {
             sentences.push(format!("{subject} is on the allow list: nothing it does over TCP is dropped."));
             sentences.push(format!("Take it off with: floodwall allow --remove {subject}"));
             "allowed"
         } else if let Some(ban) = ban {
             self.explain_ban(subject, ban, &mut sentences);
             "banned"
+        } else if let Some((treatment, list)) = listed {
+            let list = shown(list);
+            let (state, how) = match treatment {
+                Treatment::Ban => ("banned", "banned"),
+                Treatment::Limit | Treatment::Allow => ("limited", "held to the tightest limits"),
+            };
+            sentences.push(format!("{subject} is {how} for as long as the list {list} names it."));
+            sentences.push(format!(
+                "Take it out of {list}, then: floodwall reload. Or: floodwall allow {subject}"
+            ));
+            state
         } else if limited_until > gate_now {
             let until = self.until(self.clock.at_gate(limited_until));
             sentences.push(format!(
@@ -422,6 +453,7 @@ impl<S: Store> Wall<S> {
             packets: self.counts.packets,
             samples: self.counts.samples,
             known: self.enforcer.known() as u64,
+            prefixes: self.enforcer.prefix_count() as u64,
             present: self.roster.len() as u64,
             connections: self.engine.streams().len() as u64,
             losses: self.losses().into_iter().map(|loss| (loss.what, loss.count)).collect::<BTreeMap<_, _>>(),

@@ -165,7 +165,7 @@ impl<S: Store> Wall<S> {
         if is_wide(subject) {
             return refuse("so wide a prefix takes --force (IPv4 wider than /16, IPv6 wider than /48)");
         }
-        match self.allowed_overlap(subject) {
+        match self.enforcer.allowed_overlap(subject) {
             Some(allowed) => refuse(&format!(
                 "{allowed} is on the allow list, which wins; floodwall allow --remove {allowed}"
             )),
