@@ -53,8 +53,8 @@ pub struct Tenures {
 #[derive(Debug, Default)]
 struct Tenure {
     service: u8,
-    /// Since when connections are there whose logins cannot be read.
-    flows: BTreeMap<FlowId, Timestamp>,
+    /// Connections whose logins cannot be read, and since when the server has spoken unasked on them.
+    flows: BTreeMap<FlowId, Option<Timestamp>>,
     /// Sessions at the voice port, and since when there is one.
     voice: u32,
     voice_since: Timestamp,
@@ -70,7 +70,8 @@ impl Tenure {
     /// Whether a session has been there for the whole of the last minute.
     fn has_stayed(&self, now: Timestamp) -> bool {
         let stays = |since: Timestamp| now.since(since) >= MINUTE;
-        self.flows.values().any(|since| stays(*since)) || (self.voice > 0 && stays(self.voice_since))
+        self.flows.values().flatten().any(|since| stays(*since))
+            || (self.voice > 0 && stays(self.voice_since))
     }
 }
 
@@ -89,30 +90,36 @@ impl Tenures {
     /// Learns who comes and goes.
     pub fn handle_signal(&mut self, signal: &Signal) {
         let is_voice = signal.detail.method == Some(Method::Identity);
-        let begins = if is_voice { SignalKind::LoginSucceeded } else { SignalKind::TlsAddressed };
-        let ends = if is_voice { SignalKind::LoginEnded } else { SignalKind::ConnectionClosed };
-        if signal.kind != begins && signal.kind != ends {
-            return;
-        }
-        let tenure = if signal.kind == begins {
-            self.tenure(signal)
+        let (begins, ends) = if is_voice {
+            (signal.kind == SignalKind::LoginSucceeded, signal.kind == SignalKind::LoginEnded)
         } else {
-            self.held.touch(&signal.address, signal.at)
+            let begins = matches!(signal.kind, SignalKind::TlsHandshake | SignalKind::TlsAddressed);
+            (begins, signal.kind == SignalKind::ConnectionClosed)
+        };
+        let tenure = match (begins, ends) {
+            (true, _) => self.tenure(signal),
+            (false, true) => self.held.touch(&signal.address, signal.at),
+            (false, false) => return,
         };
         let Some(tenure) = tenure else { return };
         match (is_voice, signal.flow) {
-            (true, _) if signal.kind == ends => tenure.voice = tenure.voice.saturating_sub(1),
+            (true, _) if ends => tenure.voice = tenure.voice.saturating_sub(1),
             (true, _) => {
                 if tenure.voice == 0 {
                     tenure.voice_since = signal.at;
                 }
                 tenure.voice = tenure.voice.saturating_add(1);
             }
-            (false, Some(flow)) if signal.kind == ends => {
+            (false, Some(flow)) if ends => {
                 tenure.flows.remove(&flow);
             }
-            (false, Some(flow)) if tenure.flows.len() < SESSIONS_PER_ADDRESS_MAX => {
-                tenure.flows.entry(flow).or_insert(signal.at);
+            (false, Some(flow))
+                if tenure.flows.len() < SESSIONS_PER_ADDRESS_MAX || tenure.flows.contains_key(&flow) =>
+            {
+                let since = tenure.flows.entry(flow).or_default();
+                if signal.kind == SignalKind::TlsAddressed {
+                    since.get_or_insert(signal.at);
+                }
             }
             (false, _) => {}
         }
@@ -277,6 +284,19 @@ mod tests {
         assert_eq!(world.known, [tls, voice]);
         assert!(world.tenures.is_tenured(&tls, world.now + Span::from_secs(6 * 24 * 3_600)));
         assert!(!world.tenures.is_tenured(&tls, world.now + TENURED_FOR));
+    }
+
+    #[test]
+    fn whom_the_server_only_answers_is_there_and_earns_nothing() {
+        let mut world = World::new();
+        let address = v4(0x0a00_0001);
+        world.signal(SignalKind::TlsHandshake, address, 1);
+        world.wait(3_600);
+        assert!(world.tenures.is_present(&address));
+        assert_eq!(world.known, []);
+        world.signal(SignalKind::TlsAddressed, address, 1);
+        world.wait(12 * 60);
+        assert_eq!(world.known, [address]);
     }
 
     #[test]
