@@ -61,8 +61,10 @@ const CONTRIBUTIONS_PLAIN: u32 = 3;
 const PATIENCE: Span = Span::from_secs(15);
 /// How long somebody is given to find the right password after all.
 const PATIENCE_TO_LOG_IN: Span = Span::from_secs(45);
-/// A second finding about one address within this time waits for nobody.
+/// Findings about one address that are taken for mistakes within this time: one that is not made good yet...
 const MISTAKEN_WITHIN: Span = Span::from_secs(1_800);
+/// ...or so many that are.
+const MADE_GOOD_MAX: u32 = 3;
 /// Failed logins from one address, each of another account on another connection, from which on they may be several people's.
 const MISTAKEN_ACCOUNTS: usize = 3;
 /// Contributing addresses of one /64 from which on it is treated as one.
@@ -147,8 +149,8 @@ struct Person {
     /// It is limited for a little that may have been a mistake.
     is_suspected: bool,
     resets: SlidingCount,
-    /// Rules whose finding was taken for the mistakes of several people, and when last.
-    mistaken: Vec<(RuleId, Timestamp)>,
+    /// Rules whose findings were taken for mistakes: since when, and how many.
+    mistaken: Vec<(RuleId, Timestamp, u32)>,
     /// Noted instead of banned until then.
     grace_until: Timestamp,
 }
@@ -175,21 +177,22 @@ impl Person {
                 .any(|session| session.account.as_ref() == Some(account) && is_later(session.since))
     }
 
-    /// Takes note of a finding that may be several people's mistakes. Whether the rule's limit was reached by them for the
-    /// first time for long.
-    fn is_first_mistake(&mut self, rule: &RuleId, is_reached: bool, now: Timestamp) -> bool {
-        match self.mistaken.iter_mut().find(|(other, _)| other == rule) {
-            Some((_, at)) if is_reached => {
-                let is_first = now.since(*at) > MISTAKEN_WITHIN;
-                *at = now;
-                is_first
-            }
-            Some((_, at)) => now.since(*at) <= MISTAKEN_WITHIN,
-            None => {
-                self.mistaken.push((rule.clone(), now));
-                true
-            }
+    /// Whether one more finding of a rule may be taken for mistakes: so many within [`MISTAKEN_WITHIN`]. Whatever somebody makes
+    /// look like mistakes, with an account of their own to make them good, comes to an end.
+    fn may_be_mistaken(&mut self, rule: &RuleId, is_reached: bool, most: u32, now: Timestamp) -> bool {
+        let at = self.mistaken.iter().position(|(other, ..)| other == rule).unwrap_or(self.mistaken.len());
+        if at == self.mistaken.len() {
+            self.mistaken.push((rule.clone(), now, 0));
         }
+        let Some((_, since, count)) = self.mistaken.get_mut(at) else { return false };
+        if now.since(*since) > MISTAKEN_WITHIN {
+            (*since, *count) = (now, 0);
+        }
+        if !is_reached && *count > 0 {
+            return true;
+        }
+        *count = count.saturating_add(1);
+        *count <= most
     }
 }
 
@@ -645,22 +648,25 @@ impl Decisions {
                 && now.since(signal.at) <= rule.within
         };
         let failed: Vec<&Arc<Signal>> = finding.evidence.iter().filter(is_recent).collect();
-        if self.have_made_good(address, failed.iter().copied()) {
-            return true;
-        }
+        let has_made_good = self.have_made_good(address, failed.iter().copied());
         let count = failed.len();
         let accounts: BTreeSet<&Text> =
             failed.iter().filter_map(|signal| signal.detail.account.as_ref()).collect();
         let flows: BTreeSet<FlowId> = failed.iter().filter_map(|signal| signal.flow).collect();
-        let is_of_several = accounts.len() == count && flows.len() == count;
-        if count < MISTAKEN_ACCOUNTS || !is_of_several || self.suspects.len() >= SUBJECTS_MAX {
+        let is_of_several = accounts.len() == count && flows.len() == count && count >= MISTAKEN_ACCOUNTS;
+        let has_room = self.suspects.len() < SUBJECTS_MAX;
+        let most = match (has_made_good, is_of_several && has_room) {
+            (true, _) => MADE_GOOD_MAX,
+            (false, true) => 1,
+            (false, false) => return false,
+        };
+        let is_reached = finding.is_reached(rule);
+        let person = self.person(address, now);
+        if !person.is_some_and(|person| person.may_be_mistaken(&rule.id, is_reached, most, now)) {
             return false;
         }
-        if !self
-            .person(address, now)
-            .is_some_and(|person| person.is_first_mistake(&rule.id, finding.is_reached(rule), now))
-        {
-            return false;
+        if has_made_good {
+            return true;
         }
         self.suspects.insert(address, Suspect { is_of_several: true, ..Suspect::new(rule, finding) });
         true

@@ -410,6 +410,27 @@ fn a_house_has_time_to_find_its_passwords_and_a_guesser_has_it_once() {
     assert_eq!(world.deeds(), ["limit 192.0.77.9 by teamtalk/network-guessing"]);
 }
 
+/// Somebody with an account of their own mistypes it again and again, and makes it good, between guesses at others.
+#[test]
+fn mistakes_on_purpose_hide_guesses_for_a_while_only() {
+    let mut world = World::new(SHIPPED);
+    let mut guesses = 0;
+    while guesses < 100 && !world.deeds().iter().any(|deed| deed.starts_with("ban")) {
+        for number in 0..3 {
+            guess_once(&mut world, "192.0.2.9", &format!("victim{number}"));
+            guesses += 1;
+        }
+        for _ in 0..4 {
+            guess_once(&mut world, "192.0.2.9", "mallory");
+        }
+        let mut own = world.connect(address("192.0.2.9"));
+        world.log_in(&mut own, "mallory");
+        world.close(own);
+        world.wait(5_000);
+    }
+    assert!(guesses <= 18, "{guesses}");
+}
+
 #[test]
 fn people_who_are_known_mistype_without_alarm_and_strangers_do_not() {
     let mut world = World::new(SHIPPED);
