@@ -3,6 +3,7 @@
 mod bulk;
 mod gate;
 mod held;
+mod load;
 mod logs;
 mod peer;
 mod replay;
@@ -48,6 +49,15 @@ enum What {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// Voice loss and login time of 20 regulars under a spoofed flood: no filter, nftables, Floodwall generic and native.
+    Load {
+        /// Seconds of flood per measurement.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+        /// Where to write the plots.
+        #[arg(long)]
+        plots: Option<std::path::PathBuf>,
+    },
     /// Lines per second of `floodwall analyze`, beside ripgrep, grep, mawk, Python and fail2ban-regex on the same log.
     Logs {
         /// Lines of the log, which is written first.
@@ -83,6 +93,7 @@ fn main() -> ExitCode {
         What::Bulk { rounds, require_peers } => bulk::run(rounds, require_peers),
         What::Gate { repeat, rounds, require_peers } => gate::run(repeat, rounds, require_peers),
         What::Held { rounds } => held::run(rounds),
+        What::Load { seconds, plots } => load::run(seconds, plots.as_deref()),
         What::Logs { lines, rounds, require_peers, no_stream } => {
             logs::run(lines, rounds, require_peers, !no_stream)
         }

@@ -708,11 +708,18 @@ pub fn floodwall() -> &'static Path {
     static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     BUILT.get_or_init(|| {
         let own = std::env::current_exe().expect("a test binary");
-        let binary = own.ancestors().nth(2).expect("the folder of binaries").join("floodwall");
+        // Tests lie one folder deeper than programs do.
+        let folder = own.parent().expect("the folder of binaries");
+        let folder =
+            if folder.ends_with("deps") { folder.parent().expect("a profile's folder") } else { folder };
+        let binary = folder.join("floodwall");
+        let profile: &[&str] = if folder.ends_with("release") { &["--release"] } else { &[] };
         let cargo = option_env!("CARGO").unwrap_or("cargo");
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
         let built = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "floodwall", "--manifest-path"])
+            .args(["build", "--quiet", "--package", "floodwall"])
+            .args(profile)
+            .arg("--manifest-path")
             .arg(manifest)
             .status()
             .expect("cargo runs");

@@ -59,6 +59,7 @@ fn prefixes_of_lists_hold_over_nftables() {
     hold(test, "nftables", &many().lines().step_by(50).fold(String::new(), |text, line| text + line + "\n"));
 }
 
+#[expect(clippy::print_stdout, reason = "how long it took is told")]
 fn hold(test: &str, mode: &str, bulk: &str) {
     let Some(mut lab) = Lab::open(test) else { return };
     let udp = lab.on_host(|| UdpSocket::bind(("::", 10_333)).unwrap());
