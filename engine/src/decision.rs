@@ -57,15 +57,19 @@ pub const KNOWN_BANS_WITHIN: Span = Span::from_secs(3_600);
 const KNOWN_BANS_MIN: usize = 3;
 /// Contributions to a finding from which on a contributor is sanctioned without patience.
 const CONTRIBUTIONS_PLAIN: u32 = 3;
+/// The same of somebody who is known.
+const CONTRIBUTIONS_OF_KNOWN: u32 = 6;
 /// How long others are given before a limit.
 const PATIENCE: Span = Span::from_secs(15);
 /// How long somebody is given to find the right password after all.
 const PATIENCE_TO_LOG_IN: Span = Span::from_secs(45);
-/// Findings about one address that are taken for mistakes within this time: one that is not made good yet...
+/// Findings about one address that are taken for mistakes within this time, if they are made good...
 const MISTAKEN_WITHIN: Span = Span::from_secs(1_800);
-/// ...or so many that are.
+/// ...are so many;
 const MADE_GOOD_MAX: u32 = 3;
-/// Failed logins from one address, each of another account on another connection, from which on they may be several people's.
+/// and so many while there is still patience for them to be.
+const MISTAKEN_MAX: u32 = 3;
+/// Accounts that failed from one address, each on a connection of its own, from which on they may be several people's.
 const MISTAKEN_ACCOUNTS: usize = 3;
 /// Contributing addresses of one /64 from which on it is treated as one.
 const ROTATING_ADDRESSES: usize = 16;
@@ -179,7 +183,13 @@ impl Person {
 
     /// Whether one more finding of a rule may be taken for mistakes: so many within [`MISTAKEN_WITHIN`]. Whatever somebody makes
     /// look like mistakes, with an account of their own to make them good, comes to an end.
-    fn may_be_mistaken(&mut self, rule: &RuleId, is_reached: bool, most: u32, now: Timestamp) -> bool {
+    fn may_be_mistaken(
+        &mut self,
+        rule: &RuleId,
+        is_reached: bool,
+        (most, patience): (u32, Span),
+        now: Timestamp,
+    ) -> bool {
         let at = self.mistaken.iter().position(|(other, ..)| other == rule).unwrap_or(self.mistaken.len());
         if at == self.mistaken.len() {
             self.mistaken.push((rule.clone(), now, 0));
@@ -192,7 +202,7 @@ impl Person {
             return true;
         }
         *count = count.saturating_add(1);
-        *count <= most
+        *count <= most && now.since(*since) <= patience
     }
 }
 
@@ -653,16 +663,19 @@ impl Decisions {
         let accounts: BTreeSet<&Text> =
             failed.iter().filter_map(|signal| signal.detail.account.as_ref()).collect();
         let flows: BTreeSet<FlowId> = failed.iter().filter_map(|signal| signal.flow).collect();
-        let is_of_several = accounts.len() == count && flows.len() == count && count >= MISTAKEN_ACCOUNTS;
+        let is_of_several = accounts.len() >= MISTAKEN_ACCOUNTS
+            && flows.len() == accounts.len()
+            && count <= accounts.len().saturating_mul(2);
         let has_room = self.suspects.len() < SUBJECTS_MAX;
         let most = match (has_made_good, is_of_several && has_room) {
             (true, _) => MADE_GOOD_MAX,
-            (false, true) => 1,
+            (false, true) => MISTAKEN_MAX,
             (false, false) => return false,
         };
         let is_reached = finding.is_reached(rule);
         let person = self.person(address, now);
-        if !person.is_some_and(|person| person.may_be_mistaken(&rule.id, is_reached, most, now)) {
+        let patience = if has_made_good { MISTAKEN_WITHIN } else { PATIENCE_TO_LOG_IN };
+        if !person.is_some_and(|person| person.may_be_mistaken(&rule.id, is_reached, (most, patience), now)) {
             return false;
         }
         if has_made_good {
@@ -759,12 +772,18 @@ impl Decisions {
         // Who has gone a little beyond what everybody may is no better than whom it was allowed to.
         let has_allowance = rule.allowed().is_some_and(|allowed| allowed > 0);
         for (address, count) in &finding.contributors {
-            // Whoever alone says enough of one text is no bystander, whoever else logs in from there. Other deeds have rules
-            // that count by address.
-            let is_own_deed = rule.by == By::Content && *count >= rule.limit;
+            // Whoever alone says enough of one text is no bystander, whoever else logs in from there, unless as many have been
+            // there for a while. Other deeds have rules that count by address.
+            let is_own_deed = rule.by == By::Content
+                && *count >= rule.limit
+                && self.lasting_sessions(address, now) < *count as usize;
             // At midnight everybody wishes the same; drones come for what they say.
             let is_old_hand = rule.by == By::Content && self.has_lasted(address, now);
-            let is_bystander = (self.behaves_well(address, now) || is_old_hand) && !is_own_deed;
+            // Accounts of one's own making cost nothing where anybody may register: being known excuses little.
+            let excused = if rule.by == By::Content { CONTRIBUTIONS_PLAIN } else { CONTRIBUTIONS_OF_KNOWN };
+            let is_known = self.behaves_well(address, now)
+                && (*count < excused || self.others(*address, None, now) == Others::People);
+            let is_bystander = (is_known || is_old_hand) && !is_own_deed;
             if is_bystander || ledger.ban_of(*address, now).is_some() {
                 continue;
             }
@@ -790,9 +809,13 @@ impl Decisions {
 
     /// Whether somebody has been there for a while.
     fn has_lasted(&self, address: &Address, now: Timestamp) -> bool {
-        let person = self.people.get(address);
-        person
-            .is_some_and(|person| person.sessions.values().any(|session| now.since(session.since) >= LASTING))
+        self.lasting_sessions(address, now) > 0
+    }
+
+    /// How many have.
+    fn lasting_sessions(&self, address: &Address, now: Timestamp) -> usize {
+        let sessions = self.people.get(address).map(|person| person.sessions.values());
+        sessions.into_iter().flatten().filter(|session| now.since(session.since) >= LASTING).count()
     }
 
     /// Somebody who has logged in with a password of their own.
@@ -970,7 +993,8 @@ impl Decisions {
                 return;
             }
             person.limited_until = until;
-            person.is_suspected = false;
+            // What may have been forged, or come from a telephone that has changed networks, ends with a login.
+            person.is_suspected = grounds.evidence() == EvidenceClass::Spoofable;
         }
         commands.push(Command::Limit { address, until, explanation: grounds.explain() });
         self.offend(address, now, commands);
@@ -1071,6 +1095,13 @@ impl Grounds<'_> {
         match self {
             Self::Finding(_, finding) => finding.signal.at,
             Self::Suspicion(suspicion) => suspicion.signal.at,
+        }
+    }
+
+    fn evidence(self) -> EvidenceClass {
+        match self {
+            Self::Finding(_, finding) => finding.signal.kind.evidence(),
+            Self::Suspicion(suspicion) => suspicion.signal.kind.evidence(),
         }
     }
 

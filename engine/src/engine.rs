@@ -413,11 +413,13 @@ impl Engine {
             let level = self.decisions.level_for_rules(signal.service, Front::of(signal.kind));
             let Self { decisions, ledger, fired, .. } = self;
             evaluation.handle_signal(rules, &signal, level, |rule, finding| {
-                if let Some(fired) = fired.get_mut(service).and_then(|all| all.get_mut(finding.rule)) {
+                let stands = decisions.handle_finding(rule, &finding, ledger, &mut commands);
+                let fired = fired.get_mut(service).and_then(|all| all.get_mut(finding.rule));
+                if let Some(fired) = fired.filter(|_| stands) {
                     let counter = if rule.shadow { &mut fired.shadowed } else { &mut fired.fired };
                     *counter = counter.saturating_add(1);
                 }
-                decisions.handle_finding(rule, &finding, ledger, &mut commands)
+                stands
             });
         }
         self.commands.extend(commands);

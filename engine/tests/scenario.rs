@@ -394,7 +394,7 @@ fn a_house_has_time_to_find_its_passwords_and_a_guesser_has_it_once() {
     world.wait(30_000);
     assert_eq!(world.deeds(), [""; 0]);
 
-    for number in 0..16 {
+    for number in 0..32 {
         guess_once(&mut world, "192.0.2.9", &format!("root{number}"));
     }
     assert_eq!(world.deeds(), ["ban 192.0.2.9/32 for 10m by teamtalk/login-storm"]);
@@ -633,7 +633,9 @@ fn no_more_than_a_few_of_the_known_are_banned_at_once() {
     }
     let deeds = world.deeds();
     let count = |what: &str| deeds.iter().filter(|deed| deed.starts_with(what)).count();
-    assert_eq!((count("ban"), count("limit"), count("note")), (3, 27, 27), "{deeds:?}");
+    assert_eq!((count("ban"), count("note")), (3, 27), "{deeds:?}");
+    // Two of the three were limited first, for flooding a channel together.
+    assert_eq!(count("limit"), 29, "{deeds:?}");
 }
 
 /// Guests cost nothing: two that sit there for two minutes are no shield.
@@ -843,6 +845,7 @@ impl World {
             (Side::Client, 23, 69),
             (Side::Server, 23, 250),
             (Side::Client, 23, 90),
+            (Side::Server, 23, 700),
         ] {
             self.record(&mut connection, side, kind, length);
         }

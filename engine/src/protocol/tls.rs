@@ -139,20 +139,29 @@ impl Default for Tracker {
 pub struct Listener {
     /// When the client spoke last, or bytes of it were missed.
     asked_at: Timestamp,
+    /// Whether the server has spoken since: what it says first is the answer, however late the client lets it come.
+    is_answered: bool,
 }
 
 impl Listener {
     /// From the end of the handshake.
     pub const fn new(now: Timestamp) -> Self {
-        Self { asked_at: now }
+        Self { asked_at: now, is_answered: false }
     }
 
     /// Takes note that a side spoke. Whether the server did so unasked.
     pub fn is_addressed(&mut self, side: Side, now: Timestamp) -> bool {
-        if side == Side::Client {
-            self.asked_at = now;
+        match side {
+            Side::Client => {
+                *self = Self::new(now);
+                false
+            }
+            Side::Server => {
+                let is_unasked = self.is_answered && now.since(self.asked_at) >= ANSWERED_WITHIN;
+                self.is_answered = true;
+                is_unasked
+            }
         }
-        side == Side::Server && now.since(self.asked_at) >= ANSWERED_WITHIN
     }
 }
 
@@ -206,8 +215,9 @@ mod tests {
         let mut listener = Listener::new(Timestamp::from_secs(100));
         assert!(!listener.is_addressed(Side::Server, Timestamp::from_secs(104)));
         assert!(!listener.is_addressed(Side::Client, Timestamp::from_secs(130)));
-        assert!(!listener.is_addressed(Side::Server, Timestamp::from_secs(134)));
-        assert!(listener.is_addressed(Side::Server, Timestamp::from_secs(135)));
+        // Whoever keeps their window shut gets their answer late.
+        assert!(!listener.is_addressed(Side::Server, Timestamp::from_secs(140)));
+        assert!(listener.is_addressed(Side::Server, Timestamp::from_secs(141)));
     }
 
     fn record(kind: u8, length: u16) -> Vec<u8> {

@@ -184,6 +184,8 @@ struct State {
     quit_message: Option<Box<[u8]>>,
     /// The server has said why it will close; what follows says it again.
     is_refused: bool,
+    /// CTCP requests that the client may answer.
+    ctcp_requests: u32,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
     /// The server ended the connection, unasked.
@@ -475,6 +477,7 @@ impl State {
             has_quit: false,
             quit_message: None,
             is_refused: false,
+            ctcp_requests: 0,
             is_let_go: false,
             is_dropped: false,
             nicknames_asked: 0,

@@ -43,6 +43,7 @@ impl State {
             (None, b"ERROR") => self.on_error(message.last().unwrap_or_default(), server, context),
             (None, b"NOTICE") => self.on_notice(&message, server, context),
             (None, command) => {
+                self.note_ctcp_request(&message);
                 if message.is_from_user() && message.source_name().is_some_and(|name| self.is_own_name(name))
                 {
                     let before = self.nickname.as_ref().map(|nickname| nickname.raw.clone());

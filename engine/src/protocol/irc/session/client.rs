@@ -280,13 +280,23 @@ impl State {
         {
             return;
         }
-        let command = talk_command(keyword, text);
+        let is_answer = keyword == "NOTICE" && text.starts_with(b"\x01") && self.take_ctcp_request();
+        let command = talk_command(keyword, text, is_answer);
         let weight = u64::try_from(text.len()).unwrap_or(u64::MAX);
         let content = service.is_none().then(|| context.content_hash(text));
         let targets = targets.split(|byte| *byte == b',').filter(|target| !target.is_empty());
         for target in targets.take(TARGETS_MAX) {
             let detail = Detail { command: Some(command), content, weight, ..self.detail() };
             let (audience, name) = dialect::audience(target);
+            // Whoever asks is a user, wherever they asked.
+            let detail = Detail {
+                command: Some(if audience == Audience::User {
+                    command
+                } else {
+                    talk_command(keyword, text, false)
+                }),
+                ..detail
+            };
             let name = Some(Text::new(name));
             match audience {
                 Audience::Broadcast => context.signal(SignalKind::MessageBroadcast, detail),
@@ -349,6 +359,27 @@ fn asks_for_channel_password(message: &Message<'_>) -> bool {
         && message.param(2).is_some()
 }
 
+impl State {
+    /// Whether somebody has sent a CTCP request that is not answered yet: one answer each, or a flood could be told as answers.
+    fn take_ctcp_request(&mut self) -> bool {
+        let has_one = self.ctcp_requests > 0;
+        self.ctcp_requests = self.ctcp_requests.saturating_sub(1);
+        has_one
+    }
+
+    /// Somebody may have sent one.
+    pub(super) fn note_ctcp_request(&mut self, message: &Message<'_>) {
+        let is_ctcp = message.param(1).is_some_and(is_ctcp_request);
+        if message.command == b"PRIVMSG" && is_ctcp {
+            self.ctcp_requests = self.ctcp_requests.saturating_add(1);
+        }
+    }
+}
+
+fn is_ctcp_request(text: &[u8]) -> bool {
+    text.strip_prefix(b"\x01").is_some_and(|ctcp| !ctcp.starts_with(b"ACTION"))
+}
+
 /// How a gateway says whom it brings: `WEBIRC password gateway host address`, or a HAProxy header.
 fn is_introduction(message: &Message<'_>) -> bool {
     [b"WEBIRC".as_slice(), b"PROXY"].iter().any(|word| message.command.eq_ignore_ascii_case(word))
@@ -356,10 +387,10 @@ fn is_introduction(message: &Message<'_>) -> bool {
 
 /// The keyword a message is reported under. An ACTION is talk like any other; an answer to a CTCP is not
 /// a question, lest the victim of a CTCP flood be taken for its source.
-fn talk_command(keyword: &'static str, text: &[u8]) -> &'static str {
-    match (keyword, text.strip_prefix(b"\x01")) {
-        ("PRIVMSG", Some(ctcp)) if !ctcp.starts_with(b"ACTION") => "CTCP",
-        ("NOTICE", Some(_)) => "CTCP-REPLY",
+fn talk_command(keyword: &'static str, text: &[u8], is_answer: bool) -> &'static str {
+    match keyword {
+        "PRIVMSG" if is_ctcp_request(text) => "CTCP",
+        "NOTICE" if is_answer => "CTCP-REPLY",
         _ => keyword,
     }
 }

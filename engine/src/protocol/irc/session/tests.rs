@@ -706,6 +706,32 @@ fn nick_changes_count_when_they_were_asked_for() {
 }
 
 #[test]
+fn answers_to_ctcp_are_told_as_such_one_for_each_that_was_asked() {
+    let mut play = Play::new(connection(false));
+    play.all(&talk(&[
+        "C: NICK alice",
+        "C: USER a 0 * :a",
+        "S: :alpha.test 001 alice :Welcome",
+        "S: :bob!b@h PRIVMSG alice :\u{1}VERSION\u{1}",
+        "S: :bob!b@h PRIVMSG #m :\u{1}ACTION waves\u{1}",
+        "C: NOTICE bob :\u{1}VERSION x\u{1}",
+        "C: NOTICE bob :\u{1}VERSION x\u{1}",
+        "S: :bob!b@h PRIVMSG alice :\u{1}PING 1\u{1}",
+        "C: NOTICE #m :\u{1}PING 1\u{1}",
+    ]));
+    let told = play.summaries();
+    let told: Vec<_> = told.iter().filter(|told| told.starts_with("message")).collect();
+    assert_eq!(
+        told,
+        [
+            "message.private target=bob CTCP-REPLY 11B",
+            "message.private target=bob NOTICE 11B",
+            "message.channel channel=#m NOTICE 8B",
+        ]
+    );
+}
+
+#[test]
 fn talk_is_counted_by_target_with_weight_and_hash() {
     let lines = [
         "C: NICK a",
@@ -726,7 +752,7 @@ fn talk_is_counted_by_target_with_weight_and_hash() {
             "message.channel channel=#ops PRIVMSG 10B",
             "message.private target=victim CTCP 9B",
             "message.channel channel=#m PRIVMSG 14B",
-            "message.private target=bob CTCP-REPLY 11B",
+            "message.private target=bob NOTICE 11B",
             "message.broadcast NOTICE 3B",
             "message.channel channel=#m PRIVMSG 10B",
         ]
