@@ -704,7 +704,7 @@ impl Decisions {
         let strangers: BTreeSet<Address> = finding
             .contributors
             .iter()
-            .filter(|(address, _)| !self.behaves_well(address, now))
+            .filter(|(address, count)| *count >= CONTRIBUTIONS_PLAIN || !self.behaves_well(address, now))
             .map(|(address, _)| if address.is_v4() { *address } else { site(*address) })
             .collect();
         strangers.len() < finding.contributors.len() && strangers.len() < rule.limit as usize
@@ -844,10 +844,34 @@ impl Decisions {
         let rotating = rule.action == Action::Ban
             && finding.contributors.len() >= ROTATING_ADDRESSES
             && good.get(&first).is_none_or(|at| now.since(*at) > KNOWN_FOR);
+        if rotating && self.is_class(rule, finding, first) {
+            return false;
+        }
         if rotating {
             self.ban(rule, subject, first, Grounds::Finding(rule, finding), ledger, commands);
         }
         rotating
+    }
+
+    /// Whether those of one network who failed to log in may be as many people, a class or a carrier's telephones: the last ones
+    /// each had another account and another address, and it is the first time. Then they have time to find the right password.
+    fn is_class(&mut self, rule: &Rule, finding: &Finding<'_>, network: Address) -> bool {
+        let now = finding.signal.at;
+        let accounts: BTreeSet<&Text> =
+            finding.evidence.iter().filter_map(|signal| signal.detail.account.as_ref()).collect();
+        let addresses: BTreeSet<Address> = finding.evidence.iter().map(|signal| signal.address).collect();
+        let count = finding.evidence.len();
+        rule.counts_failed_logins()
+            && accounts.len() == count
+            && addresses.len() == count
+            && self.person(network, now).is_some_and(|person| {
+                person.may_be_mistaken(
+                    &rule.id,
+                    finding.is_reached(rule),
+                    (MISTAKEN_MAX, PATIENCE_TO_LOG_IN),
+                    now,
+                )
+            })
     }
 
     /// Does to one address what the rule says, or what the brakes leave of it.
@@ -914,7 +938,8 @@ impl Decisions {
             .filter(|(account, at)| Some(*account) != own && now.since(**at) < KNOWN_FOR);
         let accounts = accounts.count();
         let lasting = others()
-            .filter(|(_, session)| session.account.is_none() && now.since(session.since) >= LASTING)
+            .filter(|(_, session)| session.account.is_none() || session.account.as_ref() == own)
+            .filter(|(_, session)| now.since(session.since) >= LASTING)
             .count();
         match accounts.saturating_add(lasting) {
             0..SHARED_SESSIONS => Others::None,

@@ -47,6 +47,8 @@ const USER_TIMEOUT_SHORT: u32 = 15;
 /// Clients log in as soon as their UDP is answered, and give up after 10 s (`teamtalk.md` a.8); servers may drop who is
 /// silent after 15 s.
 const LOGIN_PATIENCE: Span = Span::from_secs(14);
+/// Whoever has mistyped a password looks for the right one.
+const PASSWORD_PATIENCE: Span = Span::from_secs(60);
 
 /// Follows one connection. No `Debug`: half a line with a password may be in it.
 pub struct Session {
@@ -394,7 +396,9 @@ impl Conversation {
         let span = context.at.since(context.connection.opened);
         let (held, patience, reason) = match self.state {
             State::ExpectWelcome if !self.had_login => (span, LOGIN_PATIENCE, Some("unwelcomed")),
-            State::ExpectLogin if !self.had_login => (span, LOGIN_PATIENCE, None),
+            State::ExpectLogin if !self.had_login => {
+                (span, if self.had_attempt { PASSWORD_PATIENCE } else { LOGIN_PATIENCE }, None)
+            }
             State::LoggedIn if self.channel.is_none() => {
                 (context.at.since(self.active_at), IDLE_PATIENCE, Some("idle"))
             }
