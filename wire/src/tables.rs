@@ -26,7 +26,7 @@
 use crate::{Address, class::CLASSES, limit::Limit, reason::REASONS, word::Word};
 
 /// Version of every layout in this module; a controller adopts pinned maps only of its own version.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Services one wall can guard.
 pub const SERVICES_MAX: usize = 16;
