@@ -373,8 +373,17 @@ impl Decisions {
             signal.detail.method,
             Some(Method::Account | Method::Sasl | Method::Services | Method::Oper | Method::Query)
         ) && !self.is_shared_account(signal, commands);
-        // Everybody's account too has a right password, and others guess it.
-        let is_cleared = |suspect: &Suspect| matches!(&suspect.grounds.subject, Subject::Account(name) if signal.detail.account.as_ref() == Some(name));
+        // Everybody's account, and that of a telephone in its fifth network, has a right password too.
+        let is_of_account =
+            |account: Option<&Text>| account.is_some() && account == signal.detail.account.as_ref();
+        let is_cleared = |suspect: &Suspect| {
+            let by_account =
+                matches!(&suspect.grounds.subject, Subject::Account(name) if is_of_account(Some(name)));
+            let has_failed = |failed: &Arc<Signal>| {
+                failed.address == signal.address && is_of_account(failed.detail.account.as_ref())
+            };
+            by_account || suspect.grounds.evidence.iter().any(has_failed)
+        };
         if self.suspects.get(&signal.address).is_some_and(is_cleared) {
             self.suspects.remove(&signal.address);
         }
