@@ -299,6 +299,30 @@ fn somebody_who_mistypes_during_an_attack_and_then_logs_in_is_left_alone() {
     assert_eq!(deeds.iter().filter(|deed| deed.starts_with("limit 198.51.")).count(), 14, "{deeds:?}");
 }
 
+/// A telephone that has been in many networks makes nobody known any more, and has a right password all the same.
+#[test]
+fn a_telephone_that_mistypes_during_an_attack_and_then_logs_in_is_left_alone() {
+    let mut world = World::new(SHIPPED);
+    for network in 1..=5 {
+        let mut telephone = world.connect(address(&format!("192.0.{network}.9")));
+        world.log_in(&mut telephone, "alice");
+        world.close(telephone);
+        world.wait(120_000);
+    }
+    for n in 0..14u32 {
+        guess_once(&mut world, &format!("198.51.{n}.7"), "x");
+    }
+    world.deeds();
+    let mut telephone = world.connect(address("203.0.113.5"));
+    world.fail(&mut telephone, "alice");
+    world.log_in(&mut telephone, "alice");
+    world.wait(60_000);
+    world.engine.finish();
+    let deeds = world.deeds();
+    assert!(deeds.contains(&"level attack".to_owned()), "{deeds:?}");
+    assert!(!deeds.iter().any(|deed| deed.contains("203.0.113.5")), "{deeds:?}");
+}
+
 #[test]
 fn in_an_ipv6_64_the_guilty_are_banned_and_not_their_neighbours() {
     let mut world = World::new(SHIPPED);
