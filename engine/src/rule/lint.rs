@@ -62,43 +62,11 @@ fn never_fires(rule: &Rule, file: &RuleFile, now: Timestamp) -> Option<String> {
 }
 
 /// Whether all that is counted by one thing is the same in another.
-const fn is_one(by: By, distinct: By) -> bool {
-    match (by, distinct) {
-        (_, By::Service)
-        | (By::Address | By::Session, By::Address | By::Prefix | By::Site)
-        | (By::Prefix, By::Prefix | By::Site)
-        | (By::Site, By::Site)
-        | (By::Session, By::Session)
-        | (By::Account, By::Account)
-        | (By::Channel, By::Channel)
-        | (By::Content, By::Content)
-        | (By::Identity, By::Identity)
-        | (By::Nickname, By::Nickname)
-        | (By::Target, By::Target) => true,
-        (
-            By::Account
-            | By::Address
-            | By::Channel
-            | By::Content
-            | By::Identity
-            | By::Nickname
-            | By::Prefix
-            | By::Service
-            | By::Session
-            | By::Site
-            | By::Target,
-            By::Account
-            | By::Address
-            | By::Channel
-            | By::Content
-            | By::Identity
-            | By::Nickname
-            | By::Prefix
-            | By::Session
-            | By::Site
-            | By::Target,
-        ) => false,
-    }
+fn is_one(by: By, distinct: By) -> bool {
+    by == distinct
+        || distinct == By::Service
+        || matches!((by, distinct), (By::Address | By::Session, By::Address | By::Prefix | By::Site))
+        || matches!((by, distinct), (By::Prefix, By::Site))
 }
 
 /// What a condition asks of the method, if no server of the protocol has such logins.
