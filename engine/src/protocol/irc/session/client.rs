@@ -280,7 +280,10 @@ impl State {
         {
             return;
         }
-        let is_answer = keyword == "NOTICE" && text.starts_with(b"\x01") && self.take_ctcp_request();
+        // Whoever asks is one user, wherever they asked.
+        let is_to_one = !targets.contains(&b',') && dialect::audience(targets).0 == Audience::User;
+        let is_ctcp = keyword == "NOTICE" && text.starts_with(b"\x01");
+        let is_answer = is_ctcp && is_to_one && self.take_ctcp_request();
         let command = talk_command(keyword, text, is_answer);
         let weight = u64::try_from(text.len()).unwrap_or(u64::MAX);
         let content = service.is_none().then(|| context.content_hash(text));
@@ -288,15 +291,6 @@ impl State {
         for target in targets.take(TARGETS_MAX) {
             let detail = Detail { command: Some(command), content, weight, ..self.detail() };
             let (audience, name) = dialect::audience(target);
-            // Whoever asks is a user, wherever they asked.
-            let detail = Detail {
-                command: Some(if audience == Audience::User {
-                    command
-                } else {
-                    talk_command(keyword, text, false)
-                }),
-                ..detail
-            };
             let name = Some(Text::new(name));
             match audience {
                 Audience::Broadcast => context.signal(SignalKind::MessageBroadcast, detail),
