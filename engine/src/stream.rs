@@ -174,6 +174,8 @@ pub struct Ends {
     pub client_next: u32,
     /// The sequence number the client expects of the server.
     pub server_next: u32,
+    /// Whether both ends still hold it, as far as was seen.
+    pub is_open: bool,
 }
 
 /// How sessions are made and told.
@@ -394,14 +396,17 @@ impl<S> Streams<S> {
         self.flows.iter().map(|(_, flow)| flow)
     }
 
-    /// The ends of every open connection, in no particular order.
+    /// The ends of every connection that is open, or that a reset ended, which one end may not have believed. In no
+    /// particular order.
     pub fn ends(&self) -> impl Iterator<Item = Ends> {
-        self.flows.iter().filter(|(_, flow)| flow.is_open()).map(|(key, flow)| Ends {
+        let may_be_held = |flow: &Flow<S>| flow.is_open() || flow.reset_by.is_some();
+        self.flows.iter().filter(move |(_, flow)| may_be_held(flow)).map(|(key, flow)| Ends {
             id: flow.connection.id,
             service: flow.connection.service,
             key: *key,
             client_next: flow.client.next_sequence(),
             server_next: flow.server.next_sequence(),
+            is_open: flow.is_open(),
         })
     }
 

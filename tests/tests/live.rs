@@ -432,8 +432,21 @@ fn a_ban_cuts_connections_to_a_server_in_a_container() {
         accepted.write_all(b"teamtalk userid=1 servername=\"lab\"\r\n").unwrap();
         stream.write_all(b"ping\r\n").unwrap();
         assert!(accepted.read(&mut [0; 16]).unwrap() > 0);
-        accepted.write_all(b"pong\r\n").unwrap();
-        assert!(lab.ask(&["ban", client]).status.success());
+        // The order comes before the daemon has seen all that was said: the numbers it goes by are old.
+        lab.daemon().signal(Signal::SIGSTOP);
+        accepted.set_nodelay(true).unwrap();
+        // Read one by one, they are sent one by one.
+        stream.read_exact(&mut [0; 6]).unwrap();
+        for _ in 0..8_000 {
+            accepted.write_all(b"pong\r\n").unwrap();
+            stream.read_exact(&mut [0; 6]).unwrap();
+        }
+        thread::scope(|scope| {
+            let ban = scope.spawn(|| lab.ask(&["ban", client]));
+            thread::sleep(Duration::from_millis(300));
+            lab.daemon().signal(Signal::SIGCONT);
+            assert!(ban.join().unwrap().status.success());
+        });
         for mut end in [stream, accepted] {
             end.set_read_timeout(Some(PATIENCE)).unwrap();
             let ended = std::io::copy(&mut end, &mut std::io::sink()).unwrap_err();

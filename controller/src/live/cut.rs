@@ -2,9 +2,12 @@
 //!
 //! The kernel is asked first (`SOCK_DESTROY`): it tells server and client. A connection that is none of this host's
 //! sockets, because the server sits in a container, is cut by a reset to both sides with the sequence numbers the
-//! engine knows. Listing a busy host's connections takes milliseconds, so all this happens on a thread of its own.
+//! engine knows. Those may be out of date: what was on its way when the order was given moves them on, and a reset that is
+//! one byte off is only answered (RFC 5961 section 3.2). So every order is repeated with the numbers of the next seconds.
+//! Listing a busy host's connections takes milliseconds, so all this happens on a thread of its own.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -16,7 +19,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use floodwall_engine::{
+    Span, Timestamp,
     command::Prefix,
+    signal::FlowId,
     stream::{Ends, FlowKey},
 };
 use floodwall_wire::Address;
@@ -33,6 +38,8 @@ use super::sockets::{self, Connected};
 
 /// Orders waiting to be carried out; beyond that they are refused and counted.
 const ORDERS_MAX: usize = 1_024;
+/// Longer than an order is repeated.
+const REMEMBERED: Span = Span::from_secs(10);
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 const TCP_BYTES: usize = 20;
@@ -40,25 +47,41 @@ const HOPS: u8 = 64;
 /// `IPPROTO_RAW`: whoever sends writes the IP header too (raw(7), ipv6(7)).
 const OWN_HEADERS: i32 = 255;
 
+/// Whose connections are to be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victim {
+    /// Every connection of a prefix to a guarded port.
+    Prefix(Prefix),
+    /// One connection.
+    Flow(FlowId),
+}
+
+impl Victim {
+    /// Whether a connection is meant.
+    pub(crate) fn owns(self, ends: &Ends) -> bool {
+        match self {
+            Self::Prefix(subject) => subject.contains(ends.key.client),
+            Self::Flow(id) => ends.id == id,
+        }
+    }
+}
+
 /// What is to be cut.
 #[derive(Clone, Debug)]
-pub(crate) enum Victims {
-    /// Every connection of a prefix to a guarded port.
-    Prefix {
-        subject: Prefix,
-        /// TCP ports that are guarded.
-        ports: Arc<[u16]>,
-        /// Those the engine knows.
-        ends: Vec<Ends>,
-    },
-    /// One connection.
-    One(Ends),
+pub(crate) struct Order {
+    /// When it was given.
+    pub(crate) at: Timestamp,
+    pub(crate) victims: Vec<Victim>,
+    /// TCP ports that are guarded.
+    pub(crate) ports: Arc<[u16]>,
+    /// Those of its connections that the engine knows.
+    pub(crate) ends: Vec<Ends>,
 }
 
 /// Carries cuts out on its own thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Cutter {
-    orders: SyncSender<Victims>,
+    orders: SyncSender<Order>,
     counts: Arc<Counts>,
 }
 
@@ -90,8 +113,8 @@ impl Cutter {
     }
 
     /// Has connections cut; never waits.
-    pub(crate) fn cut(&self, victims: Victims) {
-        match self.orders.try_send(victims) {
+    pub(crate) fn cut(&self, order: Order) {
+        match self.orders.try_send(order) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
@@ -105,46 +128,68 @@ impl Cutter {
     }
 }
 
-fn work(orders: &Receiver<Victims>, counts: &Counts) {
+fn work(orders: &Receiver<Order>, counts: &Counts) {
+    let mut done = Done::default();
     while let Ok(first) = orders.recv() {
         let mut batch = vec![first];
         batch.extend(orders.try_iter().take(ORDERS_MAX));
-        if let Err(error) = cut_all(&batch, counts) {
+        let newest = batch.iter().map(|order| order.at).max().unwrap_or(Timestamp::EPOCH);
+        done.retain(|_, (at, _)| newest.since(*at) < REMEMBERED);
+        if let Err(error) = cut_all(&batch, counts, &mut done) {
             counts.failed.fetch_add(batch.len() as u64, Ordering::Relaxed);
             tracing::warn!(error = format!("{error:#}"), "Connections could not be cut");
         }
     }
 }
 
-fn cut_all(batch: &[Victims], counts: &Counts) -> Result<()> {
+/// What the kernel was told already, and when: orders are repeated, connections are counted once.
+type Done = HashMap<FlowKey, (Timestamp, How)>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Destroyed,
+    Reset,
+}
+
+fn cut_all(batch: &[Order], counts: &Counts, done: &mut Done) -> Result<()> {
     let connected = sockets::connected()?;
-    for victims in batch {
-        let (mine, theirs) = match victims {
-            Victims::Prefix { subject, ports, ends } => (
-                connected.iter().filter(|one| is_from(one, *subject, ports)).collect::<Vec<_>>(),
-                ends.as_slice(),
-            ),
-            Victims::One(ends) => {
-                (connected.iter().filter(|one| is_flow(one, &ends.key)).collect(), std::slice::from_ref(ends))
-            }
+    for Order { at, victims, ports, ends } in batch {
+        let is_meant = |one: &&Connected| {
+            victims.iter().any(|victim| match victim {
+                Victim::Prefix(subject) => is_from(one, *subject, ports),
+                Victim::Flow(_) => ends.iter().any(|ends| victim.owns(ends) && is_flow(one, &ends.key)),
+            })
         };
-        for one in &mine {
+        for one in connected.iter().filter(is_meant) {
             if sockets::destroy(one)? {
+                done.insert(flow_of(one), (*at, How::Destroyed));
                 counts.destroyed.fetch_add(1, Ordering::Relaxed);
             }
         }
-        for ends in theirs.iter().filter(|ends| !connected.iter().any(|one| is_flow(one, &ends.key))) {
-            let counter = match reset(ends) {
-                Ok(()) => &counts.reset,
-                Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "A connection could not be reset");
-                    &counts.failed
-                }
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
+        for ends in ends.iter().filter(|ends| !connected.iter().any(|one| is_flow(one, &ends.key))) {
+            let before = done.get(&ends.key).map(|(_, how)| *how);
+            if before == Some(How::Destroyed) {
+                continue;
+            }
+            if let Err(error) = reset(ends) {
+                tracing::warn!(error = format!("{error:#}"), "A connection could not be reset");
+                counts.failed.fetch_add(1, Ordering::Relaxed);
+            } else if before.is_none() {
+                done.insert(ends.key, (*at, How::Reset));
+                counts.reset.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
     Ok(())
+}
+
+fn flow_of(one: &Connected) -> FlowKey {
+    FlowKey {
+        client: Address::from(one.remote.ip()),
+        server: Address::from(one.local.ip()),
+        client_port: one.remote.port(),
+        server_port: one.local.port(),
+    }
 }
 
 fn is_from(one: &Connected, subject: Prefix, ports: &[u16]) -> bool {
@@ -152,10 +197,7 @@ fn is_from(one: &Connected, subject: Prefix, ports: &[u16]) -> bool {
 }
 
 fn is_flow(one: &Connected, key: &FlowKey) -> bool {
-    let is = |end: SocketAddr, address: Address, port: u16| {
-        end.port() == port && Address::from(end.ip()) == address
-    };
-    is(one.remote, key.client, key.client_port) && is(one.local, key.server, key.server_port)
+    flow_of(one) == *key
 }
 
 /// A reset to both sides, each in the other's name.

@@ -1,7 +1,7 @@
 //! The wall: the one owner of engine, enforcer and ledger. Packets, orders and time go in; what follows is carried out
 //! here, one command at a time.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use floodwall_engine::{
@@ -27,7 +27,7 @@ use prometheus::Histogram;
 use super::{
     addresses,
     clock::WallClock,
-    cut::{Cutter, Victims},
+    cut::{self, Cutter, Victim},
     follow::Batch,
     habits::Habits,
     incident::{Decision, Incidents},
@@ -63,6 +63,10 @@ const HEARTBEAT: Span = Span::from_secs(5);
 const OPERATOR_FOR: Span = Span::from_secs(24 * 3_600);
 /// How long a ban of an operator lasts unless told otherwise.
 pub(crate) const OPERATOR_BAN: Span = Span::from_secs(3_600);
+/// How often, a second apart, connections are cut again with the numbers that were seen meanwhile.
+const CUT_AGAIN: u8 = 2;
+/// Cuts that are repeated; more are ordered once.
+const UNSETTLED_MAX: usize = 4_096;
 /// How long a lift waits for the disk.
 const LIFT_PATIENCE: Duration = Duration::from_millis(250);
 /// Between two looks at what changes slowly.
@@ -109,6 +113,8 @@ pub(crate) struct Wall<S> {
     pub(crate) settings: Settings,
     ledger: LedgerWriter,
     cutter: Option<Cutter>,
+    /// What was ordered to be cut in the last seconds, and how often it will be again.
+    unsettled: Vec<(Victim, u8)>,
     watchers: Arc<Watchers>,
     roster: Roster,
     /// Absent until the configuration turns it on.
@@ -166,6 +172,7 @@ impl<S: Store> Wall<S> {
             settings,
             ledger,
             cutter,
+            unsettled: Vec::new(),
             watchers,
             roster: Roster::default(),
             people,
@@ -417,7 +424,7 @@ impl<S: Store> Wall<S> {
                     self.enforcing.observe(self.clock.now().since(explanation.at).as_nanos() as f64 / 1e9);
                 }
                 self.record_ban(*subject, *until, explanation);
-                self.cut_prefix(*subject);
+                self.cut(Victim::Prefix(*subject));
                 let until_utc = rfc3339(self.clock.to_utc(*until));
                 if is_operators(explanation) || self.log_budget.take() {
                     tracing::info!(%subject, rule = %explanation.rule, until = until_utc, "Banned");
@@ -459,10 +466,7 @@ impl<S: Store> Wall<S> {
                 tracing::debug!(%address, "No longer limited: they logged in after all");
             }
             Command::Reset { address, flow, explanation } => {
-                let ends = self.engine.streams().ends().find(|ends| ends.id == *flow);
-                if let Some(ends) = ends {
-                    self.cut_one(ends);
-                }
+                self.cut(Victim::Flow(*flow));
                 self.tell_why("reset", &address.to_string(), explanation);
                 self.note_decision("reset", &address.to_string(), explanation);
             }
@@ -560,16 +564,39 @@ impl<S: Store> Wall<S> {
         })));
     }
 
-    fn cut_prefix(&self, subject: Prefix) {
-        let Some(cutter) = &self.cutter else { return };
-        let ends = self.engine.streams().ends().filter(|ends| subject.contains(ends.key.client)).collect();
-        cutter.cut(Victims::Prefix { subject, ports: self.guard.tcp_ports(), ends });
+    fn cut(&mut self, victim: Victim) {
+        self.order_cut(vec![victim]);
+        if self.cutter.is_some() && self.unsettled.len() < UNSETTLED_MAX {
+            self.unsettled.push((victim, CUT_AGAIN));
+        }
     }
 
-    fn cut_one(&self, ends: Ends) {
-        if let Some(cutter) = &self.cutter {
-            cutter.cut(Victims::One(ends));
+    fn order_cut(&self, victims: Vec<Victim>) {
+        let Some(cutter) = &self.cutter else { return };
+        // Hundreds of hosts a second are banned in an attack, and tens of thousands of connections are looked through.
+        let (mut hosts, mut others) = (HashSet::new(), Vec::new());
+        for victim in &victims {
+            match victim {
+                Victim::Prefix(subject) if subject.is_host() => drop(hosts.insert(subject.address())),
+                Victim::Prefix(_) | Victim::Flow(_) => others.push(*victim),
+            }
         }
+        let is_meant =
+            |ends: &Ends| hosts.contains(&ends.key.client) || others.iter().any(|victim| victim.owns(ends));
+        let ends = self.engine.streams().ends().filter(is_meant).collect();
+        cutter.cut(cut::Order { at: self.clock.now(), victims, ports: self.guard.tcp_ports(), ends });
+    }
+
+    /// Orders the cuts of the last seconds once more, by what has been seen since.
+    fn cut_again(&mut self) {
+        if self.unsettled.is_empty() {
+            return;
+        }
+        self.order_cut(self.unsettled.iter().map(|(victim, _)| *victim).collect());
+        self.unsettled.retain_mut(|(_, left)| {
+            *left -= 1;
+            *left > 0
+        });
     }
 
     fn tell(&self, kind: &str, at: Timestamp, text: String) {
@@ -627,6 +654,7 @@ impl<S: Store> Wall<S> {
         }
         self.engine.set_calendar(now, self.clock.to_utc(now));
         self.engine.handle_timeout(now);
+        self.cut_again();
         self.keep_learnt();
         self.habits.handle_tick();
         self.carry_out();

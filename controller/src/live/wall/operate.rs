@@ -10,7 +10,7 @@ use floodwall_engine::{
 };
 use floodwall_wire::Address;
 
-use super::{OPERATOR_BAN, OPERATOR_RULE, Wall, is_everybody};
+use super::{OPERATOR_BAN, OPERATOR_RULE, Wall, cut::Victim, is_everybody};
 use crate::{
     enforce::tables::Store,
     live::{
@@ -141,7 +141,7 @@ impl<S: Store> Wall<S> {
             }
             if kick {
                 // A ban cuts anyway; asked for by name, everybody of that name goes at once too.
-                self.cut_prefix(subject);
+                self.cut(Victim::Prefix(subject));
             }
             let until = rfc3339(self.clock.to_utc(until));
             sentences
@@ -207,16 +207,17 @@ impl<S: Store> Wall<S> {
         to_value(&Done::new([sentence]))
     }
 
-    fn kick(&self, written: &str) -> Answer {
+    fn kick(&mut self, written: &str) -> Answer {
         if self.cutter.is_none() {
             return Err(Refusal::failed("this wall only observes: it cuts nothing"));
         }
         let subjects = self.subjects(written)?;
         let mut connections = 0;
         for subject in &subjects {
+            let victim = Victim::Prefix(*subject);
             connections +=
-                self.engine.streams().ends().filter(|ends| subject.contains(ends.key.client)).count();
-            self.cut_prefix(*subject);
+                self.engine.streams().ends().filter(|ends| ends.is_open && victim.owns(ends)).count();
+            self.cut(victim);
         }
         let plural = if connections == 1 { "connection" } else { "connections" };
         to_value(&Done::new([format!("{connections} followed {plural} of {written} are being cut.")]))
