@@ -77,6 +77,10 @@ const ROTATING_ADDRESSES: usize = 16;
 const SHARED_SESSIONS: usize = 2;
 /// How long a session without an account of its own lasts before it counts as somebody.
 const LASTING: Span = Span::from_secs(120);
+/// Who had been there for a while and comes back so soon is no newcomer.
+const COMES_BACK_WITHIN: Span = Span::from_secs(600);
+/// How long guests must have been there to be others than whoever floods from their address.
+const NEIGHBOURS_AFTER: Span = Span::from_secs(20);
 /// Networks from which one account may log in before it is everybody's account and proves nothing.
 const ACCOUNT_NETWORKS_MAX: usize = 4;
 /// Networks in which somebody is logged in with one account at the same time from which on it is everybody's.
@@ -143,6 +147,8 @@ struct Person {
     came_at: Option<Timestamp>,
     /// Connections on which somebody is logged in.
     sessions: BTreeMap<FlowId, LoggedIn>,
+    /// How many had been there for a while when one of them ended, and when that was.
+    crowd: Option<(usize, Timestamp)>,
     /// Sessions at a voice port, which have no connection: whatever is forged in their name costs them nothing.
     voice_sessions: u32,
     /// Accounts of their own that logged in from here, and when last.
@@ -163,6 +169,29 @@ impl Person {
     /// Whether it is limited for as long as the rule would limit it.
     fn is_limited(&self, now: Timestamp, rule: &Rule) -> bool {
         is_fresh(self.limited_until, now, rule.duration)
+    }
+
+    fn end_session(&mut self, flow: FlowId, now: Timestamp) {
+        // Hundreds end at once, and are counted once a second.
+        let is_counted = self.crowd.is_some_and(|(_, at)| now.since(at) < Span::from_secs(1))
+            || !self.sessions.contains_key(&flow);
+        if !is_counted {
+            let lasting = self.lasting_sessions(now);
+            if lasting >= self.crowd(now) && lasting > 0 {
+                self.crowd = Some((lasting, now));
+            }
+        }
+        self.sessions.remove(&flow);
+    }
+
+    fn lasting_sessions(&self, now: Timestamp) -> usize {
+        self.sessions.values().filter(|session| now.since(session.since) >= LASTING).count()
+    }
+
+    /// How many have been there for a while, or had been lately.
+    fn crowd(&self, now: Timestamp) -> usize {
+        let before = self.crowd.filter(|(_, at)| now.since(*at) < COMES_BACK_WITHIN);
+        before.map_or(0, |(count, _)| count).max(self.lasting_sessions(now))
     }
 
     /// Whether somebody has logged in with a password of their own.
@@ -358,7 +387,7 @@ impl Decisions {
         if let (true, Some(flow)) = (ended, signal.flow)
             && let Some(person) = self.people.touch(&signal.address, signal.at)
         {
-            person.sessions.remove(&flow);
+            person.end_session(flow, signal.at);
         }
         let is_voice =
             signal.kind == SignalKind::LoginEnded && signal.detail.method == Some(Method::Identity);
@@ -605,6 +634,9 @@ impl Decisions {
             return false;
         }
         let by_address = matches!(finding.subject, Subject::Address(_) | Subject::Session(_));
+        if by_address && self.is_return(rule, finding) {
+            return false;
+        }
         let is_settled = by_address
             && (self.is_settled(rule, finding.signal)
                 || self.is_mistaken(rule, finding, finding.signal.address));
@@ -778,8 +810,10 @@ impl Decisions {
             finding.contributors.iter().map(|(_, count)| *count).filter(|count| *count < CONTRIBUTIONS_PLAIN);
         let is_parroted =
             rule.by == By::Content && finding.is_reached(rule) && light.sum::<u32>() < rule.limit;
-        // Who has gone a little beyond what everybody may is no better than whom it was allowed to.
+        // Who has gone a little beyond what everybody may is no better than whom it was allowed to. And who has been there all
+        // along and has done less than half of what others have is not why the limit was reached.
         let has_allowance = rule.allowed().is_some_and(|allowed| allowed > 0);
+        let most = finding.contributors.iter().map(|(_, count)| *count).max().unwrap_or(0);
         for (address, count) in &finding.contributors {
             // Whoever alone says enough of one text is no bystander, whoever else logs in from there, unless as many have been
             // there for a while. Other deeds have rules that count by address.
@@ -792,7 +826,8 @@ impl Decisions {
             let excused = if rule.by == By::Content { CONTRIBUTIONS_PLAIN } else { CONTRIBUTIONS_OF_KNOWN };
             let is_known = self.behaves_well(address, now)
                 && (*count < excused || self.others(*address, None, now) == Others::People);
-            let is_bystander = (is_known || is_old_hand) && !is_own_deed;
+            let is_minor = has_allowance && count.saturating_mul(2) <= most && self.has_lasted(address, now);
+            let is_bystander = ((is_known || is_old_hand) && !is_own_deed) || is_minor;
             if is_bystander || ledger.ban_of(*address, now).is_some() {
                 continue;
             }
@@ -816,15 +851,22 @@ impl Decisions {
         }
     }
 
-    /// Whether somebody has been there for a while.
+    /// Whether somebody has been there for a while, or had been when the server was started again or they lost their connection.
     fn has_lasted(&self, address: &Address, now: Timestamp) -> bool {
-        self.lasting_sessions(address, now) > 0
+        self.people.get(address).is_some_and(|person| person.crowd(now) > 0)
+    }
+
+    /// Whether an address brings back those who were there: everybody of a bridge or a bouncer, each of them twice at most.
+    fn is_return(&self, rule: &Rule, finding: &Finding<'_>) -> bool {
+        let count = usize::try_from(finding.count).unwrap_or(usize::MAX);
+        let person = self.people.get(&finding.signal.address);
+        rule.counts_arrivals()
+            && person.is_some_and(|person| person.crowd(finding.signal.at).saturating_mul(2) >= count)
     }
 
     /// How many have.
     fn lasting_sessions(&self, address: &Address, now: Timestamp) -> usize {
-        let sessions = self.people.get(address).map(|person| person.sessions.values());
-        sessions.into_iter().flatten().filter(|session| now.since(session.since) >= LASTING).count()
+        self.people.get(address).map_or(0, |person| person.lasting_sessions(now))
     }
 
     /// Somebody who has logged in with a password of their own.
@@ -948,7 +990,7 @@ impl Decisions {
         let accounts = accounts.count();
         let lasting = others()
             .filter(|(_, session)| session.account.is_none() || session.account.as_ref() == own)
-            .filter(|(_, session)| now.since(session.since) >= LASTING)
+            .filter(|(_, session)| now.since(session.since) >= NEIGHBOURS_AFTER)
             .count();
         match accounts.saturating_add(lasting) {
             0..SHARED_SESSIONS => Others::None,

@@ -215,6 +215,10 @@ impl HeldPlace {
     }
 }
 
+/// Who is written to so soon after they came is greeted: bots that do so write to one after the other when many come at once.
+pub const GREETED_WITHIN: Span = Span::from_secs(5);
+/// The reason of a message to somebody who has just come.
+pub const GREETING: &str = "greeting";
 /// How long somebody who has logged in may be in no channel and say nothing before it is told that they only take a place.
 pub const IDLE_PATIENCE: Span = Span::from_secs(60);
 

@@ -385,6 +385,24 @@ impl Rule {
         self.signals.iter().all(|kind| *kind == SignalKind::LoginFailed)
     }
 
+    /// Whether whoever has done it now and then all along is no part of a crowd that does it: monitors connect and leave, and
+    /// consoles sit there without logging in. A guesser who takes their time is one none the less.
+    pub fn spares_habits(&self) -> bool {
+        use SignalKind as S;
+        self.signals
+            .iter()
+            .all(|kind| matches!(kind, S::ConnectionOpened | S::ConnectionUnused | S::ConnectionHeld))
+    }
+
+    /// Whether it counts nothing but people who come, let in or not.
+    pub fn counts_arrivals(&self) -> bool {
+        use SignalKind as S;
+        let is_arrival = |kind: &SignalKind| {
+            matches!(kind, S::ConnectionOpened | S::ConnectionRefused | S::LoginRefused | S::LoginSucceeded)
+        };
+        self.signals.iter().all(is_arrival)
+    }
+
     /// The allowance, where there is one: always less than the limit, whatever an override has made of that.
     pub fn allowed(&self) -> Option<u32> {
         self.allowance.map(|allowance| allowance.min(self.limit.saturating_sub(1)))

@@ -702,7 +702,7 @@ fn a_good_login_lifts_no_other_limit() {
     let mut world = World::new(SHIPPED);
     let mut flooder = world.connect(address("203.0.113.91"));
     world.log_in(&mut flooder, "flooder");
-    for n in 0..30 {
+    for n in 0..36 {
         world.say(&mut flooder, Side::Client, &format!("changenick nickname=\"n{n}\""));
         world.say(&mut flooder, Side::Server, "ok");
     }

@@ -172,13 +172,15 @@ impl Out {
         }
     }
 
-    /// Hands lines on. While there is no room it waits, unless the log has run too far ahead: then they are passed over.
-    fn send(&self, mut batch: Batch, behind: u64) {
+    /// Hands lines on. While there is no room it waits, unless the log has run too far ahead meanwhile: then they are passed over.
+    fn send(&self, mut batch: Batch, behind: impl Fn() -> u64) {
         loop {
             match self.sender.try_send(batch) {
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
                 Err(mpsc::error::TrySendError::Full(refused)) => batch = refused,
             }
+            let behind = behind();
+            self.progress.behind.store(behind, Ordering::Relaxed);
             if behind > BEHIND_MAX || self.is_stopped() {
                 self.progress.passed_over.fetch_add(batch.bytes.len() as u64, Ordering::Relaxed);
                 return;
@@ -369,7 +371,8 @@ impl Tail {
             }
             if !bytes.is_empty() {
                 let position = Position::File { inode: *inode, offset: self.offset - self.rest.len() as u64 };
-                self.out.send(Batch { log: self.out.log, bytes, seen, is_old, position }, behind);
+                let batch = Batch { log: self.out.log, bytes, seen, is_old, position };
+                self.out.send(batch, || file.metadata().map_or(0, |now| now.len()).saturating_sub(self.offset));
             }
         }
         self.has_caught_up = true;
@@ -502,7 +505,7 @@ fn read_journal(
         thread::sleep(WIRE_FIRST.saturating_sub(now.saturating_sub(written)));
         let position = Position::Journal { cursor: entry.cursor.clone() };
         let batch = Batch { log: out.log, bytes: entry.line(), seen: instant(), is_old, position };
-        out.send(batch, input.buffer().len() as u64);
+        out.send(batch, || input.buffer().len() as u64);
     }
 }
 

@@ -171,11 +171,12 @@ fn take_places<S: Talk>(
     names
 }
 
-/// What is said, on every server alike. Four connections with 15 each to themselves reach 60 with 105.
-fn talk<S: Talk>() -> Vec<Attack<S>> {
+/// What is said, on every server alike. Four connections with 15 each to themselves reach 60 with 105; where all of it goes to one
+/// channel, its hundred come first.
+fn talk<S: Talk>(over_four: u32) -> Vec<Attack<S>> {
     let of = |name, limit, deed: Deed<S>| attack(name, limit, Stopped, deed);
     vec![
-        of("messages over four connections", 105, |server, who, count| {
+        of("messages over four connections", over_four, |server, who, count| {
             side_by_side(server, who, count, 4, 40, S::tell)
         }),
         of("messages, coming back after ten", 60, |server, who, count| {
@@ -188,14 +189,14 @@ fn talk<S: Talk>() -> Vec<Attack<S>> {
 }
 
 pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
-    let mut all = talk::<TeamTalk>();
-    all.extend::<[Attack<TeamTalk>; 15]>([
+    let mut all = talk::<TeamTalk>(100);
+    all.extend::<[Attack<TeamTalk>; 18]>([
         attack("channels created, coming back after five", 20, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");
             })
         }),
-        attack("nicknames, coming back after five", 25, Stopped, |server, who, count| {
+        attack("nicknames, coming back after five", 36, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("changenick nickname=\"n{number}\""), "ok\r\n");
             })
@@ -227,6 +228,23 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
             coming_back(server, who, count, 1_000, 12_000, |server, connection, number| {
                 let refused = "error number=2001 message=\"Incorrect channel password\"\r\n";
                 server.command(connection, &format!("join chanid=5 password=\"g{number}\""), refused);
+            })
+        }),
+        attack("a chorus of sixteen", 480, Stopped, |server, who, count| {
+            side_by_side(server, who, count, 16, 115, |server, connection, number| {
+                let line = format!("message type=2 content=\"buy {number}\" chanid={}", 10 + number % 3);
+                server.command(connection, &line, "ok\r\n");
+            })
+        }),
+        attack("channels created over forty connections", 60, Stopped, |server, who, count| {
+            side_by_side(server, who, count, 40, 800, |server, connection, number| {
+                server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");
+            })
+        }),
+        // Four hundred, with the forty times that they join a channel first.
+        attack("nicknames over forty connections", 360, Stopped, |server, who, count| {
+            side_by_side(server, who, count, 40, 140, |server, connection, number| {
+                server.command(connection, &format!("changenick nickname=\"n{number}\""), "ok\r\n");
             })
         }),
         attack("guests that take places and do nothing", 40, Stopped, |server, who, count| {
@@ -276,8 +294,8 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
 
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
-    let mut all = talk::<Irc>();
-    all.extend::<[Attack<Irc>; 21]>([
+    let mut all = talk::<Irc>(100);
+    all.extend::<[Attack<Irc>; 24]>([
         // Four with five each to themselves reach twenty with 35.
         attack("CTCP over four connections", 35, Stopped, |server, who, count| {
             side_by_side(server, who, count, 4, 40, |server, connection, _| {
@@ -310,6 +328,24 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
                 server.say(connection, &format!("OPER name{number} guess"), refused);
             })
         }),
+        attack("a chorus of sixteen", 480, Stopped, |server, who, count| {
+            side_by_side(server, who, count, 16, 115, |server, connection, number| {
+                server.say(connection, &format!("PRIVMSG #talk{} :buy {number}", number % 3), "");
+            })
+        }),
+        attack("invitations of one person from ten networks", 30, Stopped, |server, _, count| {
+            from_many(server, count, 10, 1_800, |server, connection, number| {
+                server.say(connection, &format!("INVITE regular0 #c{number}"), "");
+            })
+        }),
+        attack("nicknames over forty connections", 200, Stopped, |server, who, count| {
+            side_by_side(server, who, count, 40, 280, |server, connection, number| {
+                let before = number.checked_sub(40);
+                let before = before.map_or_else(|| format!("guest{number}"), |before| format!("n{before}"));
+                let changed = format!(":{before}!x@{who} NICK n{number}");
+                server.say(connection, &format!("NICK n{number}"), &changed);
+            })
+        }),
         attack("clones that take places and do nothing", 40, Stopped, |server, who, count| {
             for number in 0..count {
                 server.register(who, &format!("clone{number}"));
@@ -321,8 +357,8 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
         attack("places taken slowly from ten networks", 100, Stopped, |server, _, count| {
             take_places(server, count, 1_000, |server, who| _ = server.wire.connect(who), Irc::chat)
         }),
-        attack("channel modes", 60, Stopped, |server, who, count| {
-            one_by_one(server, who, count, 400, |number| {
+        attack("channel modes", 90, Stopped, |server, who, count| {
+            one_by_one(server, who, count, 300, |number| {
                 let modes = if number % 2 == 0 { "+m" } else { "-m" };
                 (format!("MODE #talk {modes}"), format!(":guest!x@{who} MODE #talk {modes}"))
             })
@@ -388,7 +424,7 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
 }
 
 pub(crate) fn on_teamspeak() -> Vec<Attack<TeamSpeak>> {
-    let mut all = talk::<TeamSpeak>();
+    let mut all = talk::<TeamSpeak>(105);
     all.extend::<[Attack<TeamSpeak>; 6]>([
         attack("passwords from many networks", 6, Stopped, |server, _, count| {
             let names: Vec<String> =

@@ -317,11 +317,11 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             }
             Vec::new()
         }),
-        attack("connect and close, slowly", 120, Stopped, |server, who, count| {
+        attack("connect and close, slowly", 170, Stopped, |server, who, count| {
             for _ in 0..count {
                 let (connection, _) = server.connect(who);
                 server.wire.close(connection);
-                server.wire.wait_millis(2_000);
+                server.wire.wait_millis(1_700);
             }
             Vec::new()
         }),
@@ -395,7 +395,7 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             }
             Vec::new()
         }),
-        attack("retries at a full server", 20, Stopped, |server, who, count| {
+        attack("retries at a full server", 100, Stopped, |server, who, count| {
             let (mut connection, _) = server.connect(who);
             let refused = "error number=2003 message=\"Maximum number of users on server exceeded\"\r\n";
             for _ in 0..count {
@@ -443,10 +443,10 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             }
             Vec::new()
         }),
-        attack("nicknames", 25, Stopped, |server, who, count| {
+        attack("nicknames", 36, Stopped, |server, who, count| {
             commands(server, who, count, 500, "changenick nickname=\"a{}\"", "ok\r\n")
         }),
-        attack("statuses", 25, Stopped, |server, who, count| {
+        attack("statuses", 36, Stopped, |server, who, count| {
             commands(server, who, count, 500, "changestatus statusmode=1 statusmsg=\"a{}\"", "ok\r\n")
         }),
         attack("leave and join", 20, Stopped, |server, who, count| {

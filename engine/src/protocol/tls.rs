@@ -13,8 +13,9 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
-/// A connection that ends so soon after it was opened has been of use to nobody: a login that failed, a scan, a flood.
-pub const TLS_BRIEF: Span = Span::from_secs(10);
+/// A connection that ends so soon after it was opened, and on which the server has not spoken unasked, has been of use to nobody:
+/// a login that failed, a scan, a flood.
+pub const TLS_BRIEF: Span = Span::from_secs(30);
 
 /// No answer takes longer, even of a server that asks another about the password.
 const ANSWERED_WITHIN: Span = Span::from_secs(5);
@@ -89,6 +90,11 @@ impl Tracker {
     /// Whether a handshake was begun and has not been settled.
     pub const fn is_under_way(&self) -> bool {
         matches!(self.handshake, Handshake::Offered | Handshake::Answered | Handshake::Concluded)
+    }
+
+    /// Whether the client has begun what may be its hello, and not finished it.
+    pub const fn is_unfinished(&self) -> bool {
+        matches!(self.handshake, Handshake::Undecided) && self.client.have > 0
     }
 
     const fn is_settled(&self) -> bool {

@@ -134,7 +134,67 @@ impl DistinctCount {
 /// longest silent make room.
 #[derive(Clone, Debug, Default)]
 pub struct Contributors {
-    by_address: BTreeMap<Address, (u32, Timestamp)>,
+    by_address: BTreeMap<Address, Contribution>,
+}
+
+/// Windows for which somebody must have done the same to make it a habit of theirs.
+const HABIT_WINDOWS: u64 = 2;
+/// How often they must have done it before, and how often at most they do it within a window.
+const HABIT_TIMES: u32 = 3;
+const HABIT_MAX: u32 = 2;
+/// Windows of silence after which a habit is forgotten.
+const HABIT_FORGOTTEN: u64 = 10;
+
+/// What one address contributed.
+#[derive(Clone, Copy, Debug)]
+struct Contribution {
+    /// Since when, without long silence.
+    since: Timestamp,
+    last: Timestamp,
+    /// When the current window began, what came in it, and in the one before.
+    begun: Timestamp,
+    count: u32,
+    earlier: u32,
+    /// How often, whatever it counted for, in the current window and before it.
+    times: u32,
+    times_before: u32,
+}
+
+impl Contribution {
+    const fn new(at: Timestamp) -> Self {
+        Self { since: at, last: at, begun: at, count: 0, earlier: 0, times: 0, times_before: 0 }
+    }
+
+    fn add(&mut self, amount: u32, at: Timestamp, within: Span) {
+        let silent = at.since(self.last).as_nanos();
+        if silent > within.as_nanos().saturating_mul(HABIT_FORGOTTEN) {
+            *self = Self::new(at);
+        }
+        let windows = at.since(self.begun).as_nanos() / within.as_nanos().max(1);
+        if windows > 0 {
+            self.times_before = self.times_before.saturating_add(self.times);
+            self.earlier = if windows == 1 { self.count } else { 0 };
+            self.begun = self.begun + Span::from_nanos(within.as_nanos().saturating_mul(windows));
+            (self.count, self.times) = (0, 0);
+        }
+        self.count = self.count.saturating_add(amount);
+        self.times = self.times.saturating_add(1);
+        self.last = at;
+    }
+
+    /// What lies within the window: all of the current one, and of the one before as much as has not left it.
+    fn held(&self, at: Timestamp, within: Span) -> u32 {
+        let left = within.as_nanos().saturating_sub(at.since(self.begun).as_nanos());
+        let share = u128::from(self.earlier) * u128::from(left) / u128::from(within.as_nanos().max(1));
+        self.count.saturating_add(u32::try_from(share).unwrap_or(u32::MAX))
+    }
+
+    /// Whether somebody does now and then what they have been doing all along: it was there before the attack, and is no part
+    /// of it.
+    fn is_habit(&self, at: Timestamp, within: Span) -> bool {
+        let windows = self.begun.since(self.since).as_nanos() / within.as_nanos().max(1);
+        windows >= HABIT_WINDOWS && self.times_before >= HABIT_TIMES && self.held(at, within) <= HABIT_MAX
+    }
 }
 
 impl Contributors {
@@ -143,25 +203,27 @@ impl Contributors {
         if self.by_address.len() >= CONTRIBUTORS_MAX && !self.by_address.contains_key(&address) {
             self.make_room(at - within);
         }
-        let entry = self.by_address.entry(address).or_insert((0, at));
-        if at.since(entry.1) > within {
-            entry.0 = 0;
-        }
-        *entry = (entry.0.saturating_add(amount), at);
-        entry.0
+        let own = self.by_address.entry(address).or_insert_with(|| Contribution::new(at));
+        own.add(amount, at, within);
+        own.held(at, within)
+    }
+
+    /// Whether an address contributes no more than it has all along.
+    pub fn is_habit(&self, address: &Address, at: Timestamp, within: Span) -> bool {
+        self.by_address.get(address).is_some_and(|own| own.is_habit(at, within))
     }
 
     /// Lets go what left the window; if that is not enough, the quarter longest silent, so that a flood of new addresses
     /// does not pay for a search each time.
     fn make_room(&mut self, start: Timestamp) {
-        self.by_address.retain(|_, (_, last)| *last >= start);
+        self.by_address.retain(|_, own| own.last >= start);
         if self.by_address.len() < CONTRIBUTORS_MAX {
             return;
         }
-        let mut times: Vec<Timestamp> = self.by_address.values().map(|(_, last)| *last).collect();
+        let mut times: Vec<Timestamp> = self.by_address.values().map(|own| own.last).collect();
         let (_, limit, _) = times.select_nth_unstable(CONTRIBUTORS_MAX / 4);
         let limit = *limit;
-        self.by_address.retain(|_, (_, last)| *last > limit);
+        self.by_address.retain(|_, own| own.last > limit);
     }
 
     /// Those within the window, with their counts, by address.
@@ -169,8 +231,8 @@ impl Contributors {
         let start = at - within;
         self.by_address
             .iter()
-            .filter(move |(_, (_, last))| *last >= start)
-            .map(|(address, (count, _))| (*address, *count))
+            .filter(move |(_, own)| own.last >= start)
+            .map(move |(address, own)| (*address, own.held(at, within)))
     }
 }
 

@@ -46,6 +46,8 @@ pub enum Subject {
     Content(u64),
     /// The whole service.
     Service,
+    /// What one address has of the allowance in what is counted by something else: a channel, a target, a text.
+    Share(Address, u64),
 }
 
 impl Subject {
@@ -83,6 +85,7 @@ impl std::fmt::Display for Subject {
             Self::Target(name) => write!(f, "target {name}"),
             Self::Content(_) => f.write_str("one text"),
             Self::Service => f.write_str("service"),
+            Self::Share(address, _) => write!(f, "{address}"),
         }
     }
 }
@@ -146,8 +149,8 @@ pub struct Evaluation {
 /// Rules that one kind of signal concerns, in the order of their files.
 #[derive(Clone, Debug, Default)]
 struct Concerned {
-    /// Those with an allowance, which is the connection's: nearly all end there, after one look-up.
-    allowances: Vec<(usize, Part)>,
+    /// Those with an allowance: nearly all end there, after one look-up for each way of sharing it.
+    allowances: Vec<(Shared, Vec<(usize, Part)>)>,
     /// Neighbours that count by the same are asked for their counts together: that is one look-up, and most rules count by
     /// address.
     groups: Vec<(By, Vec<(usize, Part)>)>,
@@ -164,6 +167,28 @@ enum Part {
     Against,
 }
 
+/// Whose an allowance is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Shared {
+    /// Each connection's: what is counted is its own address's doing.
+    ByConnection,
+    /// Each address's, for each of what is counted by: many connections of one address are no crowd.
+    ByAddress(By),
+}
+
+impl Shared {
+    fn of(rule: &Rule) -> Self {
+        match rule.by {
+            // What comes before is a connection's, whatever it comes before.
+            _ if rule.after.is_some() => Self::ByConnection,
+            By::Channel | By::Target | By::Content | By::Service => Self::ByAddress(rule.by),
+            By::Address | By::Prefix | By::Site | By::Account | By::Identity | By::Nickname | By::Session => {
+                Self::ByConnection
+            }
+        }
+    }
+}
+
 /// How long the counts of a connection that is over wait for the next one of its address.
 const VACANT_FOR: Span = Span::from_secs(600);
 
@@ -174,8 +199,8 @@ struct Counts {
     heirs: BoundedMap<FlowId, FlowId>,
     /// What connections that are over have counted, by address: the last ones, at most [`VACANT_MAX`], and when they ended.
     vacant: BoundedMap<Address, VecDeque<(FlowId, Timestamp)>>,
-    /// What the connection of the signal at hand has counted beyond its allowances, by rule.
-    beyond: Vec<(usize, u32)>,
+    /// What the signal at hand has brought beyond the allowances: the rule, whose allowance it is, and how far.
+    beyond: Vec<(usize, Subject, u32)>,
     /// Tallies held at most, and a few that one signal may bring.
     capacity: usize,
     /// Tallies of all subjects.
@@ -215,9 +240,9 @@ struct Tally {
     count: Count,
     /// When what must come before was last seen.
     before: Option<Timestamp>,
-    /// With an allowance: what each connection has counted beyond it, as of when it last did. No more of them than the limit,
-    /// since each counts.
-    parties: BTreeMap<FlowId, u32>,
+    /// With an allowance: what each of those who have one has counted beyond it, as of when they last did. No more of them than
+    /// the limit, since each counts.
+    parties: BTreeMap<Subject, u32>,
     /// What the count is held against, counted alike.
     against: Option<Box<Count>>,
     /// Kept only where the subject is not an address.
@@ -294,7 +319,11 @@ impl Evaluation {
             for (kind, part) in counted.chain(before).chain(against) {
                 let Some(Concerned { allowances, groups }) = by_kind.get_mut(kind as usize) else { continue };
                 if rule.allowance.is_some() && part != Part::Against {
-                    allowances.push((index, part));
+                    let shared = Shared::of(rule);
+                    match allowances.iter_mut().find(|(other, _)| *other == shared) {
+                        Some((_, rules)) => rules.push((index, part)),
+                        None => allowances.push((shared, vec![(index, part)])),
+                    }
                     continue;
                 }
                 match groups.last_mut() {
@@ -330,7 +359,7 @@ impl Evaluation {
         let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
         let connection = self.counts.connection(signal);
         self.counts.spend(rules, &concerned.allowances, signal, connection, |_, _| {});
-        self.counts.handle_excesses(rules, signal, connection, |tally, (index, rule), subject, total| {
+        self.counts.handle_excesses(rules, signal, |tally, (index, rule), subject, total| {
             let added = tally.join(rule, total, signal);
             tally.conclude((index, rule), subject, added, signal, level, &mut found)
         });
@@ -377,7 +406,7 @@ impl Evaluation {
                 None => counted(index, added.count, &mut std::iter::once(signal.address)),
             }
         };
-        self.counts.handle_excesses(rules, signal, connection, |tally, (index, rule), _, total| {
+        self.counts.handle_excesses(rules, signal, |tally, (index, rule), _, total| {
             let added = tally.join(rule, total, signal);
             measured(tally, (index, rule), added);
             false
@@ -444,12 +473,12 @@ impl Counts {
         }
     }
 
-    /// Counts a signal against the allowances that its connection has, notes the rules for which it goes beyond, and hands on
-    /// how many there are of the others.
+    /// Counts a signal against the allowances it falls under, notes the rules for which it goes beyond, and hands on how many
+    /// there are of the others.
     fn spend(
         &mut self,
         rules: &[Rule],
-        allowances: &[(usize, Part)],
+        allowances: &[(Shared, Vec<(usize, Part)>)],
         signal: &Arc<Signal>,
         connection: Option<FlowId>,
         mut within: impl FnMut(usize, u32),
@@ -458,64 +487,80 @@ impl Counts {
         let is_concerned = |(index, part): &(usize, Part)| {
             rules.get(*index).is_some_and(|rule| *part != Part::Counted || rule.concerns(signal))
         };
-        let Some(connection) = connection.filter(|_| allowances.iter().any(is_concerned)) else { return };
         let now = signal.at;
-        let mut gone = None;
-        let Self { counters, held, hasher, seed, beyond, .. } = self;
-        let subject = Subject::Session(connection);
-        let Some(counted) =
-            counters.touch_or_insert(&subject, now, Counted::default, |_| true, |_, old| gone = Some(old))
-        else {
-            return;
-        };
-        for (index, part) in allowances.iter().filter(|one| is_concerned(one)) {
-            let Some(rule) = rules.get(*index) else { continue };
-            let (tally, is_new) = counted.tally(*index, || Tally::of_connection(rule, *seed));
-            *held += usize::from(is_new);
-            let (Some(tally), Some(allowed)) = (tally, rule.allowed()) else { continue };
-            if *part == Part::Before {
-                tally.before = Some(now);
+        for (shared, allowances) in allowances {
+            if !allowances.iter().any(is_concerned) {
                 continue;
             }
-            let distinct = rule.distinct.and_then(|by| distinct_value(hasher, by, Some(signal.flow), signal));
-            match tally.spend(rule, distinct, signal) {
-                Some(count) if count > allowed => beyond.push((*index, count.saturating_sub(allowed))),
-                Some(count) => within(*index, count),
-                None => {}
+            let Some(holder) = self.holder(*shared, signal, connection) else { continue };
+            let mut gone = None;
+            let Self { counters, held, hasher, seed, beyond, .. } = self;
+            let Some(counted) =
+                counters.touch_or_insert(&holder, now, Counted::default, |_| true, |_, old| gone = Some(old))
+            else {
+                continue;
+            };
+            for (index, part) in allowances.iter().filter(|one| is_concerned(one)) {
+                let Some(rule) = rules.get(*index) else { continue };
+                let (tally, is_new) = counted.tally(*index, || Tally::of_holder(rule, *seed));
+                *held += usize::from(is_new);
+                let (Some(tally), Some(allowed)) = (tally, rule.allowed()) else { continue };
+                if *part == Part::Before {
+                    tally.before = Some(now);
+                    continue;
+                }
+                let distinct =
+                    rule.distinct.and_then(|by| distinct_value(hasher, by, Some(signal.flow), signal));
+                match tally.spend(rule, distinct, signal) {
+                    Some(count) if count > allowed => {
+                        beyond.push((*index, holder.clone(), count.saturating_sub(allowed)));
+                    }
+                    Some(count) => within(*index, count),
+                    None => {}
+                }
             }
-        }
-        if let Some(gone) = gone {
-            self.forget(&gone);
+            if let Some(gone) = gone {
+                self.forget(&gone);
+            }
         }
     }
 
-    /// Adds what the connection of a signal has counted beyond its allowances to that of the others of the same subject, and
-    /// hands on the tallies with what that makes. If `conclude` says so, all of them begin anew.
+    /// Whose the allowance is that a signal falls under.
+    fn holder(&self, shared: Shared, signal: &Signal, connection: Option<FlowId>) -> Option<Subject> {
+        match shared {
+            Shared::ByConnection => connection.map(Subject::Session),
+            Shared::ByAddress(by) => {
+                let of = self.hasher.hash_one(Subject::of(by, signal)?);
+                Some(Subject::Share(signal.address, of))
+            }
+        }
+    }
+
+    /// Adds what has gone beyond an allowance to that of the others of the same subject, and hands on the tallies with what that
+    /// makes. If `conclude` says so, all of them begin anew.
     fn handle_excesses(
         &mut self,
         rules: &[Rule],
         signal: &Arc<Signal>,
-        connection: Option<FlowId>,
         mut conclude: impl FnMut(&mut Tally, (usize, &Rule), &Subject, u32) -> bool,
     ) {
-        let Some(connection) = connection.filter(|_| !self.beyond.is_empty()) else { return };
         let beyond = std::mem::take(&mut self.beyond);
-        for (index, excess) in &beyond {
+        for (index, holder, excess) in &beyond {
             let Some(rule) = rules.get(*index) else { continue };
             let Some(subject) = Subject::of(rule.by, signal) else { continue };
             let mut parties = match self.excesses(*index, rule, &subject, signal.at) {
                 Some(tally) => std::mem::take(&mut tally.parties),
                 None => continue,
             };
-            parties.insert(connection, *excess);
+            parties.insert(holder.clone(), *excess);
             let needed = rule.limit.saturating_sub(rule.allowed().unwrap_or(0));
-            let sum = |parties: &BTreeMap<FlowId, u32>| {
+            let sum = |parties: &BTreeMap<Subject, u32>| {
                 parties.values().fold(0, |sum: u32, own| sum.saturating_add(*own))
             };
             if sum(&parties) >= needed {
                 // Others may have fallen silent since.
                 parties.retain(|other, own| {
-                    *own = self.excess_of(*index, rule, *other, signal.at);
+                    *own = self.excess_of(*index, rule, other, signal.at);
                     *own > 0
                 });
             }
@@ -527,7 +572,7 @@ impl Counts {
                 continue;
             }
             for party in parties.into_keys() {
-                if let Some(tally) = self.of_connection(*index, party) {
+                if let Some(tally) = self.of_holder(*index, &party) {
                     tally.rearm();
                 }
             }
@@ -554,15 +599,15 @@ impl Counts {
         tally
     }
 
-    fn of_connection(&mut self, index: usize, connection: FlowId) -> Option<&mut Tally> {
-        let counted = self.counters.get_mut(&Subject::Session(connection))?;
+    fn of_holder(&mut self, index: usize, holder: &Subject) -> Option<&mut Tally> {
+        let counted = self.counters.get_mut(holder)?;
         let at = counted.position(index)?;
         counted.tallies.get_mut(at)
     }
 
-    /// What a connection counts beyond its allowance now.
-    fn excess_of(&mut self, index: usize, rule: &Rule, connection: FlowId, now: Timestamp) -> u32 {
-        let held = self.of_connection(index, connection).map(|tally| tally.count.held(now, rule.within));
+    /// What somebody counts beyond their allowance now.
+    fn excess_of(&mut self, index: usize, rule: &Rule, holder: &Subject, now: Timestamp) -> u32 {
+        let held = self.of_holder(index, holder).map(|tally| tally.count.held(now, rule.within));
         held.unwrap_or(0).saturating_sub(rule.allowed().unwrap_or(0))
     }
 
@@ -677,12 +722,12 @@ impl Tally {
         }
     }
 
-    /// What a connection has of its allowance.
-    fn of_connection(rule: &Rule, seed: u64) -> Self {
+    /// What somebody has of their allowance.
+    fn of_holder(rule: &Rule, seed: u64) -> Self {
         Self { contributors: None, ..Self::new(rule, seed) }
     }
 
-    /// Counts a signal against the connection's allowance, and answers how many there are.
+    /// Counts a signal against an allowance, and answers how many there are.
     fn spend(&mut self, rule: &Rule, distinct: Option<u64>, signal: &Signal) -> Option<u32> {
         if rule.after.as_ref().is_some_and(|after| !self.is_soon(after.within, signal.at)) {
             return None;
@@ -691,7 +736,7 @@ impl Tally {
         self.count.add(rule.amount(signal), distinct, signal.at, rule.within, enough)
     }
 
-    /// Takes note of a signal that goes beyond its connection's allowance, with what all together have: one of them has the
+    /// Takes note of a signal that goes beyond an allowance, with what all together have: one of them has the
     /// allowance counted.
     fn join(&mut self, rule: &Rule, total: u32, signal: &Arc<Signal>) -> Added {
         let count = total.saturating_add(rule.allowed().unwrap_or(0));
@@ -715,8 +760,14 @@ impl Tally {
         if !reached && !joins {
             return false;
         }
+        let is_habit = |all: &Contributors, address: &Address| {
+            rule.spares_habits() && all.is_habit(address, at, rule.within)
+        };
         let contributors = match (&self.contributors, own) {
-            (Some(all), _) if reached => all.within(at, rule.within).collect(),
+            (Some(all), _) if reached => {
+                all.within(at, rule.within).filter(|(address, _)| !is_habit(all, address)).collect()
+            }
+            (Some(all), Some(_)) if is_habit(all, &signal.address) => return false,
             (Some(_), Some(own)) => vec![(signal.address, own)],
             _ => Vec::new(),
         };

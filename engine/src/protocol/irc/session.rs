@@ -36,6 +36,8 @@ pub const HELD_BYTES_MAX: usize = 4 * (LINE_BYTES_MAX + 2) + EARLY_BYTES_MAX + 1
 
 /// A client registers within seconds; servers give it 20 to 37 (measured) before they close.
 const HELD: Span = Span::from_secs(15);
+/// Servers ask every two minutes at the latest whether whom they have let in is still there.
+const UNHEARD_PATIENCE: Span = Span::from_secs(180);
 
 /// Different names of one kind remembered until the server answers.
 const NAMES_PENDING_MAX: usize = 16;
@@ -186,6 +188,8 @@ struct State {
     is_refused: bool,
     /// CTCP requests that the client may answer.
     ctcp_requests: u32,
+    /// Who has come lately, by the hash of the name: at most [`ARRIVALS_MAX`].
+    arrivals: VecDeque<(u64, Timestamp)>,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
     /// The server ended the connection, unasked.
@@ -433,7 +437,8 @@ impl Dissector for Session {
 
     fn on_close(&mut self, server: &mut Server, context: &mut Context<'_>) {
         let lasted = context.at.since(context.connection.opened);
-        if self.state.is_tls && !self.state.is_let_go && lasted <= TLS_BRIEF {
+        let is_unheard = matches!(self.state.phase, Phase::Encrypted(_));
+        if is_unheard && !self.state.is_let_go && lasted <= TLS_BRIEF {
             let weight = lasted.as_nanos() / 1_000_000;
             context.signal(SignalKind::TlsBrief, Detail { weight, ..Detail::default() });
         }
@@ -478,6 +483,7 @@ impl State {
             quit_message: None,
             is_refused: false,
             ctcp_requests: 0,
+            arrivals: VecDeque::new(),
             is_let_go: false,
             is_dropped: false,
             nicknames_asked: 0,
@@ -539,6 +545,8 @@ impl State {
             (context.connection.opened, HELD, "unregistered")
         } else if is_idle {
             (self.active_at, IDLE_PATIENCE, "idle")
+        } else if matches!(self.phase, Phase::Encrypted(_)) {
+            (context.connection.opened, UNHEARD_PATIENCE, "unheard")
         } else {
             return;
         };
@@ -608,6 +616,7 @@ impl State {
             .saturating_add(self.identifications.held_bytes())
             .saturating_add(self.sasl.asked.held_bytes())
             .saturating_add(self.early.bytes)
+            .saturating_add(self.arrivals.len().saturating_mul(size_of::<(u64, Timestamp)>()))
     }
 }
 

@@ -4,7 +4,10 @@
 
 use floodwall_wire::Address;
 
-use super::super::log::{Actor, Cursor, Glance, Reading, instant, six_digits};
+use super::super::{
+    GREETED_WITHIN, GREETING,
+    log::{Actor, Cursor, Glance, Reading, instant, six_digits},
+};
 use crate::{
     signal::{Detail, FlowId, Method, Signal, SignalKind},
     text::Text,
@@ -130,13 +133,23 @@ struct User {
     nickname: Option<Text>,
     account: Option<Text>,
     is_logged_in: bool,
+    /// When it last logged in or joined a channel.
+    came_at: Option<Timestamp>,
     /// Now or before.
     has_logged_in: bool,
 }
 
 impl User {
     const fn new(address: Address, flow: FlowId) -> Self {
-        Self { address, flow, nickname: None, account: None, is_logged_in: false, has_logged_in: false }
+        Self {
+            address,
+            flow,
+            nickname: None,
+            account: None,
+            is_logged_in: false,
+            came_at: None,
+            has_logged_in: false,
+        }
     }
 }
 
@@ -199,11 +212,13 @@ impl LogReader {
         if text.eat(b"User message from #") {
             let id = read_who(&mut text)?;
             text.expect(b"to #")?;
-            text.number()?;
+            let whom = usize::try_from(text.number()?).ok()?;
             text.expect(b" ")?;
             let target = read_names(&mut text)?.0;
             let content = content(text)?;
-            let detail = Detail { target: Some(unescaped(target)), ..self.talk(id, content) };
+            let came_at = self.users.get(whom).and_then(Option::as_ref).and_then(|user| user.came_at);
+            let reason = came_at.filter(|came| at.since(*came) <= GREETED_WITHIN).map(|_| GREETING);
+            let detail = Detail { target: Some(unescaped(target)), reason, ..self.talk(id, content) };
             return self.signal(id, SignalKind::MessagePrivate, at, detail, signals);
         }
         if text.eat(b"Broadcast message from #") {
@@ -342,6 +357,7 @@ impl LogReader {
                     user.nickname.clone_from(&names.nickname);
                     user.account.clone_from(&names.account);
                     user.is_logged_in = true;
+                    user.came_at = Some(at);
                     user.has_logged_in = true;
                     let method = method_of(names.account.as_ref());
                     let detail = Detail { method: Some(method), ..names };
@@ -372,6 +388,9 @@ impl LogReader {
             return if text.0 == b" disconnected." { self.leave(id, at, signals) } else { None };
         }
         if text.eat(b"joined channel: ") {
+            if let Some(user) = self.users.get_mut(id).and_then(Option::as_mut) {
+                user.came_at = Some(at);
+            }
             return self.signal(id, SignalKind::ChannelJoined, at, channel(text)?, signals);
         }
         if text.eat(b"left channel: ") {

@@ -59,6 +59,8 @@ pub struct User {
     pub account: Option<Text>,
     /// Whether it is logged in.
     pub is_logged_in: bool,
+    /// When it last logged in or joined a channel.
+    pub came_at: Option<Timestamp>,
     /// The channel it is in.
     pub channel: Option<i64>,
     /// Its packet protocol as the server tells it; text clients have 0.
@@ -115,6 +117,7 @@ impl Server {
             nickname: None,
             account: None,
             is_logged_in: false,
+            came_at: None,
             channel: None,
             packet_protocol: None,
             binding,

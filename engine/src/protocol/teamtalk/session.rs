@@ -12,7 +12,7 @@ use crate::{
     catalogue::Sort,
     identity::ADMINISTRATOR,
     protocol::{
-        Context, Dissector, Fact, HeldPlace, IDLE_PATIENCE, Progress, Side,
+        Context, Dissector, Fact, GREETED_WITHIN, GREETING, HeldPlace, IDLE_PATIENCE, Progress, Side,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         tls::{Handshake, Listener, TLS_BRIEF, Tracker},
@@ -49,6 +49,8 @@ const USER_TIMEOUT_SHORT: u32 = 15;
 const LOGIN_PATIENCE: Span = Span::from_secs(14);
 /// Whoever has mistyped a password looks for the right one.
 const PASSWORD_PATIENCE: Span = Span::from_secs(60);
+/// Who is logged in hears of everybody who comes, goes or joins a channel.
+const UNHEARD_PATIENCE: Span = Span::from_secs(60);
 
 /// Follows one connection. No `Debug`: half a line with a password may be in it.
 pub struct Session {
@@ -258,7 +260,7 @@ impl Dissector for Session {
             conversation.tell_held(context);
         }
         let lasted = context.at.since(context.connection.opened);
-        let is_brief = conversation.tls.handshake() == Handshake::Completed && lasted <= TLS_BRIEF;
+        let is_brief = matches!(conversation.state, State::Encrypted(_)) && lasted <= TLS_BRIEF;
         if is_brief && !conversation.is_let_go {
             conversation.tell_tls(SignalKind::TlsBrief, None, context);
         }
@@ -395,7 +397,12 @@ impl Conversation {
         }
         let span = context.at.since(context.connection.opened);
         let (held, patience, reason) = match self.state {
+            // A server that speaks TLS waits for the client's hello, and for all of it.
+            State::ExpectWelcome if self.tls.is_under_way() || self.tls.is_unfinished() => {
+                (span, LOGIN_PATIENCE, Some("handshake"))
+            }
             State::ExpectWelcome if !self.had_login => (span, LOGIN_PATIENCE, Some("unwelcomed")),
+            State::Encrypted(_) => (span, UNHEARD_PATIENCE, Some("unheard")),
             State::ExpectLogin if !self.had_login => {
                 (span, if self.had_attempt { PASSWORD_PATIENCE } else { LOGIN_PATIENCE }, None)
             }
@@ -406,7 +413,6 @@ impl Conversation {
             | State::ExpectLogin
             | State::LoggedIn
             | State::Transferring
-            | State::Encrypted(_)
             | State::Unreadable => return,
         };
         if self.place.is_due(context.at, held, patience) {
@@ -555,6 +561,7 @@ impl Conversation {
             user.nickname = Some(nickname.clone());
             user.account = Some(account.clone());
             user.is_logged_in = true;
+            user.came_at = Some(context.at);
             user.packet_protocol = None;
         }
         let connection = context.connection;
@@ -645,6 +652,7 @@ impl Conversation {
         let detail = Detail { channel: Some(place.name(server)), reason, ..self.own_detail(server) };
         if let Some(user) = self.user_id.and_then(|user_id| server.user_mut(user_id)) {
             user.channel = if joined { place.number() } else { None };
+            user.came_at = if joined { Some(context.at) } else { user.came_at };
         }
         if joined {
             self.channel = Some(place);
@@ -743,8 +751,10 @@ impl Conversation {
         let place = |channel: Option<Place>| channel.map(|place| place.name(server));
         let (kind, detail) = match asked {
             Asked::Message { kind, channel, target, content, weight } => {
+                let came_at = target.and_then(|id| server.user(id)).and_then(|user| user.came_at);
+                let reason = came_at.filter(|at| context.at.since(*at) <= GREETED_WITHIN).map(|_| GREETING);
                 let (channel, target) = (place(channel), name(target));
-                (kind, Detail { channel, target, content: Some(content), weight, ..own })
+                (kind, Detail { channel, target, reason, content: Some(content), weight, ..own })
             }
             Asked::Nick(nickname) => (SignalKind::NickChanged, Detail { nickname: Some(nickname), ..own }),
             Asked::Status => (SignalKind::StatusChanged, own),

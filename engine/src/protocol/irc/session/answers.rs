@@ -55,6 +55,11 @@ impl State {
                         self.appear(server, context);
                     }
                 }
+                if command == b"JOIN"
+                    && let Some(name) = message.source_name().filter(|name| !self.is_own_name(name))
+                {
+                    self.note_arrival(name, context);
+                }
                 if command == b"KILL" && message.param(0).is_some_and(|name| self.is_own_name(name)) {
                     self.on_killed(&message, server, context);
                 }

@@ -5,7 +5,7 @@ use memchr::memchr;
 use super::{Identification, Operator, Phase, State, answers::on_own_mode, cut};
 use crate::{
     protocol::{
-        Context,
+        Context, GREETED_WITHIN, GREETING,
         breadth::is_everybody,
         irc::{
             dialect::{self, Audience, Credentials, Rule},
@@ -15,6 +15,7 @@ use crate::{
     },
     signal::{Detail, Method, SignalKind},
     text::Text,
+    time::Timestamp,
 };
 
 /// Length of a piece of a SASL payload that is not the last.
@@ -22,6 +23,9 @@ const SASL_PIECE_BYTES: usize = 400;
 
 /// Targets of one message that are counted; servers refuse as many (407) or fewer.
 const TARGETS_MAX: usize = 20;
+
+/// Arrivals that are remembered: more than come within [`GREETED_WITHIN`] unless a network comes together again.
+pub(super) const ARRIVALS_MAX: usize = 16;
 
 impl State {
     /// Takes one line of the client.
@@ -82,6 +86,11 @@ impl State {
             "COOKIE" => self.on_operator_guess(keyword, None, context),
             _ => match dialect::service_by_command(keyword) {
                 Some(service) => self.on_service_command(keyword, service, message, context),
+                None if keyword == "INVITE" => {
+                    let target = message.param(0).map(Text::new);
+                    let detail = Detail { command: Some(keyword), target, ..self.detail() };
+                    context.signal(SignalKind::CommandSent, detail);
+                }
                 None => {
                     self.command(keyword, context);
                     self.on_rule(keyword, message, context);
@@ -298,7 +307,8 @@ impl State {
                     context.signal(SignalKind::MessageChannel, Detail { channel: name, ..detail });
                 }
                 Audience::User => {
-                    context.signal(SignalKind::MessagePrivate, Detail { target: name, ..detail })
+                    let reason = self.has_just_come(target, context).then_some(GREETING);
+                    context.signal(SignalKind::MessagePrivate, Detail { target: name, reason, ..detail })
                 }
             }
         }
@@ -359,6 +369,24 @@ impl State {
         let has_one = self.ctcp_requests > 0;
         self.ctcp_requests = self.ctcp_requests.saturating_sub(1);
         has_one
+    }
+
+    /// Somebody else joined a channel this one is in.
+    pub(super) fn note_arrival(&mut self, name: &[u8], context: &Context<'_>) {
+        self.arrivals.retain(|(_, at)| context.at.since(*at) <= GREETED_WITHIN);
+        if self.arrivals.len() >= ARRIVALS_MAX {
+            self.arrivals.pop_front();
+        }
+        self.arrivals.push_back((context.hash(&name.to_ascii_lowercase()), context.at));
+    }
+
+    fn has_just_come(&self, name: &[u8], context: &Context<'_>) -> bool {
+        if self.arrivals.is_empty() {
+            return false;
+        }
+        let hash = context.hash(&name.to_ascii_lowercase());
+        let is_recent = |at: Timestamp| context.at.since(at) <= GREETED_WITHIN;
+        self.arrivals.iter().any(|(known, at)| *known == hash && is_recent(*at))
     }
 
     /// Somebody may have sent one.
