@@ -188,6 +188,7 @@ fn talk<S: Talk>(over_four: u32) -> Vec<Attack<S>> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
     let mut all = talk::<TeamTalk>(100);
     all.extend::<[Attack<TeamTalk>; 18]>([
