@@ -165,15 +165,31 @@ impl Context<'_> {
     }
 
     /// Keyed hash of a message's content: of its letters, if it has any. Letter case, figures, marks, blanks and colours are
-    /// what drones make their texts different by.
+    /// what drones make their texts different by, and a word or two of nonsense: where [`ALIKE_PAIRS`] pairs of words follow each
+    /// other or more, it is the smallest hash of a pair, which texts share as often as they share their words (Broder, "On the
+    /// resemblance and containment of documents", 1997).
     pub fn content_hash(&self, content: &[u8]) -> u64 {
-        let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || !byte.is_ascii();
-        if !content.iter().any(is_letter) {
-            return self.hash(content);
+        let letters = |bytes: &[u8], hasher: &mut dyn Hasher| {
+            let letters = bytes.iter().filter(|byte| is_letter(byte));
+            letters.for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
+        };
+        let mut words = content.split(u8::is_ascii_whitespace).filter(|word| word.iter().any(is_letter));
+        let Some(mut before) = words.next() else { return self.hash(content) };
+        let (mut pairs, mut smallest) = (0_usize, u64::MAX);
+        for word in words {
+            let mut hasher = self.hasher();
+            letters(before, &mut hasher);
+            hasher.write_u8(b' ');
+            letters(word, &mut hasher);
+            smallest = smallest.min(hasher.finish());
+            pairs = pairs.saturating_add(1);
+            before = word;
+        }
+        if pairs >= ALIKE_PAIRS {
+            return smallest;
         }
         let mut hasher = self.hasher();
-        let letters = content.iter().filter(|byte| is_letter(byte));
-        letters.for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
+        letters(content, &mut hasher);
         hasher.finish()
     }
 
@@ -187,6 +203,13 @@ impl Context<'_> {
     fn hasher(&self) -> impl Hasher {
         FixedState::with_seed(self.seed).build_hasher()
     }
+}
+
+/// Pairs of words that a text must have to be taken for one that is only like it: of fewer, any two say too little.
+const ALIKE_PAIRS: usize = 5;
+
+const fn is_letter(byte: &u8) -> bool {
+    byte.is_ascii_alphabetic() || !byte.is_ascii()
 }
 
 /// A place that a connection takes and makes no use of.
@@ -284,5 +307,33 @@ mod tests {
         assert_ne!(hash("join evil.example now"), hash("join good.example now"));
         assert_ne!(hash("12345"), hash("12346"), "there is nothing else to tell them apart");
         assert_ne!(hash("привет"), hash("пока"));
+    }
+
+    #[test]
+    fn long_texts_that_share_their_words_mostly_share_a_hash() {
+        let connection = Connection {
+            id: FlowId(1),
+            service: 0,
+            client: Address::default(),
+            client_port: 1,
+            server: Address::default(),
+            server_port: 2,
+            opened: Timestamp::EPOCH,
+            midway: false,
+        };
+        let mut output = Output::default();
+        let context = Context { at: Timestamp::EPOCH, connection: &connection, seed: 7, output: &mut output };
+        let hash = |text: &str| context.content_hash(text.as_bytes());
+        let nonsense = |number: u32| {
+            [0, 5, 10].map(|shift| char::from(b'a' + (number >> shift) as u8 % 26)).iter().collect::<String>()
+        };
+        let most = |text: &dyn Fn(&str) -> String| {
+            let mut counts = std::collections::BTreeMap::new();
+            (0..200).for_each(|number| *counts.entry(hash(&text(&nonsense(number * 97)))).or_insert(0) += 1);
+            counts.into_values().max().unwrap_or(0)
+        };
+        assert!(most(&|word| format!("visit us now for cheap places at evil example {word}")) >= 150);
+        assert!(most(&|word| format!("{word} visit us now for cheap places at evil example")) >= 150);
+        assert_eq!(most(&|word| format!("{word}a {word}b {word}c {word}d {word}e {word}f {word}g")), 1);
     }
 }

@@ -372,7 +372,8 @@ impl Tail {
             if !bytes.is_empty() {
                 let position = Position::File { inode: *inode, offset: self.offset - self.rest.len() as u64 };
                 let batch = Batch { log: self.out.log, bytes, seen, is_old, position };
-                self.out.send(batch, || file.metadata().map_or(0, |now| now.len()).saturating_sub(self.offset));
+                self.out
+                    .send(batch, || file.metadata().map_or(0, |now| now.len()).saturating_sub(self.offset));
             }
         }
         self.has_caught_up = true;

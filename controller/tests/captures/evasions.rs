@@ -551,6 +551,38 @@ pub(crate) fn crowds() -> Vec<Evening> {
                 },
             );
         }),
+        teamtalk(
+            "a bot greets sixty who come within a minute, and shows where it is in its song",
+            |server| {
+                let (mut bot, id) = server.connect("10.77.9.9");
+                server.log_in(&mut bot, id, "10.77.9.9", "greeter");
+                for number in 0..60_u8 {
+                    let who = format!("10.77.{}.{}", 20 + number / 8, 10 + number);
+                    let (mut guest, id) = server.connect(&who);
+                    server.enter_as_guest(&mut guest, id, &who, &format!("guest{number}"));
+                    let line =
+                        format!("message type=1 content=\"Welcome here, guest{number}\" destuserid={id}");
+                    server.command(&mut bot, &line, "ok\r\n");
+                    let song = format!("changestatus statusmode=0 statusmsg=\"0:{number}\"");
+                    server.command(&mut bot, &song, "ok\r\n");
+                    server.wire.wait_millis(900);
+                }
+            },
+        ),
+        irc("a bot greets sixty who come within a minute, and gives them a voice", |server| {
+            let mut bot = server.join("10.77.9.9", "greeter");
+            for number in 0..60_u8 {
+                let who = format!("10.77.{}.{}", 20 + number / 8, 10 + number);
+                let name = format!("guest{number}");
+                drop(server.join(&who, &name));
+                let joined = format!(":{name}!x@{who} JOIN #talk\r\n");
+                server.wire.answer(&mut bot, joined.as_bytes());
+                server.say(&mut bot, &format!("NOTICE {name} :Welcome here, {name}"), "");
+                let voice = format!("MODE #talk +v {name}");
+                server.say(&mut bot, &voice, &format!(":greeter!x@10.77.9.9 {voice}"));
+                server.wire.wait_millis(900);
+            }
+        }),
         teamtalk("a school of sixty that chats", school),
         irc("a school of sixty that chats", school),
         irc("a bridge of two hundred puppets, three of whom paste a poem", |server| {
@@ -570,6 +602,33 @@ pub(crate) fn crowds() -> Vec<Evening> {
                 }
                 server.wire.wait_millis(100);
             }
+        }),
+        irc("a bouncer of a hundred comes back after a restart and is throttled", |server| {
+            let everybody = |server: &mut Irc| -> Vec<Connection> {
+                (0..100)
+                    .map(|number| {
+                        server.wire.wait_millis(100);
+                        server.join("10.77.64.1", &format!("user{number}"))
+                    })
+                    .collect()
+            };
+            let users = everybody(server);
+            for _ in 0..20 {
+                server.wire.wait_millis(10_000);
+                server.chat();
+            }
+            users.into_iter().for_each(|user| server.wire.close_by_server(user));
+            server.wire.wait_millis(3_000);
+            for _ in 0..70 {
+                let mut refused = server.wire.connect("10.77.64.1");
+                let answer = "ERROR :Your host is trying to (re)connect too fast -- throttled.\r\n";
+                server.wire.answer(&mut refused, answer.as_bytes());
+                server.wire.close_by_server(refused);
+                server.wire.wait_millis(100);
+            }
+            server.wire.wait_millis(20_000);
+            drop(everybody(server));
+            server.chat();
         }),
         irc("a bot that gives sixty who come a voice", |server| {
             let mut bot = server.join("10.77.62.1", "voicebot");

@@ -300,6 +300,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_done_now_and_then_all_along_is_a_habit() {
+        let mut contributors = Contributors::default();
+        let (monitor, guest, crowd) = (Address::from_v4(1), Address::from_v4(2), Address::from_v4(3));
+        for n in 0..20 {
+            contributors.add(monitor, 1, at(n * 45_000), MINUTE);
+            contributors.add(crowd, 3, at(n * 45_000), MINUTE);
+        }
+        let now = at(20 * 45_000);
+        contributors.add(guest, 1, now, MINUTE);
+        assert!(contributors.is_habit(&monitor, now, MINUTE));
+        assert!(!contributors.is_habit(&guest, now, MINUTE), "it has only come");
+        assert!(!contributors.is_habit(&crowd, now, MINUTE), "it is more than now and then");
+        contributors.add(monitor, 5, now, MINUTE);
+        assert!(!contributors.is_habit(&monitor, now, MINUTE), "it is more than it was");
+        let later = at(60_000_000);
+        contributors.add(monitor, 1, later, MINUTE);
+        assert!(!contributors.is_habit(&monitor, later, MINUTE), "it is long ago");
+    }
+
+    #[test]
     fn contributors_are_bounded() {
         let mut contributors = Contributors::default();
         for n in 0..u64::from(CONTRIBUTORS_MAX as u32) * 3 {

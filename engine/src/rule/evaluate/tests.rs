@@ -200,6 +200,24 @@ fn floods_of_many_are_counted_by_whom_they_are_aimed_at() {
 }
 
 #[test]
+fn what_is_aimed_at_several_is_counted_for_each_and_many_connections_of_one_address_are_no_crowd() {
+    let rule = "signal = \"message.private\"\nby = \"target\"\nallowance = 3\nlimit = 100\n";
+    let mut world = World::new(rule);
+    for n in 0..60 {
+        world.tell(SignalKind::MessagePrivate, 1, n * 50, "one", HOUSE);
+        world.tell(SignalKind::MessagePrivate, 1, n * 50, "another", HOUSE);
+    }
+    assert_eq!(world.counts(), [0; 0], "sixty for each are not a hundred and twenty for either");
+    let mut world = World::new(rule);
+    for n in 0..99 {
+        world.tell(SignalKind::MessagePrivate, n, n * 50, "victim", HOUSE);
+    }
+    assert_eq!(world.counts(), [0; 0]);
+    world.tell(SignalKind::MessagePrivate, 99, 99 * 50, "victim", HOUSE);
+    assert_eq!(world.counts(), [100], "a connection for each message has no allowance for each");
+}
+
+#[test]
 fn one_address_that_logs_in_often_outweighs_nothing_where_addresses_are_told_apart() {
     let rule = "signal = \"login.failed\"\nagainst = { signal = \"login.succeeded\", ratio = 2 }\n\
                 by = \"service\"\ndistinct = \"address\"\nlimit = 10\n";
