@@ -278,7 +278,7 @@ pub fn service_by_command(command: &str) -> Option<&'static str> {
 pub struct Credentials<'a> {
     /// The account, when one was named.
     pub account: Option<&'a [u8]>,
-    /// It takes a nickname back from whoever uses it, and logs nobody in.
+    /// It takes a nickname back from whoever uses it, or joins one's own to another's, and logs nobody in.
     pub takes_over: bool,
 }
 
@@ -290,7 +290,7 @@ pub fn credentials<'a>(mut words: impl Iterator<Item = &'a [u8]>) -> Option<Cred
     if is(&[b"IDENTIFY", b"ID", b"AUTH", b"LOGIN", b"SIDENTIFY"]) {
         return Some(Credentials { account: second.map(|_| first), takes_over: false });
     }
-    let takes_over = is(&[b"GHOST", b"RECOVER", b"REGAIN", b"RELEASE"]);
+    let takes_over = is(&[b"GHOST", b"RECOVER", b"REGAIN", b"RELEASE", b"GROUP", b"LINK"]);
     (takes_over && second.is_some()).then_some(Credentials { account: Some(first), takes_over })
 }
 
@@ -310,7 +310,7 @@ pub enum ServiceAnswer {
 }
 
 /// Fragments of answers of Atheme, Anope, DALnet's services, GameSurge, QuakeNet and Undernet, lower case.
-const SERVICE_ANSWERS: [(&[u8], ServiceAnswer); 29] = [
+const SERVICE_ANSWERS: [(&[u8], ServiceAnswer); 30] = [
     (b"invalid password for", ServiceAnswer::Failed),
     (b"password incorrect", ServiceAnswer::Failed),
     (b"incorrect password", ServiceAnswer::Failed),
@@ -337,6 +337,7 @@ const SERVICE_ANSWERS: [(&[u8], ServiceAnswer); 29] = [
     (b"has been released", ServiceAnswer::TakenOver),
     (b"has been recovered", ServiceAnswer::TakenOver),
     (b"has been regained", ServiceAnswer::TakenOver),
+    (b"you are now in the group of", ServiceAnswer::TakenOver),
     (b"is not online", ServiceAnswer::TakenOver),
     (b"isn't currently in use", ServiceAnswer::TakenOver),
     (b"is not currently", ServiceAnswer::TakenOver),
@@ -673,6 +674,7 @@ mod tests {
         assert_eq!(words(b"IDENTIFY alice secret"), asks(Some(b"alice"), false));
         assert_eq!(words(b"GHOST alice secret"), asks(Some(b"alice"), true));
         assert_eq!(words(b"GHOST alice"), None);
+        assert_eq!(words(b"GROUP alice secret"), asks(Some(b"alice"), true));
         assert_eq!(words(b"REGISTER secret a@b"), None);
     }
 
