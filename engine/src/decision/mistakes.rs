@@ -1,0 +1,119 @@
+//! What is taken for a mistake: a password that was mistyped, and followed by the right one.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use floodwall_wire::Address;
+
+use super::{
+    CONTRIBUTIONS_PLAIN, Decisions,
+    person::MISTAKEN_WITHIN,
+    suspicion::{PATIENCE_TO_LOG_IN, Suspect},
+};
+use crate::{
+    limits::SUBJECTS_MAX,
+    rule::{
+        Action, By, Rule,
+        evaluate::{Finding, site},
+    },
+    signal::{FlowId, Signal, SignalKind},
+    text::Text,
+};
+
+/// ...are so many;
+const MADE_GOOD_MAX: u32 = 3;
+/// and so many while there is still patience for them to be.
+const MISTAKEN_MAX: u32 = 3;
+/// Accounts that failed from one address, each on a connection of its own, from which on they may be several people's.
+const MISTAKEN_ACCOUNTS: usize = 3;
+
+impl Decisions {
+    /// Whether failed logins from one address are mistakes: most of the last ones were followed by the right password, or each
+    /// was of another account on another connection and this is the first time. Then the address has time to show it.
+    pub(super) fn is_mistaken(&mut self, rule: &Rule, finding: &Finding<'_>, address: Address) -> bool {
+        if rule.action == Action::Note || !rule.counts_failed_logins() {
+            return false;
+        }
+        let now = finding.signal.at;
+        let is_recent = |signal: &&Arc<Signal>| {
+            signal.kind == SignalKind::LoginFailed
+                && signal.address == address
+                && now.since(signal.at) <= rule.within
+        };
+        let failed: Vec<&Arc<Signal>> = finding.evidence.iter().filter(is_recent).collect();
+        let has_made_good = self.have_made_good(address, failed.iter().copied());
+        let count = failed.len();
+        let accounts: BTreeSet<&Text> =
+            failed.iter().filter_map(|signal| signal.detail.account.as_ref()).collect();
+        let flows: BTreeSet<FlowId> = failed.iter().filter_map(|signal| signal.flow).collect();
+        let is_of_several = accounts.len() >= MISTAKEN_ACCOUNTS
+            && flows.len() == accounts.len()
+            && count <= accounts.len().saturating_mul(2);
+        let has_room = self.suspects.len() < SUBJECTS_MAX;
+        let most = match (has_made_good, is_of_several && has_room) {
+            (true, _) => MADE_GOOD_MAX,
+            (false, true) => MISTAKEN_MAX,
+            (false, false) => return false,
+        };
+        let is_reached = finding.is_reached(rule);
+        let person = self.person(address, now);
+        let patience = if has_made_good { MISTAKEN_WITHIN } else { PATIENCE_TO_LOG_IN };
+        if !person.is_some_and(|person| person.may_be_mistaken(&rule.id, is_reached, (most, patience), now)) {
+            return false;
+        }
+        if has_made_good {
+            return true;
+        }
+        self.suspects.insert(address, Suspect { is_of_several: true, ..Suspect::new(rule, finding) });
+        true
+    }
+
+    /// Whether most of these failed logins from one address were followed by the right password.
+    pub(super) fn have_made_good<'a>(
+        &self,
+        address: Address,
+        failed: impl Iterator<Item = &'a Arc<Signal>>,
+    ) -> bool {
+        let Some(person) = self.people.get(&address) else { return false };
+        let (good, count) = failed.fold((0_usize, 0_usize), |(good, count), signal| {
+            (good.saturating_add(usize::from(person.has_made_good(signal))), count.saturating_add(1))
+        });
+        good.saturating_mul(2) > count
+    }
+
+    /// Whether too few of those who failed to log in are anybody but people who are known: they have mistyped, or an old
+    /// table of passwords was restored.
+    pub(super) fn is_of_the_known(&self, rule: &Rule, finding: &Finding<'_>) -> bool {
+        if rule.distinct != Some(By::Address) || !rule.counts_failed_logins() || !finding.is_reached(rule) {
+            return false;
+        }
+        let now = finding.signal.at;
+        let strangers: BTreeSet<Address> = finding
+            .contributors
+            .iter()
+            .filter(|(address, count)| *count >= CONTRIBUTIONS_PLAIN || !self.behaves_well(address, now))
+            .map(|(address, _)| if address.is_v4() { *address } else { site(*address) })
+            .collect();
+        strangers.len() < finding.contributors.len() && strangers.len() < rule.limit as usize
+    }
+
+    /// Whether those of one network who failed to log in may be as many people, a class or a carrier's telephones: the last ones
+    /// each had another account and another address, and it is the first time. Then they have time to find the right password.
+    pub(super) fn is_class(&mut self, rule: &Rule, finding: &Finding<'_>, network: Address) -> bool {
+        let now = finding.signal.at;
+        let accounts: BTreeSet<&Text> =
+            finding.evidence.iter().filter_map(|signal| signal.detail.account.as_ref()).collect();
+        let addresses: BTreeSet<Address> = finding.evidence.iter().map(|signal| signal.address).collect();
+        let count = finding.evidence.len();
+        rule.counts_failed_logins()
+            && accounts.len() == count
+            && addresses.len() == count
+            && self.person(network, now).is_some_and(|person| {
+                person.may_be_mistaken(
+                    &rule.id,
+                    finding.is_reached(rule),
+                    (MISTAKEN_MAX, PATIENCE_TO_LOG_IN),
+                    now,
+                )
+            })
+    }
+}

@@ -1,0 +1,157 @@
+//! What is known of one address, and of one account.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use floodwall_wire::Address;
+
+use super::KNOWN_FOR;
+use crate::{
+    rule::{Rule, RuleId, counter::SlidingCount, evaluate::network},
+    signal::{FlowId, Signal},
+    text::Text,
+    time::{Span, Timestamp},
+};
+
+/// Findings about one address that are taken for mistakes within this time, if they are made good...
+pub(super) const MISTAKEN_WITHIN: Span = Span::from_secs(1_800);
+/// How long a session without an account of its own lasts before it counts as somebody.
+pub(super) const LASTING: Span = Span::from_secs(120);
+/// Who had been there for a while and comes back so soon is no newcomer.
+pub(super) const COMES_BACK_WITHIN: Span = Span::from_secs(600);
+/// Networks from which one account logs in...
+pub(super) const ACCOUNT_NETWORKS_SOON: usize = 6;
+/// ...within this time, from which on it is everybody's: no telephone travels so fast.
+pub(super) const ACCOUNT_SOON: Span = Span::from_secs(180);
+
+/// From where an account logged in.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) networks: BTreeSet<Address>,
+    /// Addresses that became known by it: at most [`ACCOUNT_NETWORKS_MAX`].
+    pub(super) made_known: Vec<Address>,
+    /// The networks of the last logins, each once: at most [`ACCOUNT_NETWORKS_SOON`].
+    pub(super) lately: VecDeque<(Address, Timestamp)>,
+}
+
+impl Account {
+    /// Notes a login; whether there were logins from too many networks lately.
+    pub(super) fn is_everywhere(&mut self, signal: &Signal) -> bool {
+        let place = network(signal.address);
+        self.lately.retain(|(other, at)| *other != place && signal.at.since(*at) < ACCOUNT_SOON);
+        self.lately.push_back((place, signal.at));
+        if self.lately.len() > ACCOUNT_NETWORKS_SOON {
+            self.lately.pop_front();
+        }
+        self.lately.len() >= ACCOUNT_NETWORKS_SOON
+    }
+}
+
+/// What is known of one address.
+#[derive(Debug, Default)]
+pub(super) struct Person {
+    /// Last login with a password of its own.
+    pub(super) logged_in_at: Option<Timestamp>,
+    /// Last login of any kind.
+    pub(super) came_at: Option<Timestamp>,
+    /// Connections on which somebody is logged in.
+    pub(super) sessions: BTreeMap<FlowId, LoggedIn>,
+    /// How many had been there for a while when one of them ended, and when that was.
+    pub(super) crowd: Option<(usize, Timestamp)>,
+    /// Sessions at a voice port, which have no connection: whatever is forged in their name costs them nothing.
+    pub(super) voice_sessions: u32,
+    /// Accounts of their own that logged in from here, and when last.
+    pub(super) accounts: BTreeMap<Text, Timestamp>,
+    pub(super) offences: u32,
+    pub(super) offended_at: Timestamp,
+    pub(super) limited_until: Timestamp,
+    /// It is limited for a little that may have been a mistake.
+    pub(super) is_suspected: bool,
+    pub(super) resets: SlidingCount,
+    /// Rules whose findings were taken for mistakes: since when, and how many.
+    pub(super) mistaken: Vec<(RuleId, Timestamp, u32)>,
+    /// Noted instead of banned until then.
+    pub(super) grace_until: Timestamp,
+}
+
+impl Person {
+    /// Whether it is limited for as long as the rule would limit it.
+    pub(super) fn is_limited(&self, now: Timestamp, rule: &Rule) -> bool {
+        is_fresh(self.limited_until, now, rule.duration)
+    }
+
+    pub(super) fn end_session(&mut self, flow: FlowId, now: Timestamp) {
+        // Hundreds end at once, and are counted once a second.
+        let is_counted = self.crowd.is_some_and(|(_, at)| now.since(at) < Span::from_secs(1))
+            || !self.sessions.contains_key(&flow);
+        if !is_counted {
+            let lasting = self.lasting_sessions(now);
+            if lasting >= self.crowd(now) && lasting > 0 {
+                self.crowd = Some((lasting, now));
+            }
+        }
+        self.sessions.remove(&flow);
+    }
+
+    pub(super) fn lasting_sessions(&self, now: Timestamp) -> usize {
+        self.sessions.values().filter(|session| now.since(session.since) >= LASTING).count()
+    }
+
+    /// How many have been there for a while, or had been lately.
+    pub(super) fn crowd(&self, now: Timestamp) -> usize {
+        let before = self.crowd.filter(|(_, at)| now.since(*at) < COMES_BACK_WITHIN);
+        before.map_or(0, |(count, _)| count).max(self.lasting_sessions(now))
+    }
+
+    /// Whether somebody has logged in with a password of their own.
+    pub(super) fn behaves_well(&self, now: Timestamp) -> bool {
+        self.logged_in_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
+    }
+
+    /// Whether the right password has followed a login that failed.
+    pub(super) fn has_made_good(&self, failed: &Signal) -> bool {
+        let Some(account) = &failed.detail.account else { return false };
+        let is_later = |at: Timestamp| at >= failed.at;
+        self.accounts.get(account).is_some_and(|at| is_later(*at))
+            || self
+                .sessions
+                .values()
+                .any(|session| session.account.as_ref() == Some(account) && is_later(session.since))
+    }
+
+    /// Whether one more finding of a rule may be taken for mistakes: so many within [`MISTAKEN_WITHIN`]. Whatever somebody makes
+    /// look like mistakes, with an account of their own to make them good, comes to an end.
+    pub(super) fn may_be_mistaken(
+        &mut self,
+        rule: &RuleId,
+        is_reached: bool,
+        (most, patience): (u32, Span),
+        now: Timestamp,
+    ) -> bool {
+        let at = self.mistaken.iter().position(|(other, ..)| other == rule).unwrap_or(self.mistaken.len());
+        if at == self.mistaken.len() {
+            self.mistaken.push((rule.clone(), now, 0));
+        }
+        let Some((_, since, count)) = self.mistaken.get_mut(at) else { return false };
+        if now.since(*since) > MISTAKEN_WITHIN {
+            (*since, *count) = (now, 0);
+        }
+        if !is_reached && *count > 0 {
+            return true;
+        }
+        *count = count.saturating_add(1);
+        *count <= most && now.since(*since) <= patience
+    }
+}
+
+/// Somebody logged in on one connection.
+#[derive(Debug)]
+pub(super) struct LoggedIn {
+    pub(super) since: Timestamp,
+    /// The account, if it is somebody's own.
+    pub(super) account: Option<Text>,
+}
+
+/// A limit is said once: while it stands it is prolonged only when half of it is over.
+pub(super) fn is_fresh(limited_until: Timestamp, now: Timestamp, duration: Span) -> bool {
+    limited_until.since(now).as_nanos() > duration.as_nanos() / 2
+}
