@@ -43,7 +43,7 @@ mod person;
 mod sanction;
 mod suspicion;
 
-use person::{Account, LoggedIn, Person};
+use person::{Account, LoggedIn, Mistyped, Person, Talk, is_guests};
 pub use sanction::{BANS_PER_MINUTE_MAX, KNOWN_BANS_WITHIN, KNOWN_PER_BAN};
 use suspicion::{Grounds, Suspect, explain, explain_pressure};
 
@@ -58,10 +58,13 @@ pub const KNOWN_PER_SITE: usize = 64;
 const MINUTE: Span = Span::from_secs(60);
 /// Contributions to a finding from which on a contributor is sanctioned without patience.
 const CONTRIBUTIONS_PLAIN: u32 = 3;
+/// The same of somebody who is known, or who may be one of several neighbours, or may only have mistyped.
+const CONTRIBUTIONS_OF_KNOWN: u32 = 6;
 /// Networks from which one account may log in before it is everybody's account and proves nothing.
 const ACCOUNT_NETWORKS_MAX: usize = 4;
-/// Networks in which somebody is logged in with one account at the same time from which on it is everybody's.
-const ACCOUNT_NETWORKS_AT_ONCE: usize = 3;
+/// Places (IPv4 addresses, IPv6 /64) in which somebody is logged in with one account at the same time from which on it is everybody's,
+/// if it has been in [`ACCOUNT_NETWORKS_MAX`] networks; one more if it has not.
+const ACCOUNT_PLACES_AT_ONCE: usize = 3;
 
 /// What is decided, and what decisions rest on.
 #[derive(Debug)]
@@ -73,6 +76,10 @@ pub struct Decisions {
     good_sites: BoundedMap<Address, Timestamp>,
     accounts: BoundedMap<(u8, Text), Account>,
     suspects: BTreeMap<Address, Suspect>,
+    /// Accounts that logins from an address have failed at, and the right password has not followed yet.
+    mistyped: BoundedMap<Address, Mistyped>,
+    /// What somebody has said lately.
+    talk: BoundedMap<Address, Talk>,
     levels: BTreeMap<(u8, Front, Cause), Alarm>,
     tenures: Tenures,
     /// Who has logged in with a password of their own, and when last, by IPv4 /24 or IPv6 /48.
@@ -107,6 +114,8 @@ impl Decisions {
             good_sites: BoundedMap::new(SUBJECTS_MAX, seed),
             accounts: BoundedMap::new(SUBJECTS_MAX, seed),
             suspects: BTreeMap::new(),
+            mistyped: BoundedMap::new(SUBJECTS_MAX, seed),
+            talk: BoundedMap::new(SUBJECTS_MAX, seed),
             levels: BTreeMap::new(),
             tenures: Tenures::new(seed),
             known_of_sites: BoundedMap::new(SUBJECTS_MAX, seed),
@@ -144,8 +153,13 @@ impl Decisions {
     /// Learns who logs in and out.
     pub fn handle_signal(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
         self.tenures.handle_signal(signal);
-        if signal.kind == SignalKind::LoginSucceeded {
-            return self.on_login(signal, commands);
+        match signal.kind {
+            SignalKind::LoginSucceeded => return self.on_login(signal, commands),
+            SignalKind::LoginFailed => return self.on_failure(signal),
+            SignalKind::MessagePrivate | SignalKind::MessageChannel | SignalKind::MessageBroadcast => {
+                return self.on_message(signal);
+            }
+            _ => {}
         }
         let ended = matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed);
         if let (true, Some(flow)) = (ended, signal.flow)
@@ -157,6 +171,25 @@ impl Decisions {
             signal.kind == SignalKind::LoginEnded && signal.detail.method == Some(Method::Identity);
         if is_voice && let Some(person) = self.people.touch(&signal.address, signal.at) {
             person.voice_sessions = person.voice_sessions.saturating_sub(1);
+        }
+    }
+
+    fn on_failure(&mut self, signal: &Signal) {
+        let Some(account) = signal.detail.account.as_ref().filter(|account| !is_guests(account)) else {
+            return;
+        };
+        let mistyped =
+            self.mistyped.touch_or_insert(&signal.address, signal.at, Mistyped::default, |_| true, |_, _| {});
+        if let Some(mistyped) = mistyped {
+            mistyped.note(account, signal.at);
+        }
+    }
+
+    fn on_message(&mut self, signal: &Signal) {
+        let Some(content) = signal.detail.content else { return };
+        let talk = self.talk.touch_or_insert(&signal.address, signal.at, Talk::default, |_| true, |_, _| {});
+        if let Some(talk) = talk {
+            talk.note(content);
         }
     }
 
@@ -177,7 +210,10 @@ impl Decisions {
             };
             by_account || suspect.grounds.evidence.iter().any(has_failed)
         };
-        if self.suspects.get(&signal.address).is_some_and(is_cleared) {
+        let made_good = signal.detail.account.as_ref().is_some_and(|account| {
+            self.mistyped.get_mut(&signal.address).is_some_and(|mistyped| mistyped.make_good(account, now))
+        });
+        if made_good || self.suspects.get(&signal.address).is_some_and(is_cleared) {
             self.suspects.remove(&signal.address);
         }
         let Some(person) = self.person(signal.address, now) else {
@@ -191,12 +227,13 @@ impl Decisions {
             && person.sessions.len() < SESSIONS_PER_ADDRESS_MAX
         {
             let account = signal.detail.account.clone().filter(|_| own_password);
-            person.sessions.insert(flow, LoggedIn { since: now, account });
+            let named = signal.detail.account.clone();
+            person.sessions.insert(flow, LoggedIn { since: now, account, named });
         }
         if !own_password {
             return;
         }
-        person.logged_in_at = Some(now);
+        person.log_in(now);
         if std::mem::take(&mut person.is_suspected) && person.limited_until > now {
             person.limited_until = Timestamp::EPOCH;
             commands.push(Command::Release { address: signal.address });
@@ -254,31 +291,39 @@ impl Decisions {
             account.networks.insert(network(signal.address));
         }
         let is_everywhere = account.is_everywhere(signal);
-        if account.networks.len() < ACCOUNT_NETWORKS_MAX {
+        if account.networks.len() < ACCOUNT_NETWORKS_MAX && !account.is_everybodys {
             if !account.made_known.contains(&signal.address)
                 && account.made_known.len() < ACCOUNT_NETWORKS_MAX
             {
                 account.made_known.push(signal.address);
             }
-            return false;
+            let made_known = account.made_known.clone();
+            // Nobody sits in so many places, be they all in one street.
+            if self.places_at_once(&key.1, &made_known, signal) <= ACCOUNT_PLACES_AT_ONCE {
+                return false;
+            }
+            self.disown(&key, made_known, signal.at, commands);
+            return true;
         }
         let made_known = account.made_known.clone();
-        if is_everywhere || self.networks_at_once(&key.1, &made_known, signal) >= ACCOUNT_NETWORKS_AT_ONCE {
+        if is_everywhere || self.places_at_once(&key.1, &made_known, signal) >= ACCOUNT_PLACES_AT_ONCE {
             self.disown(&key, made_known, signal.at, commands);
         }
         true
     }
 
-    /// In how many networks somebody is logged in with an account now, the one of this login included.
-    fn networks_at_once(&self, name: &Text, addresses: &[Address], signal: &Signal) -> usize {
+    /// In how many places somebody is logged in with an account now, the one of this login included.
+    fn places_at_once(&self, name: &Text, addresses: &[Address], signal: &Signal) -> usize {
         let is_there = |address: &&Address| {
             let sessions = self.people.get(address).map(|person| person.sessions.values());
             sessions.into_iter().flatten().any(|session| session.account.as_ref() == Some(name))
         };
-        let mut networks: BTreeSet<Address> =
-            addresses.iter().filter(is_there).map(|address| network(*address)).collect();
-        networks.insert(network(signal.address));
-        networks.len()
+        // What one subscriber has at a time: an address, IPv6 a /64.
+        let place = |address: Address| if address.is_v4() { address } else { network(address) };
+        let mut places: BTreeSet<Address> =
+            addresses.iter().filter(is_there).map(|address| place(*address)).collect();
+        places.insert(place(signal.address));
+        places.len()
     }
 
     /// An account turned out to be everybody's: who is known by it alone is known no longer.
@@ -291,6 +336,7 @@ impl Decisions {
     ) {
         if let Some(account) = self.accounts.touch(key, now) {
             account.made_known.clear();
+            account.is_everybodys = true;
         }
         for address in addresses {
             let Some(person) = self.people.touch(&address, now) else { continue };
@@ -360,7 +406,7 @@ impl Decisions {
             known.push((address, at));
         }
         if let Some(person) = self.person(address, at) {
-            person.logged_in_at = Some(at);
+            person.log_in(at);
         }
         self.note_good_login(address, at);
     }
@@ -399,6 +445,9 @@ impl Decisions {
         }
         let by_address = matches!(finding.subject, Subject::Address(_) | Subject::Session(_));
         if by_address && self.is_return(rule, finding) {
+            return false;
+        }
+        if by_address && self.has_time_to_log_in(rule, finding) {
             return false;
         }
         let is_settled = by_address

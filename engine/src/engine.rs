@@ -541,10 +541,10 @@ pub enum Session {
 
 impl Session {
     /// Whether it was seen from its beginning and nobody has made anything of it.
-    const fn is_unused(&self) -> bool {
+    fn is_unused(&self, lasted: Span) -> bool {
         match self {
-            Self::Irc(session) => session.is_unused(),
-            Self::TeamTalk(session) => session.is_unused(),
+            Self::Irc(session) => session.is_unused(lasted),
+            Self::TeamTalk(session) => session.is_unused(lasted),
             Self::TeamSpeak(session) => session.is_unused(),
             Self::Opaque => false,
         }
@@ -750,7 +750,8 @@ impl Readers<Session> for Conversations {
         let progress = with_dissector(session, server, &mut context, &event);
         if let Event::Closed(ending) = event {
             let detail = closing_detail(connection, at, ending);
-            if ending.is_of_the_connection() && !connection.midway && session.is_unused() {
+            let lasted = at.since(connection.opened);
+            if ending.is_of_the_connection() && !connection.midway && session.is_unused(lasted) {
                 context.signal(SignalKind::ConnectionUnused, detail.clone());
             }
             context.signal(SignalKind::ConnectionClosed, detail);

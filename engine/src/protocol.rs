@@ -242,6 +242,9 @@ impl HeldPlace {
 pub const GREETED_WITHIN: Span = Span::from_secs(5);
 /// The reason of a message to somebody who has just come.
 pub const GREETING: &str = "greeting";
+/// Who leaves sooner, without a word of either side, had nothing to wait for: clients that a server keeps waiting that hangs give up
+/// after ten seconds.
+pub const GIVEN_UP_AFTER: Span = Span::from_secs(5);
 /// How long somebody who has logged in may be in no channel and say nothing before it is told that they only take a place.
 pub const IDLE_PATIENCE: Span = Span::from_secs(60);
 

@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use floodwall_wire::Address;
 
 use super::{
-    CONTRIBUTIONS_PLAIN, Decisions,
-    person::MISTAKEN_WITHIN,
+    CONTRIBUTIONS_OF_KNOWN, CONTRIBUTIONS_PLAIN, Decisions,
+    person::{MISTAKEN_WITHIN, Mistyped, is_guests},
     suspicion::{PATIENCE_TO_LOG_IN, Suspect},
 };
 use crate::{
     limits::SUBJECTS_MAX,
     rule::{
-        Action, By, Rule,
+        Action, By, Level, Rule,
         evaluate::{Finding, site},
     },
     signal::{FlowId, Signal, SignalKind},
@@ -42,9 +42,14 @@ impl Decisions {
         let failed: Vec<&Arc<Signal>> = finding.evidence.iter().filter(is_recent).collect();
         let has_made_good = self.have_made_good(address, failed.iter().copied());
         let count = failed.len();
-        let accounts: BTreeSet<&Text> =
-            failed.iter().filter_map(|signal| signal.detail.account.as_ref()).collect();
-        let flows: BTreeSet<FlowId> = failed.iter().filter_map(|signal| signal.flow).collect();
+        // Everybody may try whether there are guests, and then be somebody.
+        let of_accounts = || {
+            let account =
+                |signal: &&Arc<Signal>| signal.detail.account.clone().filter(|name| !is_guests(name));
+            failed.iter().filter_map(move |signal| Some((account(signal)?, signal.flow?)))
+        };
+        let accounts: BTreeSet<Text> = of_accounts().map(|(account, _)| account).collect();
+        let flows: BTreeSet<FlowId> = of_accounts().map(|(_, flow)| flow).collect();
         let is_of_several = accounts.len() >= MISTAKEN_ACCOUNTS
             && flows.len() == accounts.len()
             && count <= accounts.len().saturating_mul(2);
@@ -65,6 +70,37 @@ impl Decisions {
         }
         self.suspects.insert(address, Suspect { is_of_several: true, ..Suspect::new(rule, finding) });
         true
+    }
+
+    /// Whether who failed at one account, which is not that of all the others, may be its owner: people mistype three or four
+    /// times before they ask somebody.
+    pub(super) fn may_have_mistyped(&self, rule: &Rule, finding: &Finding<'_>, address: &Address) -> bool {
+        let mut accounts = finding.evidence.iter().filter_map(|signal| signal.detail.account.as_ref());
+        let first = accounts.next();
+        rule.counts_failed_logins()
+            && (finding.evidence.len() <= 1 || accounts.any(|account| Some(account) != first))
+            && self.mistyped.get(address).is_some_and(Mistyped::is_of_one)
+    }
+
+    /// Whether somebody who failed a few times while many guess still has time to find the right password. Who goes on failing has
+    /// not.
+    pub(super) fn has_time_to_log_in(&mut self, rule: &Rule, finding: &Finding<'_>) -> bool {
+        let (address, now) = (finding.signal.address, finding.signal.at);
+        let is_for_alarmed_times = rule.level > Level::Normal && rule.counts_failed_logins();
+        let is_of_one = self.mistyped.get(&address).is_some_and(Mistyped::is_of_one);
+        if !is_for_alarmed_times || !is_of_one || finding.count >= CONTRIBUTIONS_OF_KNOWN {
+            return false;
+        }
+        let made_good =
+            self.mistyped.get(&address).is_some_and(|mistyped| mistyped.is_made_good(now, rule.within));
+        if made_good {
+            return true;
+        }
+        let has_room = self.suspects.len() < SUBJECTS_MAX || self.suspects.contains_key(&address);
+        if has_room {
+            self.suspects.entry(address).or_insert_with(|| Suspect::new(rule, finding));
+        }
+        has_room
     }
 
     /// Whether most of these failed logins from one address were followed by the right password.

@@ -12,6 +12,10 @@ use crate::{
     time::{Span, Timestamp},
 };
 
+/// Accounts that somebody mistypes the passwords of at a time.
+const MISTYPED_MAX: usize = 4;
+/// Different texts from which on somebody talks, rather than repeats.
+const VARIED_TEXTS: usize = 4;
 /// Findings about one address that are taken for mistakes within this time, if they are made good...
 pub(super) const MISTAKEN_WITHIN: Span = Span::from_secs(1_800);
 /// How long a session without an account of its own lasts before it counts as somebody.
@@ -29,6 +33,8 @@ pub(super) struct Account {
     pub(super) networks: BTreeSet<Address>,
     /// Addresses that became known by it: at most [`ACCOUNT_NETWORKS_MAX`].
     pub(super) made_known: Vec<Address>,
+    /// It turned out to be everybody's.
+    pub(super) is_everybodys: bool,
     /// The networks of the last logins, each once: at most [`ACCOUNT_NETWORKS_SOON`].
     pub(super) lately: VecDeque<(Address, Timestamp)>,
 }
@@ -51,6 +57,8 @@ impl Account {
 pub(super) struct Person {
     /// Last login with a password of its own.
     pub(super) logged_in_at: Option<Timestamp>,
+    /// The first of those logins.
+    known_since: Option<Timestamp>,
     /// Last login of any kind.
     pub(super) came_at: Option<Timestamp>,
     /// Connections on which somebody is logged in.
@@ -102,6 +110,19 @@ impl Person {
         before.map_or(0, |(count, _)| count).max(self.lasting_sessions(now))
     }
 
+    /// Takes note of a login with a password of their own.
+    pub(super) fn log_in(&mut self, at: Timestamp) {
+        if self.logged_in_at.is_none() {
+            self.known_since = Some(at);
+        }
+        self.logged_in_at = Some(at);
+    }
+
+    /// Whether that was not just now for the first time.
+    pub(super) fn has_been_known(&self, now: Timestamp) -> bool {
+        self.known_since.is_some_and(|since| now.since(since) >= LASTING)
+    }
+
     /// Whether somebody has logged in with a password of their own.
     pub(super) fn behaves_well(&self, now: Timestamp) -> bool {
         self.logged_in_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
@@ -112,10 +133,9 @@ impl Person {
         let Some(account) = &failed.detail.account else { return false };
         let is_later = |at: Timestamp| at >= failed.at;
         self.accounts.get(account).is_some_and(|at| is_later(*at))
-            || self
-                .sessions
-                .values()
-                .any(|session| session.account.as_ref() == Some(account) && is_later(session.since))
+            || self.sessions.values().any(|session| {
+                (session.named.as_ref() == Some(account) || is_guests(account)) && is_later(session.since)
+            })
     }
 
     /// Whether one more finding of a rule may be taken for mistakes: so many within [`MISTAKEN_WITHIN`]. Whatever somebody makes
@@ -143,12 +163,87 @@ impl Person {
     }
 }
 
+/// Accounts at which logins from one address have failed.
+#[derive(Debug, Default)]
+pub(super) struct Mistyped {
+    /// The last ones that are not made good, each once: at most [`MISTYPED_MAX`].
+    open: Vec<(Text, Timestamp)>,
+    /// When there were more.
+    overflowed: Option<Timestamp>,
+    made_good: Option<Timestamp>,
+}
+
+impl Mistyped {
+    pub(super) fn note(&mut self, account: &Text, at: Timestamp) {
+        self.open.retain(|(other, _)| other != account);
+        if self.open.len() >= MISTYPED_MAX {
+            self.open.remove(0);
+            self.overflowed = Some(at);
+        }
+        self.open.push((account.clone(), at));
+    }
+
+    /// The right password has come. Whether all are made good with that.
+    pub(super) fn make_good(&mut self, account: &Text, at: Timestamp) -> bool {
+        let before = self.open.len();
+        self.open.retain(|(other, _)| other != account);
+        if self.open.len() < before {
+            self.made_good = Some(at);
+        }
+        self.is_made_good(at, MISTAKEN_WITHIN)
+    }
+
+    /// Whether there is but one.
+    pub(super) fn is_of_one(&self) -> bool {
+        self.open.len() <= 1
+    }
+
+    /// Whether every login that failed within this time was followed by the right password.
+    pub(super) fn is_made_good(&self, now: Timestamp, within: Span) -> bool {
+        let is_recent = |at: Timestamp| now.since(at) <= within;
+        self.made_good.is_some_and(is_recent)
+            && !self.overflowed.is_some_and(is_recent)
+            && !self.open.iter().any(|(_, at)| is_recent(*at))
+    }
+}
+
+/// What somebody has said lately: the last different texts, newest last.
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    texts: VecDeque<u64>,
+}
+
+impl Talk {
+    pub(super) fn note(&mut self, content: u64) {
+        if self.texts.contains(&content) {
+            return;
+        }
+        if self.texts.len() >= VARIED_TEXTS {
+            self.texts.pop_front();
+        }
+        self.texts.push_back(content);
+    }
+
+    /// Whether somebody says now this, now that. Drones come for one text.
+    pub(super) fn is_varied(&self) -> bool {
+        self.texts.len() >= VARIED_TEXTS
+    }
+}
+
+/// Whether a name is that of everybody who has none: where there are no guests, their failures are no guesses.
+pub(super) fn is_guests(account: &Text) -> bool {
+    let name = account.as_str();
+    name.is_empty() || ["guest", "anonymous"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// Somebody logged in on one connection.
 #[derive(Debug)]
 pub(super) struct LoggedIn {
     pub(super) since: Timestamp,
     /// The account, if it is somebody's own.
     pub(super) account: Option<Text>,
+    /// The account, whoever's it is.
+    pub(super) named: Option<Text>,
 }
 
 /// A limit is said once: while it stands it is prolonged only when half of it is over.

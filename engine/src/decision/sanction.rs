@@ -3,8 +3,8 @@
 use floodwall_wire::Address;
 
 use super::{
-    CONTRIBUTIONS_PLAIN, Decisions, KNOWN_FOR, MINUTE,
-    person::is_fresh,
+    CONTRIBUTIONS_OF_KNOWN, CONTRIBUTIONS_PLAIN, Decisions, KNOWN_FOR, MINUTE,
+    person::{Person, Talk, is_fresh},
     suspicion::{Grounds, Suspect},
 };
 use crate::{
@@ -27,8 +27,6 @@ pub const KNOWN_PER_BAN: usize = 20;
 pub const KNOWN_BANS_WITHIN: Span = Span::from_secs(3_600);
 /// So many of them may be banned however few there are.
 const KNOWN_BANS_MIN: usize = 3;
-/// The same of somebody who is known.
-const CONTRIBUTIONS_OF_KNOWN: u32 = 6;
 /// Contributing addresses of one /64 from which on it is treated as one.
 const ROTATING_ADDRESSES: usize = 16;
 /// Other logged-in sessions behind an address from which on it counts as shared.
@@ -75,7 +73,7 @@ impl Decisions {
         // Who has gone a little beyond what everybody may is no better than whom it was allowed to. And who has been there all
         // along and has done less than half of what others have is not why the limit was reached.
         let has_allowance = rule.allowed().is_some_and(|allowed| allowed > 0);
-        let most = finding.contributors.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        let most = finding.most;
         for (address, count) in &finding.contributors {
             // Whoever alone says enough of one text is no bystander, whoever else logs in from there, unless as many have been
             // there for a while. Other deeds have rules that count by address.
@@ -86,14 +84,28 @@ impl Decisions {
             let is_old_hand = rule.by == By::Content && self.has_lasted(address, now);
             // Accounts of one's own making cost nothing where anybody may register: being known excuses little.
             let excused = if rule.by == By::Content { CONTRIBUTIONS_PLAIN } else { CONTRIBUTIONS_OF_KNOWN };
+            let has_been_known = |person: &Person| person.has_been_known(now);
+            let is_new = rule.by == By::Content && !self.people.get(address).is_some_and(has_been_known);
             let is_known = self.behaves_well(address, now)
+                && !is_new
                 && (*count < excused || self.others(*address, None, now) == Others::People);
-            let is_minor = has_allowance && count.saturating_mul(2) <= most && self.has_lasted(address, now);
-            let is_bystander = ((is_known || is_old_hand) && !is_own_deed) || is_minor;
+            let is_minor = has_allowance
+                && (count.saturating_mul(3) <= most
+                    || (count.saturating_mul(2) <= most && self.has_lasted(address, now)));
+            let is_talker = rule.by == By::Content && self.talk.get(address).is_some_and(Talk::is_varied);
+            let has_made_good = rule.counts_failed_logins()
+                && self.mistyped.get(address).is_some_and(|mistyped| mistyped.is_made_good(now, rule.within));
+            let is_bystander =
+                ((is_known || is_old_hand || is_talker) && !is_own_deed) || is_minor || has_made_good;
             if is_bystander || ledger.ban_of(*address, now).is_some() {
                 continue;
             }
-            if *count >= CONTRIBUTIONS_PLAIN {
+            let plain = if self.may_have_mistyped(rule, finding, address) {
+                CONTRIBUTIONS_OF_KNOWN
+            } else {
+                CONTRIBUTIONS_PLAIN
+            };
+            if *count >= plain {
                 if self.is_mistaken(rule, finding, *address) {
                     continue;
                 }
@@ -103,7 +115,7 @@ impl Decisions {
                     continue;
                 }
                 self.sanction(rule, *address, None, Grounds::Finding(rule, finding), ledger, commands);
-            } else if !is_neighbourhood
+            } else if (!is_neighbourhood || *count >= CONTRIBUTIONS_PLAIN)
                 && !is_parroted
                 && !has_allowance
                 && self.suspects.len() < SUBJECTS_MAX

@@ -92,6 +92,11 @@ impl Tracker {
         matches!(self.handshake, Handshake::Offered | Handshake::Answered | Handshake::Concluded)
     }
 
+    /// Whether neither side has said anything.
+    pub const fn is_untouched(&self) -> bool {
+        matches!(self.handshake, Handshake::Undecided) && self.client.have == 0 && self.server.have == 0
+    }
+
     /// Whether the client has begun what may be its hello, and not finished it.
     pub const fn is_unfinished(&self) -> bool {
         matches!(self.handshake, Handshake::Undecided) && self.client.have > 0

@@ -134,6 +134,8 @@ pub struct Finding<'a> {
     pub count: u32,
     /// Which addresses contributed, and how often, where the subject is not an address itself.
     pub contributors: Vec<(Address, u32)>,
+    /// The most that one of all of them has, or had when the limit was reached.
+    pub most: u32,
     /// The last few signals.
     pub evidence: &'a VecDeque<Arc<Signal>>,
 }
@@ -249,6 +251,8 @@ struct Tally {
     contributors: Option<Contributors>,
     /// A rule that fired goes on collecting contributors until then.
     active_until: Timestamp,
+    /// The most that one contributor had when it fired.
+    most: u32,
     /// Written out only for what is done; rules that count the same signal share it.
     evidence: VecDeque<Arc<Signal>>,
 }
@@ -718,6 +722,7 @@ impl Tally {
             against: None,
             contributors: (!by_address).then(Contributors::default),
             active_until: Timestamp::EPOCH,
+            most: 0,
             evidence: VecDeque::new(),
         }
     }
@@ -771,8 +776,12 @@ impl Tally {
             (Some(_), Some(own)) => vec![(signal.address, own)],
             _ => Vec::new(),
         };
-        let evidence = &self.evidence;
-        let stands = found(rule, Finding { rule: index, subject, signal, count, contributors, evidence });
+        if reached {
+            self.most = contributors.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        }
+        let (evidence, most) = (&self.evidence, self.most);
+        let stands =
+            found(rule, Finding { rule: index, subject, signal, count, contributors, most, evidence });
         if stands && self.contributors.is_some() && rule.action != Action::Note {
             self.active_until = at + rule.within;
         }

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 use crate::{
     protocol::{
-        Connection, Context, Dissector, HeldPlace, IDLE_PATIENCE, Progress, Side,
+        Connection, Context, Dissector, GIVEN_UP_AFTER, HeldPlace, IDLE_PATIENCE, Progress, Side,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         pending::Pending,
@@ -260,10 +260,12 @@ impl Session {
         }
     }
 
-    /// Whether nobody has registered on it, and the server has not said why.
-    pub const fn is_unused(&self) -> bool {
+    /// Whether nobody has registered on it, the server has not said why, and did not keep them waiting.
+    pub fn is_unused(&self, lasted: Span) -> bool {
+        let has_spoken = matches!(self.server_head, ServerHead::Text);
+        let is_left = !self.state.is_dropped && lasted <= GIVEN_UP_AFTER;
         matches!(self.state.phase, Phase::Registering)
-            && matches!(self.server_head, ServerHead::Text)
+            && (has_spoken || is_left)
             && !self.state.is_refused
             && self.state.foreign.is_none()
     }

@@ -5,7 +5,10 @@
 use std::collections::VecDeque;
 
 use crate::{
-    protocol::{Context, breadth::is_everybody},
+    protocol::{
+        Context,
+        breadth::{is_everybody, is_everybody_by_pattern},
+    },
     signal::{Method, SignalKind},
     text::Text,
 };
@@ -283,7 +286,11 @@ impl Asked {
             .find_map(|name| message.text(name).filter(|text| !text.is_empty()))
             .map_or_else(|| Text::from(""), |text| Text::new(&text));
         let kind = message.number("type").unwrap_or(ADDRESS);
-        let scope = if is_everybody(target.as_str().as_bytes()) {
+        // The server takes prefixes and regular expressions (`teamtalk.md` a.6), and a ban of nothing fits everybody.
+        let subject = target.as_str().as_bytes();
+        let fits_everybody = is_everybody(subject) || is_everybody_by_pattern(subject);
+        let is_of_nobody = subject.is_empty() && message.user_id("userid").is_none();
+        let scope = if is_of_nobody || fits_everybody {
             "everybody"
         } else if kind & CHANNEL != 0 {
             "channel"

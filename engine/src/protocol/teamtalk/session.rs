@@ -9,7 +9,7 @@
 use crate::{
     catalogue::Sort,
     protocol::{
-        Context, Dissector, Fact, HeldPlace, IDLE_PATIENCE, Progress, Side,
+        Context, Dissector, Fact, GIVEN_UP_AFTER, HeldPlace, IDLE_PATIENCE, Progress, Side,
         foreign::{Foreign, Head},
         lines::{Line, Lines},
         tls::{Handshake, Listener, TLS_BRIEF, Tracker},
@@ -152,12 +152,17 @@ impl Session {
         self.conversation.is_dropped = ending.is_by_server() && !self.conversation.has_quit;
     }
 
-    /// Whether the server welcomed somebody who then tried nothing.
-    pub const fn is_unused(&self) -> bool {
+    /// Whether the server welcomed somebody who then tried nothing, or who did not wait for it.
+    pub fn is_unused(&self, lasted: Span) -> bool {
         let conversation = &self.conversation;
-        matches!(conversation.state, State::ExpectLogin)
-            && !conversation.had_login
-            && !conversation.had_attempt
+        let waited = match conversation.state {
+            State::ExpectLogin => true,
+            State::ExpectWelcome => {
+                conversation.tls.is_untouched() && !conversation.is_dropped && lasted <= GIVEN_UP_AFTER
+            }
+            State::LoggedIn | State::Transferring | State::Encrypted(_) | State::Unreadable => false,
+        };
+        waited && !conversation.had_login && !conversation.had_attempt
     }
 
     /// The user id that the welcome line gave it.
@@ -269,7 +274,12 @@ impl Dissector for Session {
         // A server that has run out of handles accepts and closes without a word (`teamtalk.md` a.1).
         let is_tls = !matches!(conversation.tls.handshake(), Handshake::Undecided | Handshake::NotTls);
         let at_once = context.at.since(context.connection.opened) <= FULL_WITHIN;
-        if !conversation.heard_server && !is_tls && at_once && !context.connection.midway {
+        if conversation.is_dropped
+            && !conversation.heard_server
+            && !is_tls
+            && at_once
+            && !context.connection.midway
+        {
             let detail = Detail { reason: Some("full"), ..Detail::default() };
             context.signal(SignalKind::ConnectionRefused, detail);
         }
