@@ -224,6 +224,11 @@ impl Talk {
         self.texts.push_back(content);
     }
 
+    /// Whether there is more than one.
+    pub(super) fn is_of_several(&self) -> bool {
+        self.texts.len() > 1
+    }
+
     /// Whether somebody says now this, now that. Drones come for one text.
     pub(super) fn is_varied(&self) -> bool {
         self.texts.len() >= VARIED_TEXTS

@@ -84,8 +84,11 @@ impl Decisions {
             let is_old_hand = rule.by == By::Content && self.has_lasted(address, now);
             // Accounts of one's own making cost nothing where anybody may register: being known excuses little.
             let excused = if rule.by == By::Content { CONTRIBUTIONS_PLAIN } else { CONTRIBUTIONS_OF_KNOWN };
+            // An account that was made for it is as new as what it says.
             let has_been_known = |person: &Person| person.has_been_known(now);
-            let is_new = rule.by == By::Content && !self.people.get(address).is_some_and(has_been_known);
+            let is_new = rule.by == By::Content
+                && !self.people.get(address).is_some_and(has_been_known)
+                && !self.talk.get(address).is_some_and(Talk::is_of_several);
             let is_known = self.behaves_well(address, now)
                 && !is_new
                 && (*count < excused || self.others(*address, None, now) == Others::People);
