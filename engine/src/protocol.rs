@@ -164,33 +164,9 @@ impl Context<'_> {
         }
     }
 
-    /// Keyed hash of a message's content: of its letters, if it has any. Letter case, figures, marks, blanks and colours are
-    /// what drones make their texts different by, and a word or two of nonsense: where [`ALIKE_PAIRS`] pairs of words follow each
-    /// other or more, it is the smallest hash of a pair, which texts share as often as they share their words (Broder, "On the
-    /// resemblance and containment of documents", 1997).
+    /// Keyed hash of a message's content, see [`content_hash`].
     pub fn content_hash(&self, content: &[u8]) -> u64 {
-        let letters = |bytes: &[u8], hasher: &mut dyn Hasher| {
-            let letters = bytes.iter().filter(|byte| is_letter(byte));
-            letters.for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
-        };
-        let mut words = content.split(u8::is_ascii_whitespace).filter(|word| word.iter().any(is_letter));
-        let Some(mut before) = words.next() else { return self.hash(content) };
-        let (mut pairs, mut smallest) = (0_usize, u64::MAX);
-        for word in words {
-            let mut hasher = self.hasher();
-            letters(before, &mut hasher);
-            hasher.write_u8(b' ');
-            letters(word, &mut hasher);
-            smallest = smallest.min(hasher.finish());
-            pairs = pairs.saturating_add(1);
-            before = word;
-        }
-        if pairs >= ALIKE_PAIRS {
-            return smallest;
-        }
-        let mut hasher = self.hasher();
-        letters(content, &mut hasher);
-        hasher.finish()
+        content_hash(self.seed, content)
     }
 
     /// Keyed hash of something as it is.
@@ -201,8 +177,45 @@ impl Context<'_> {
     }
 
     fn hasher(&self) -> impl Hasher {
-        FixedState::with_seed(self.seed).build_hasher()
+        keyed(self.seed)
     }
+}
+
+fn keyed(seed: u64) -> impl Hasher {
+    FixedState::with_seed(seed).build_hasher()
+}
+
+/// Keyed hash of a message's content: of its letters, if it has any. Letter case, figures, marks, blanks and colours are
+/// what drones make their texts different by, and a word or two of nonsense: where [`ALIKE_PAIRS`] pairs of words follow each
+/// other or more, it is the smallest hash of a pair, which texts share as often as they share their words (Broder, "On the
+/// resemblance and containment of documents", 1997).
+pub fn content_hash(seed: u64, content: &[u8]) -> u64 {
+    let letters = |bytes: &[u8], hasher: &mut dyn Hasher| {
+        let letters = bytes.iter().filter(|byte| is_letter(byte));
+        letters.for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
+    };
+    let mut words = content.split(u8::is_ascii_whitespace).filter(|word| word.iter().any(is_letter));
+    let Some(mut before) = words.next() else {
+        let mut hasher = keyed(seed);
+        hasher.write(content);
+        return hasher.finish();
+    };
+    let (mut pairs, mut smallest) = (0_usize, u64::MAX);
+    for word in words {
+        let mut hasher = keyed(seed);
+        letters(before, &mut hasher);
+        hasher.write_u8(b' ');
+        letters(word, &mut hasher);
+        smallest = smallest.min(hasher.finish());
+        pairs = pairs.saturating_add(1);
+        before = word;
+    }
+    if pairs >= ALIKE_PAIRS {
+        return smallest;
+    }
+    let mut hasher = keyed(seed);
+    letters(content, &mut hasher);
+    hasher.finish()
 }
 
 /// Pairs of words that a text must have to be taken for one that is only like it: of fewer, any two say too little.
@@ -242,6 +255,28 @@ impl HeldPlace {
 pub const GREETED_WITHIN: Span = Span::from_secs(5);
 /// The reason of a message to somebody who has just come.
 pub const GREETING: &str = "greeting";
+/// The reason of a message that names a site.
+pub const LINK: &str = "link";
+
+/// Whether a text names a site or an address of the web: `http://…`, `www.…`, `evil.example`.
+pub fn has_link(text: &[u8]) -> bool {
+    let is_site = |word: &[u8]| {
+        let host = word.split(|byte| matches!(byte, b'/' | b':' | b'?')).next().unwrap_or_default();
+        let mut labels = host.rsplit(|byte| *byte == b'.');
+        let last = labels.next().unwrap_or_default();
+        let is_name = |label: &[u8]| {
+            !label.is_empty() && label.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+        };
+        let mut count = 0_usize;
+        let all_names = labels.all(|label| {
+            count = count.saturating_add(1);
+            is_name(label)
+        });
+        count > 0 && all_names && last.len() >= 2 && last.iter().all(u8::is_ascii_alphabetic)
+    };
+    memchr::memmem::find(text, b"://").is_some() || text.split(u8::is_ascii_whitespace).any(is_site)
+}
+
 /// Who leaves sooner, without a word of either side, had nothing to wait for: clients that a server keeps waiting that hangs give up
 /// after ten seconds.
 pub const GIVEN_UP_AFTER: Span = Span::from_secs(5);

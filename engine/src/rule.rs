@@ -143,11 +143,13 @@ pub enum By {
     Target,
     /// Equal message texts; only to tell signals apart, or to count one text by.
     Content,
+    /// What was done; only to tell signals apart.
+    Kind,
 }
 
 impl By {
     /// Every subject.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Address,
         Self::Prefix,
         Self::Site,
@@ -159,6 +161,7 @@ impl By {
         Self::Service,
         Self::Target,
         Self::Content,
+        Self::Kind,
     ];
 
     /// The name in rule files.
@@ -175,6 +178,7 @@ impl By {
             Self::Service => "service",
             Self::Target => "target",
             Self::Content => "content",
+            Self::Kind => "kind",
         }
     }
 }

@@ -66,6 +66,7 @@ impl Subject {
             By::Content => detail.content.map(Self::Content),
             By::Service => Some(Self::Service),
             By::Target => detail.target.as_ref().map(folded).map(Self::Target),
+            By::Kind => None,
         }
     }
 }
@@ -184,9 +185,14 @@ impl Shared {
             // What comes before is a connection's, whatever it comes before.
             _ if rule.after.is_some() => Self::ByConnection,
             By::Channel | By::Target | By::Content | By::Service => Self::ByAddress(rule.by),
-            By::Address | By::Prefix | By::Site | By::Account | By::Identity | By::Nickname | By::Session => {
-                Self::ByConnection
-            }
+            By::Address
+            | By::Prefix
+            | By::Site
+            | By::Account
+            | By::Identity
+            | By::Nickname
+            | By::Session
+            | By::Kind => Self::ByConnection,
         }
     }
 }
@@ -639,7 +645,8 @@ impl Counts {
             | By::Channel
             | By::Target
             | By::Content
-            | By::Service => Subject::of(by, signal),
+            | By::Service
+            | By::Kind => Subject::of(by, signal),
         };
         let Some(subject) = subject else { return };
         let now = signal.at;
@@ -702,6 +709,8 @@ fn distinct_value(hasher: &FixedState, by: By, flow: Option<Option<FlowId>>, sig
     }
     if by == By::Address && !signal.address.is_v4() {
         (signal.address.high >> 16).hash(&mut hasher);
+    } else if by == By::Kind {
+        signal.kind.hash(&mut hasher);
     } else if by == By::Target {
         // Who or what it was done to: a user, else a channel, else the server.
         let detail = &signal.detail;

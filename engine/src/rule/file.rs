@@ -246,6 +246,11 @@ fn read_rule(table: &Table<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option
     let (after, against) = (read_after(table, diagnostics), read_against(table, diagnostics));
     let by = table.word_of("by", &By::ALL, By::as_str, diagnostics);
     let distinct = table.word_of("distinct", &By::ALL, By::as_str, diagnostics);
+    if by == Some(By::Kind) {
+        let start = table.get("by").map_or_else(|| table.start(), |value| value.span().start);
+        let remedy = Some("write distinct = \"kind\", and by whom it is counted".to_owned());
+        diagnostics.report(start, "\"kind\" only tells signals apart", remedy);
+    }
     let limit = read_limit(table, distinct, sums_bytes, diagnostics);
     let allowance = read_allowance(table, by, limit, diagnostics);
     let within = table.span_of("within", diagnostics);

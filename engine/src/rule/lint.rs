@@ -105,7 +105,7 @@ fn lacks(kind: SignalKind, by: By, protocol: Protocol) -> bool {
         By::Content => !name.starts_with("message."),
         By::Identity => protocol != TeamSpeak,
         By::Account | By::Nickname | By::Channel => is_datagram,
-        By::Address | By::Prefix | By::Site | By::Service | By::Target => false,
+        By::Address | By::Prefix | By::Site | By::Service | By::Target | By::Kind => false,
     }
 }
 

@@ -5,7 +5,7 @@
 use floodwall_wire::Address;
 
 use super::super::{
-    GREETED_WITHIN, GREETING,
+    GREETED_WITHIN, GREETING, LINK, content_hash, has_link,
     log::{Actor, Cursor, Glance, Reading, instant, six_digits},
 };
 use crate::{
@@ -217,8 +217,11 @@ impl LogReader {
             let target = read_names(&mut text)?.0;
             let content = content(text)?;
             let came_at = self.users.get(whom).and_then(Option::as_ref).and_then(|user| user.came_at);
-            let reason = came_at.filter(|came| at.since(*came) <= GREETED_WITHIN).map(|_| GREETING);
-            let detail = Detail { target: Some(unescaped(target)), reason, ..self.talk(id, content) };
+            let is_greeting = came_at.is_some_and(|came| at.since(came) <= GREETED_WITHIN);
+            let mut detail = Detail { target: Some(unescaped(target)), ..self.talk(id, content) };
+            if is_greeting {
+                detail.reason = Some(GREETING);
+            }
             return self.signal(id, SignalKind::MessagePrivate, at, detail, signals);
         }
         if text.eat(b"Broadcast message from #") {
@@ -587,10 +590,12 @@ impl LogReader {
     }
 
     fn talk(&self, id: usize, content: &[u8]) -> Detail {
-        use std::hash::{BuildHasher, Hasher};
-        let mut hasher = foldhash::quality::FixedState::with_seed(self.seed).build_hasher();
-        hasher.write(content);
-        Detail { content: Some(hasher.finish()), weight: content.len() as u64, ..self.own_names(id) }
+        Detail {
+            content: Some(content_hash(self.seed, content)),
+            reason: has_link(content).then_some(LINK),
+            weight: content.len() as u64,
+            ..self.own_names(id)
+        }
     }
 
     /// Somebody of whom no address is known is understood, and says nothing.

@@ -8,6 +8,7 @@ use crate::{
     protocol::{
         Context,
         breadth::{is_everybody, is_everybody_by_pattern},
+        has_link,
     },
     signal::{Method, SignalKind},
     text::Text,
@@ -127,6 +128,9 @@ pub(super) enum Place {
     Path(Text),
 }
 
+/// `usertype` of accounts that may do everything (`teamtalk.md` a.6; 1 is everybody else's).
+pub(super) const USERTYPE_ADMINISTRATOR: i64 = 2;
+
 /// A client's command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Asked {
@@ -135,7 +139,14 @@ pub(super) enum Asked {
     /// `logout`.
     Logout,
     /// `message`, types 1 to 3.
-    Message { kind: SignalKind, channel: Option<Place>, target: Option<u16>, content: u64, weight: u64 },
+    Message {
+        kind: SignalKind,
+        channel: Option<Place>,
+        target: Option<u16>,
+        content: u64,
+        weight: u64,
+        has_link: bool,
+    },
     /// `message` of other types: "is typing" and the like.
     TypedMessage,
     /// `changenick`.
@@ -153,9 +164,15 @@ pub(super) enum Asked {
     /// `makechannel`, `updatechannel`, `removechannel`.
     Channel { kind: SignalKind, name: Option<Text>, channel: Option<Place> },
     /// `newaccount`, `delaccount`.
-    Account(&'static str, Text),
+    Account { command: &'static str, account: Text, is_administrators: bool },
     /// `updateserver`, with the time-out it sets, in seconds, and for how many users.
-    ServerSettings { command: &'static str, user_timeout: Option<u32>, places: Option<u32> },
+    ServerSettings {
+        command: &'static str,
+        user_timeout: Option<u32>,
+        places: Option<u32>,
+        /// Nothing is logged any more.
+        is_silent: bool,
+    },
     /// `sendfile`, `recvfile`.
     Transfer(&'static str),
     /// Whatever else, by its own name.
@@ -225,6 +242,7 @@ impl Question {
             target: target.and_then(Value::user_id),
             content: context.content_hash(&content),
             weight: content.len() as u64,
+            has_link: has_link(&content),
         };
         Self { id, asked }
     }
@@ -264,12 +282,19 @@ impl Asked {
             b"makechannel" => channel(SignalKind::ChannelCreated, Some(text("name"))),
             b"updatechannel" => channel(SignalKind::ChannelChanged, None),
             b"removechannel" => channel(SignalKind::ChannelRemoved, None),
-            b"newaccount" => Self::Account("newaccount", text("username")),
-            b"delaccount" => Self::Account("delaccount", text("username")),
+            b"newaccount" => Self::Account {
+                command: "newaccount",
+                account: text("username"),
+                is_administrators: message.number("usertype") == Some(USERTYPE_ADMINISTRATOR),
+            },
+            b"delaccount" => {
+                Self::Account { command: "delaccount", account: text("username"), is_administrators: false }
+            }
             b"updateserver" => {
                 let number = |name| message.number(name).and_then(|number| u32::try_from(number).ok());
                 let (user_timeout, places) = (number("usertimeout"), number("maxusers"));
-                Self::ServerSettings { command: "updateserver", user_timeout, places }
+                let is_silent = number("logevents") == Some(0);
+                Self::ServerSettings { command: "updateserver", user_timeout, places, is_silent }
             }
             b"sendfile" => Self::Transfer("sendfile"),
             b"recvfile" => Self::Transfer("recvfile"),
@@ -321,7 +346,7 @@ impl Asked {
                 place(channel)
             }
             Self::Nick(name)
-            | Self::Account(_, name)
+            | Self::Account { account: name, .. }
             | Self::Ban { target: name, .. }
             | Self::Undocumented(name) => text(Some(name)),
             Self::Join { creates: name, channel } | Self::Channel { name, channel, .. } => {
@@ -351,7 +376,7 @@ impl Asked {
             Self::Channel { kind: SignalKind::ChannelCreated, .. } => "makechannel",
             Self::Channel { kind: SignalKind::ChannelRemoved, .. } => "removechannel",
             Self::Channel { .. } => "updatechannel",
-            Self::Account(command, _)
+            Self::Account { command, .. }
             | Self::ServerSettings { command, .. }
             | Self::Transfer(command)
             | Self::Other(command) => command,

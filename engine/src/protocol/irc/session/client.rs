@@ -5,8 +5,9 @@ use memchr::memchr;
 use super::{Identification, Operator, Phase, State, answers::on_own_mode, cut};
 use crate::{
     protocol::{
-        Context, GREETED_WITHIN, GREETING,
+        Context, GREETED_WITHIN, GREETING, LINK,
         breadth::is_everybody,
+        has_link,
         irc::{
             dialect::{self, Audience, Credentials, Rule},
             message::{CONTENT_BYTES_MAX, Malformed, Message},
@@ -296,6 +297,7 @@ impl State {
         let command = talk_command(keyword, text, is_answer);
         let weight = u64::try_from(text.len()).unwrap_or(u64::MAX);
         let content = service.is_none().then(|| context.content_hash(text));
+        let link = has_link(text).then_some(LINK);
         let targets = targets.split(|byte| *byte == b',').filter(|target| !target.is_empty());
         for target in targets.take(TARGETS_MAX) {
             let detail = Detail { command: Some(command), content, weight, ..self.detail() };
@@ -304,10 +306,12 @@ impl State {
             match audience {
                 Audience::Broadcast => context.signal(SignalKind::MessageBroadcast, detail),
                 Audience::Channel => {
-                    context.signal(SignalKind::MessageChannel, Detail { channel: name, ..detail });
+                    context
+                        .signal(SignalKind::MessageChannel, Detail { channel: name, reason: link, ..detail });
                 }
                 Audience::User => {
-                    let reason = self.has_just_come(target, context).then_some(GREETING);
+                    let is_greeting = self.has_just_come(target, context);
+                    let reason = if is_greeting { Some(GREETING) } else { link };
                     context.signal(SignalKind::MessagePrivate, Detail { target: name, reason, ..detail })
                 }
             }

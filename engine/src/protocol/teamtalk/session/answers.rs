@@ -7,12 +7,12 @@ use crate::{
     catalogue::Sort,
     identity::ADMINISTRATOR,
     protocol::{
-        Context, Fact, GREETED_WITHIN, GREETING,
+        Context, Fact, GREETED_WITHIN, GREETING, LINK,
         teamtalk::{
             Server,
             datagram::{Binding, parse_udp_address},
             message::{Message, Value},
-            question::{Asked, Place, Question, login_method, major, reason},
+            question::{Asked, Place, Question, USERTYPE_ADMINISTRATOR, login_method, major, reason},
             stall::Login,
         },
     },
@@ -20,8 +20,6 @@ use crate::{
     text::Text,
 };
 
-/// `usertype` of accounts that may do everything (`teamtalk.md` a.6; 1 is everybody else's).
-const USERTYPE_ADMINISTRATOR: i64 = 2;
 /// Seconds of a user time-out below which clients that keep themselves alive by the rules are dropped: theirs come every
 /// 10 s, and the next one a second later only if that was lost (`teamtalk.md` a.8).
 const USER_TIMEOUT_SHORT: u32 = 15;
@@ -294,9 +292,10 @@ impl Conversation {
         let name = |user_id: Option<u16>| user_id.map(|id| server.name_of(id));
         let place = |channel: Option<Place>| channel.map(|place| place.name(server));
         let (kind, detail) = match asked {
-            Asked::Message { kind, channel, target, content, weight } => {
+            Asked::Message { kind, channel, target, content, weight, has_link } => {
                 let came_at = target.and_then(|id| server.user(id)).and_then(|user| user.came_at);
-                let reason = came_at.filter(|at| context.at.since(*at) <= GREETED_WITHIN).map(|_| GREETING);
+                let is_greeting = came_at.is_some_and(|at| context.at.since(at) <= GREETED_WITHIN);
+                let reason = if is_greeting { Some(GREETING) } else { has_link.then_some(LINK) };
                 let (channel, target) = (place(channel), name(target));
                 (kind, Detail { channel, target, reason, content: Some(content), weight, ..own })
             }
@@ -320,15 +319,21 @@ impl Conversation {
             Asked::Channel { kind, name, channel } => {
                 (kind, Detail { channel: name.or_else(|| place(channel)), ..own })
             }
-            Asked::Account(command, account) => {
-                let detail = Detail { command: Some(command), target: Some(account), ..own };
+            Asked::Account { command, account, is_administrators } => {
+                let reason = is_administrators.then_some(ADMINISTRATOR);
+                let detail = Detail { command: Some(command), target: Some(account), reason, ..own };
                 (SignalKind::AccountChanged, detail)
             }
-            Asked::ServerSettings { command, user_timeout, places } => {
+            Asked::ServerSettings { command, user_timeout, places, is_silent } => {
                 let is_short = user_timeout.is_some_and(|seconds| seconds < USER_TIMEOUT_SHORT);
                 // Who is there stays, and nobody comes back.
                 let is_narrow = places.is_some_and(|places| (places as usize) < server.logged_in().max(2));
-                let reason = if is_short { Some("short-timeout") } else { is_narrow.then_some("few-places") };
+                let reason = match (is_short, is_narrow, is_silent) {
+                    (true, _, _) => Some("short-timeout"),
+                    (_, true, _) => Some("few-places"),
+                    (_, _, true) => Some("log-off"),
+                    (false, false, false) => None,
+                };
                 let number = user_timeout;
                 (SignalKind::ServerChanged, Detail { command: Some(command), number, reason, ..own })
             }
