@@ -202,11 +202,13 @@ impl Engine {
         }
     }
 
-    /// Takes what a server's log says happened, in the log's order.
-    pub fn handle_log(&mut self, at: Timestamp, signals: &mut Vec<Signal>) {
+    /// Takes what a server's log says happened, in the log's order. Whether it was somebody whose ban stands.
+    pub fn handle_log(&mut self, at: Timestamp, signals: &mut Vec<Signal>) -> bool {
         self.handle_timeout(at);
-        self.conversations.output.signals.append(signals);
-        self.handle_output();
+        if !self.conversations.output.is_empty() {
+            self.handle_output();
+        }
+        self.handle_signals(signals)
     }
 
     /// Whether a ban holds for an address, and until when.
@@ -348,16 +350,23 @@ impl Engine {
                 Fact::UserFreed { user_id } => Command::FreeUser { service, user_id },
             });
         }
-        let mut shown = Vec::new();
-        for signal in output.signals.drain(..) {
-            self.identities.handle_signal(&signal, &mut shown);
-            self.handle_signal(signal);
-        }
-        for signal in shown {
-            self.handle_signal(signal);
-        }
+        self.handle_signals(&mut output.signals);
         // Given back for its room: most packets say something.
         self.conversations.output = output;
+    }
+
+    /// Signals → rules → decisions, and with them what they show about people. Whether one was of somebody whose ban stands.
+    fn handle_signals(&mut self, signals: &mut Vec<Signal>) -> bool {
+        let mut shown = Vec::new();
+        let mut is_banned = false;
+        for signal in signals.drain(..) {
+            self.identities.handle_signal(&signal, &mut shown);
+            is_banned |= self.handle_signal(signal);
+        }
+        for signal in shown {
+            is_banned |= self.handle_signal(signal);
+        }
+        is_banned
     }
 
     /// From now on what no documentation has is added to this; see [`Self::catalogue`].
@@ -385,7 +394,8 @@ impl Engine {
         self.watched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn handle_signal(&mut self, signal: Signal) {
+    /// Shows a signal to the rules and does what they find; answers whether it was of somebody whose ban stands.
+    fn handle_signal(&mut self, signal: Signal) -> bool {
         if let Some(tally) = self.signals.get_mut(signal.kind as usize) {
             *tally = tally.saturating_add(1);
         }
@@ -396,8 +406,12 @@ impl Engine {
         if !is_banned || matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed) {
             self.decisions.handle_signal(&signal, &mut commands);
         }
-        if is_banned && self.watched.is_none() {
-            return self.commands.extend(commands);
+        self.commands.extend(commands);
+        if self.watched.is_none() {
+            let evaluation = self.evaluations.get_mut(usize::from(signal.service));
+            if is_banned || evaluation.is_none_or(|evaluation| evaluation.passes(&signal)) {
+                return is_banned;
+            }
         }
         // Rules keep it as evidence, and whoever watches shares it with them.
         let signal = Arc::new(signal);
@@ -405,8 +419,9 @@ impl Engine {
             watched.push(Arc::clone(&signal));
         }
         if is_banned {
-            return self.commands.extend(commands);
+            return true;
         }
+        let mut commands = Vec::new();
         let service = usize::from(signal.service);
         if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))
         {
@@ -423,6 +438,7 @@ impl Engine {
             });
         }
         self.commands.extend(commands);
+        false
     }
 
     /// The next thing to be done.
