@@ -340,19 +340,20 @@ impl Engine {
                 Turn::Over(flow) => Command::Follow { flow },
             });
         }
-        if self.conversations.output.is_empty() {
-            return;
-        }
-        let mut output = std::mem::take(&mut self.conversations.output);
-        for (service, owner, fact) in output.facts.drain(..) {
+        let Output { signals, facts, .. } = &mut self.conversations.output;
+        for (service, owner, fact) in facts.drain(..) {
             self.commands.push_back(match fact {
                 Fact::UserBound { user_id } => Command::BindUser { service, user_id, owner },
                 Fact::UserFreed { user_id } => Command::FreeUser { service, user_id },
             });
         }
-        self.handle_signals(&mut output.signals);
+        if signals.is_empty() {
+            return;
+        }
+        let mut signals = std::mem::take(signals);
+        self.handle_signals(&mut signals);
         // Given back for its room: most packets say something.
-        self.conversations.output = output;
+        self.conversations.output.signals = signals;
     }
 
     /// Signals → rules → decisions, and with them what they show about people. Whether one was of somebody whose ban stands.
@@ -406,7 +407,9 @@ impl Engine {
         if !is_banned || matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed) {
             self.decisions.handle_signal(&signal, &mut commands);
         }
-        self.commands.extend(commands);
+        if !commands.is_empty() {
+            self.commands.extend(commands.drain(..));
+        }
         if self.watched.is_none() {
             let evaluation = self.evaluations.get_mut(usize::from(signal.service));
             if is_banned || evaluation.is_none_or(|evaluation| evaluation.passes(&signal)) {
@@ -421,7 +424,6 @@ impl Engine {
         if is_banned {
             return true;
         }
-        let mut commands = Vec::new();
         let service = usize::from(signal.service);
         if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))
         {
@@ -437,7 +439,9 @@ impl Engine {
                 stands
             });
         }
-        self.commands.extend(commands);
+        if !commands.is_empty() {
+            self.commands.extend(commands);
+        }
         false
     }
 

@@ -106,6 +106,20 @@ struct Accounts {
     numbers: HashTable<u32>,
     /// A line that names each.
     named: Vec<u32>,
+    /// Short ones, one at each place: nearly all are found there.
+    short: Vec<(ShortText, u32)>,
+}
+
+/// A text of four to eight bytes: the first four and the last four, and how many.
+type ShortText = (u64, usize);
+
+/// Places for short accounts: a power of two.
+const SHORT_PLACES: usize = 1 << 6;
+
+fn short(text: &[u8]) -> Option<ShortText> {
+    let (first, last) = (text.first_chunk::<4>()?, text.last_chunk::<4>()?);
+    let word = u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+    (text.len() <= 8).then_some((word, text.len()))
 }
 
 impl Seen {
@@ -123,12 +137,30 @@ impl Accounts {
     fn clear(&mut self) {
         self.numbers.clear();
         self.named.clear();
+        self.short.clear();
+        self.short.resize(SHORT_PLACES, ((0, 0), NONE));
     }
 
     /// The number of the account that a line names, if it does; `before` are those before it.
     fn number(&mut self, seen: &Seen, before: &[Seen], block: &[u8]) -> u32 {
         let Some(account) = seen.account(block) else { return NONE };
-        let Self { hasher, numbers, named } = self;
+        let Some(short) = short(account.as_it_stands()) else { return self.search(account, before, block) };
+        // The highest bits of a product depend on all of its factors'.
+        let place = (short.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SHORT_PLACES;
+        if let Some((known, number)) = self.short.get(place)
+            && *known == short
+        {
+            return *number;
+        }
+        let number = self.search(account, before, block);
+        if let Some(held) = self.short.get_mut(place) {
+            *held = (short, number);
+        }
+        number
+    }
+
+    fn search(&mut self, account: QuotedAccount<'_>, before: &[Seen], block: &[u8]) -> u32 {
+        let Self { hasher, numbers, named, .. } = self;
         let of = |number: u32| before.get(*named.get(number as usize)? as usize)?.account(block);
         let hash = hasher.hash_one(account);
         if let Some(number) = numbers.find(hash, |number| of(*number) == Some(account)) {

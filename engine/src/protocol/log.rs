@@ -152,6 +152,11 @@ pub struct QuotedAccount<'a> {
 }
 
 impl<'a> QuotedAccount<'a> {
+    /// With its escapes.
+    pub const fn as_it_stands(self) -> &'a [u8] {
+        self.text
+    }
+
     /// As it is kept, if that is how it stands there.
     pub fn plain(self) -> Option<&'a [u8]> {
         Some(self.text).filter(|_| self.is_plain)
@@ -437,6 +442,19 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn quoted_with_escapes(&mut self) -> Option<(&'a [u8], bool)> {
         let text = self.0.strip_prefix(b"\"")?;
+        // Most names are this short.
+        if let Some(word) = text.first_chunk::<8>() {
+            let found = marks(u64::from_le_bytes(*word)).trailing_zeros() as usize / 8;
+            if let Some((name, [b'"', rest @ ..])) = text.split_at_checked(found) {
+                self.0 = rest;
+                return Some((name, false));
+            }
+        }
+        self.long_quoted(text)
+    }
+
+    /// A text whose first quote stands before it, up to the one that ends it.
+    fn long_quoted(&mut self, text: &'a [u8]) -> Option<(&'a [u8], bool)> {
         let mut at = 0;
         loop {
             let found = at + find_mark(text.get(at..)?)?;
@@ -509,15 +527,21 @@ fn find_mark(text: &[u8]) -> Option<usize> {
         else {
             break;
         };
-        // What lies above the first byte found may be found wrongly, and does not matter.
-        let is = |byte| zero_bytes(word ^ repeated(byte));
-        let found = is(b'"') | is(b'\\') | is(b'\n');
+        let found = marks(word);
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize / 8);
         }
         at += 8;
     }
     memchr3(b'"', b'\\', b'\n', text.get(at..)?).map(|found| at + found)
+}
+
+/// Where the first quote, backslash or line feed stands among eight bytes: the lowest bit that is set is the highest of its byte.
+/// What lies above may be found wrongly.
+const fn marks(word: u64) -> u64 {
+    zero_bytes(word ^ repeated(b'"'))
+        | zero_bytes(word ^ repeated(b'\\'))
+        | zero_bytes(word ^ repeated(b'\n'))
 }
 
 /// A byte in all eight places of a word.
