@@ -718,6 +718,43 @@ mod tests {
         }
     }
 
+    /// Of whom a line is passed over, others' lines say the same.
+    #[test]
+    fn lines_that_are_passed_over_are_remembered_as_if_they_were_read() {
+        let lines = [
+            r#"2026-11-21 06:13:19.000001 User #1 TCP address: 10.0.0.1 connected."#,
+            r#"2026-11-21 06:13:19.000002 User #2 TCP address: 10.0.0.2 connected."#,
+            r#"2026-11-21 06:13:19.000003 User #1 nickname: "a" username: "x" joined channel: "/"."#,
+            r#"2026-11-21 06:13:20.000000 User #3 failed to authenticate for account "a\"b" IP address: 10.0.0.3 UDP address: :::0."#,
+            r#"2026-11-21 06:13:21.000000 User message from #2 nickname: "b" username: "y" to #1 nickname: "a" username: "x" content: "hello"."#,
+            r#"2026-11-21 06:13:22.000000 User #3 failed to authenticate for account "c" IP address: 10.0.0.3 UDP address: :::0."#,
+            r#"2026-11-21 06:13:23.000000 User #1 nickname: "a" username: "x" disconnected."#,
+        ];
+        for passed in 0..lines.len() {
+            let [mut plain, mut fast] = [(); 2].map(|()| LogReader::new(Format::TeamTalk, 0, 1));
+            let mut scanner = Scanner::new(Format::TeamTalk);
+            for (at, line) in lines.iter().enumerate() {
+                let text = format!("{line}\r\nmore");
+                let (glance, length) = scanner.glance(text.as_bytes()).unwrap();
+                assert_eq!(length, line.len() + 1, "{line}");
+                assert_eq!(plain.actor(&glance), fast.actor(&glance), "{line}");
+                let (mut expected, mut found) = (Vec::new(), Vec::new());
+                plain.read_line(line.as_bytes(), &mut expected);
+                let said = expected.first().unwrap();
+                assert_eq!(glance.kind, said.kind, "{line}");
+                let account = glance.account(line.as_bytes()).map(QuotedAccount::unescaped);
+                let failed = said.detail.account.clone().filter(|_| said.kind == SignalKind::LoginFailed);
+                assert_eq!(account, failed, "{line}");
+                if at == passed {
+                    fast.pass(&glance);
+                    continue;
+                }
+                fast.read_line(line.as_bytes(), &mut found);
+                assert_eq!(found, expected, "line {passed} passed over: {line}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn addresses_are_the_same_when_read_before(texts in prop::collection::vec(

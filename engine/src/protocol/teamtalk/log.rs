@@ -296,6 +296,7 @@ impl LogReader {
                     *slot = None;
                 }
             }
+            (SignalKind::ChannelJoined, _) => self.note_coming(id, glance.at),
             (_, Some(address)) => self.note_address(id, address),
             (_, None) => {}
         }
@@ -397,9 +398,7 @@ impl LogReader {
             return if text.0 == b" disconnected." { self.leave(id, at, signals) } else { None };
         }
         if text.eat(b"joined channel: ") {
-            if let Some(user) = self.users.get_mut(id).and_then(Option::as_mut) {
-                user.came_at = Some(at);
-            }
+            self.note_coming(id, at);
             return self.signal(id, SignalKind::ChannelJoined, at, channel(text)?, signals);
         }
         if text.eat(b"left channel: ") {
@@ -583,6 +582,13 @@ impl LogReader {
             self.connections += 1;
             let flow = FlowId(self.connections);
             *slot = Some(User::new(address, flow));
+        }
+    }
+
+    /// Somebody has come to where others may greet them.
+    fn note_coming(&mut self, id: usize, at: Timestamp) {
+        if let Some(user) = self.users.get_mut(id).and_then(Option::as_mut) {
+            user.came_at = Some(at);
         }
     }
 
