@@ -71,10 +71,26 @@ impl Compression {
             Self::None => Box::new(packed),
             Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
             Self::Xz => {
-                Box::new(lzma_rust2::XzReader::new_mem_limit(BufReader::new(packed), true, XZ_KIBIBYTES_MAX))
+                let packed = BufReader::new(packed);
+                Box::new(Pieces(lzma_rust2::XzReader::new_mem_limit(packed, true, XZ_KIBIBYTES_MAX)))
             }
             Self::Zstandard => Box::new(zstd::stream::Decoder::new(packed)?),
         })
+    }
+}
+
+/// Reads a little at a time. The reader of .xz files unpacks until a buffer is full, and what is in there already is lost with the
+/// mistake that it finds on the way: the end of a file that was cut off.
+struct Pieces<R>(R);
+
+impl<R> Pieces<R> {
+    const BYTES: usize = 1 << 10;
+}
+
+impl<R: Read> Read for Pieces<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = buffer.len().min(Self::BYTES);
+        self.0.read(buffer.get_mut(..length).unwrap_or_default())
     }
 }
 
@@ -95,5 +111,41 @@ impl Read for Counted {
         let got = self.input.read(buffer)?;
         self.consumed.fetch_add(got as u64, Ordering::Relaxed);
         Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn of_an_xz_that_was_cut_off_what_comes_before_is_read() {
+        let whole: Vec<u8> = (0_u32..300_000)
+            .flat_map(|number| format!("{:x}\n", number.wrapping_mul(number)).into_bytes())
+            .collect();
+        let options = lzma_rust2::XzOptions::with_preset(0);
+        let mut packed = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+        packed.write_all(&whole).unwrap();
+        let packed = packed.finish().unwrap();
+        let read = |packed: &[u8], bytes: usize| {
+            let mut input = Compression::Xz.unpacked(io::Cursor::new(packed.to_vec())).unwrap();
+            let mut all = Vec::new();
+            loop {
+                let mut buffer = vec![0; bytes];
+                let (got, failure) = read_full(&mut input, &mut buffer);
+                all.extend_from_slice(&buffer[..got]);
+                if failure.is_some() || got == 0 {
+                    return (all, failure.is_some());
+                }
+            }
+        };
+        assert_eq!(read(&packed, 1 << 20), (whole.clone(), false));
+        let cut = &packed[..packed.len() / 2];
+        let (all, failed) = read(cut, 1 << 20);
+        let (bytewise, _) = read(cut, 1);
+        assert!(failed && whole.starts_with(&all) && all.len() > whole.len() / 4, "{}", all.len());
+        assert!(all.len() + Pieces::<()>::BYTES > bytewise.len(), "{} of {}", all.len(), bytewise.len());
     }
 }

@@ -1,7 +1,7 @@
 //! How a command ends, and how it prints.
 
 use std::{
-    fmt::{self, Write as _},
+    fmt,
     io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
@@ -60,13 +60,17 @@ pub(crate) struct PlainJson<'a>(pub(crate) &'a str);
 
 impl fmt::Display for PlainJson<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            if is_plain(character) || character == '\n' {
-                f.write_char(character)?;
-                continue;
-            }
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                write!(f, "\\u{unit:04x}")?;
+        let is_shown = |character: char| is_plain(character) || character == '\n';
+        // In long pieces: a terminal or pipe is written to with each line otherwise.
+        for piece in self.0.split_inclusive(|character| !is_shown(character)) {
+            match piece.char_indices().next_back().filter(|(_, last)| !is_shown(*last)) {
+                Some((at, hidden)) => {
+                    f.write_str(piece.get(..at).unwrap_or_default())?;
+                    for unit in hidden.encode_utf16(&mut [0; 2]) {
+                        write!(f, "\\u{unit:04x}")?;
+                    }
+                }
+                None => f.write_str(piece)?,
             }
         }
         Ok(())

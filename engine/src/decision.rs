@@ -153,13 +153,14 @@ impl Decisions {
     /// Learns who logs in and out.
     pub fn handle_signal(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
         self.tenures.handle_signal(signal);
-        match signal.kind {
-            SignalKind::LoginSucceeded => return self.on_login(signal, commands),
-            SignalKind::LoginFailed => return self.on_failure(signal),
-            SignalKind::MessagePrivate | SignalKind::MessageChannel | SignalKind::MessageBroadcast => {
-                return self.on_message(signal);
-            }
-            _ => {}
+        if signal.kind == SignalKind::LoginSucceeded {
+            return self.on_login(signal, commands);
+        }
+        if signal.kind == SignalKind::LoginFailed {
+            return self.on_failure(signal);
+        }
+        if signal.kind.is_message() {
+            return self.on_message(signal);
         }
         let ended = matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed);
         if let (true, Some(flow)) = (ended, signal.flow)

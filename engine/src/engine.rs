@@ -202,11 +202,13 @@ impl Engine {
         }
     }
 
-    /// Takes what a server's log says happened, in the log's order.
-    pub fn handle_log(&mut self, at: Timestamp, signals: &mut Vec<Signal>) {
+    /// Takes what a server's log says happened, in the log's order. Whether it was somebody whose ban stands.
+    pub fn handle_log(&mut self, at: Timestamp, signals: &mut Vec<Signal>) -> bool {
         self.handle_timeout(at);
-        self.conversations.output.signals.append(signals);
-        self.handle_output();
+        if !self.conversations.output.is_empty() {
+            self.handle_output();
+        }
+        self.handle_signals(signals)
     }
 
     /// Whether a ban holds for an address, and until when.
@@ -338,26 +340,34 @@ impl Engine {
                 Turn::Over(flow) => Command::Follow { flow },
             });
         }
-        if self.conversations.output.is_empty() {
-            return;
-        }
-        let mut output = std::mem::take(&mut self.conversations.output);
-        for (service, owner, fact) in output.facts.drain(..) {
+        let Output { signals, facts, .. } = &mut self.conversations.output;
+        for (service, owner, fact) in facts.drain(..) {
             self.commands.push_back(match fact {
                 Fact::UserBound { user_id } => Command::BindUser { service, user_id, owner },
                 Fact::UserFreed { user_id } => Command::FreeUser { service, user_id },
             });
         }
+        if signals.is_empty() {
+            return;
+        }
+        let mut signals = std::mem::take(signals);
+        self.handle_signals(&mut signals);
+        // Given back for its room: most packets say something.
+        self.conversations.output.signals = signals;
+    }
+
+    /// Signals → rules → decisions, and with them what they show about people. Whether one was of somebody whose ban stands.
+    fn handle_signals(&mut self, signals: &mut Vec<Signal>) -> bool {
         let mut shown = Vec::new();
-        for signal in output.signals.drain(..) {
+        let mut is_banned = false;
+        for signal in signals.drain(..) {
             self.identities.handle_signal(&signal, &mut shown);
-            self.handle_signal(signal);
+            is_banned |= self.handle_signal(signal);
         }
         for signal in shown {
-            self.handle_signal(signal);
+            is_banned |= self.handle_signal(signal);
         }
-        // Given back for its room: most packets say something.
-        self.conversations.output = output;
+        is_banned
     }
 
     /// From now on what no documentation has is added to this; see [`Self::catalogue`].
@@ -385,7 +395,8 @@ impl Engine {
         self.watched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn handle_signal(&mut self, signal: Signal) {
+    /// Shows a signal to the rules and does what they find; answers whether it was of somebody whose ban stands.
+    fn handle_signal(&mut self, signal: Signal) -> bool {
         if let Some(tally) = self.signals.get_mut(signal.kind as usize) {
             *tally = tally.saturating_add(1);
         }
@@ -396,8 +407,14 @@ impl Engine {
         if !is_banned || matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed) {
             self.decisions.handle_signal(&signal, &mut commands);
         }
-        if is_banned && self.watched.is_none() {
-            return self.commands.extend(commands);
+        if !commands.is_empty() {
+            self.commands.extend(commands.drain(..));
+        }
+        if self.watched.is_none() {
+            let evaluation = self.evaluations.get_mut(usize::from(signal.service));
+            if is_banned || evaluation.is_none_or(|evaluation| evaluation.passes(&signal)) {
+                return is_banned;
+            }
         }
         // Rules keep it as evidence, and whoever watches shares it with them.
         let signal = Arc::new(signal);
@@ -405,7 +422,7 @@ impl Engine {
             watched.push(Arc::clone(&signal));
         }
         if is_banned {
-            return self.commands.extend(commands);
+            return true;
         }
         let service = usize::from(signal.service);
         if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))
@@ -422,7 +439,10 @@ impl Engine {
                 stands
             });
         }
-        self.commands.extend(commands);
+        if !commands.is_empty() {
+            self.commands.extend(commands);
+        }
+        false
     }
 
     /// The next thing to be done.

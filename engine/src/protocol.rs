@@ -186,7 +186,7 @@ fn keyed(seed: u64) -> impl Hasher {
 }
 
 /// Keyed hash of a message's content: of its letters, if it has any. Letter case, figures, marks, blanks and colours are
-/// what drones make their texts different by, and a word or two of nonsense: where [`ALIKE_PAIRS`] pairs of words follow each
+/// what drones make their texts different by, and a word or two of nonsense: where five pairs of words follow each
 /// other or more, it is the smallest hash of a pair, which texts share as often as they share their words (Broder, "On the
 /// resemblance and containment of documents", 1997).
 pub fn content_hash(seed: u64, content: &[u8]) -> u64 {

@@ -210,6 +210,11 @@ impl SignalKind {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
     }
+
+    /// Whether somebody said something.
+    pub const fn is_message(self) -> bool {
+        matches!(self, Self::MessagePrivate | Self::MessageChannel | Self::MessageBroadcast)
+    }
 }
 
 macro_rules! methods {

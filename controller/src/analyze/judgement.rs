@@ -8,13 +8,14 @@ use floodwall_engine::{
     Engine, Timestamp,
     protocol::log::{Format, Glance, LogReader, Reading},
     rule::RuleFile,
-    signal::{Signal, SignalKind},
+    signal::Signal,
 };
 
 use super::{
+    hitters::Place,
     lines::Block,
     tally::Tally,
-    workers::{Judge, Line},
+    workers::{Glanced, Judge, Line},
 };
 use crate::{configuration::Configuration, guard::Guard};
 
@@ -50,6 +51,8 @@ pub(super) struct Judgement {
     /// Lines of the file that came before.
     before: u64,
     signals: Vec<Signal>,
+    /// Where the accounts of the block at hand are counted.
+    accounts: Vec<Place>,
 }
 
 impl Judgement {
@@ -71,6 +74,7 @@ impl Judgement {
             is_forced: false,
             before: 0,
             signals: Vec::new(),
+            accounts: Vec::new(),
         })
     }
 
@@ -145,9 +149,12 @@ impl Judgement {
             self.tally.note_signal(signal);
         }
         let address = self.signals.first().map(|signal| signal.address);
-        self.engine.handle_log(at, &mut self.signals);
+        let is_banned = self.engine.handle_log(at, &mut self.signals);
+        let bans = self.tally.bans_made;
         self.take_commands();
-        if let Some(address) = address
+        // Whose ban neither stood nor was made now has none.
+        if (is_banned || self.tally.bans_made != bans)
+            && let Some(address) = address
             && let Some(until) = self.engine.banned_until(address, at)
             && let Some(source) = self.tally.sources.get_mut(&address)
         {
@@ -156,20 +163,21 @@ impl Judgement {
     }
 
     /// Takes a line that was glanced at.
-    fn take_glance(&mut self, glance: &Glance, line: &[u8]) -> Option<Format> {
-        let Self { engine, tally, window, readers, current, .. } = self;
+    fn take_glance(&mut self, glance: &Glance, line: Line<'_>, glanced: &Glanced) -> Option<Format> {
+        let Self { engine, tally, window, readers, current, accounts, .. } = self;
         let (_, reader) = readers.get_mut(*current)?;
         let at = glance.at;
         let actor = reader.actor(glance).filter(|actor| actor.is_plain && window.contains(at));
-        let is_step =
-            actor.and_then(|actor| tally.count_banned(actor.address, glance.kind, at, engine.now()));
-        let Some(is_step) = is_step else { return self.take_in_full(glance, line) };
+        let is_step = actor.and_then(|actor| {
+            tally.count_banned(actor.address, glance.number, glance.kind, at, engine.now())
+        });
+        let Some(is_step) = is_step else { return self.take_in_full(glance, line.bytes) };
         reader.pass(glance);
-        if glance.kind == SignalKind::LoginFailed {
-            match glance.plain_account(line) {
-                Some(account) => tally.count_account(account),
-                None => tally.count_account(glance.account(line).as_str().as_bytes()),
-            }
+        if let Some(number) = line.account
+            && let Some(account) = glanced.account(number)
+            && let Some(place) = accounts.get_mut(number)
+        {
+            tally.count_account_at(place, account);
         }
         if is_step {
             engine.handle_clock_step(at);
@@ -217,14 +225,16 @@ impl Judgement {
 }
 
 impl Judge for Judgement {
-    fn judge<'a>(&mut self, lines: impl Iterator<Item = Line<'a>>, overlong: u64) -> Result<()> {
-        self.before += overlong;
-        self.tally.overlong += overlong;
-        self.tally.lines += overlong;
-        for line in lines {
+    fn judge(&mut self, glanced: &Glanced) -> Result<()> {
+        self.before += glanced.overlong;
+        self.tally.overlong += glanced.overlong;
+        self.tally.lines += glanced.overlong;
+        self.accounts.clear();
+        self.accounts.resize(glanced.accounts(), Place::NONE);
+        for line in glanced.lines() {
             self.before += 1;
             let other = match line.glance {
-                Some(glance) => self.take_glance(glance, line.bytes),
+                Some(glance) => self.take_glance(glance, line, glanced),
                 None => self.take_line(line.bytes),
             };
             if let Some(other) = other {

@@ -8,6 +8,7 @@ use std::{
 use floodwall_engine::{
     Command, Span, Timestamp,
     command::{Explanation, Prefix},
+    protocol::log::QuotedAccount,
     rule::Level,
     signal::{Signal, SignalKind},
     text::Text,
@@ -15,7 +16,7 @@ use floodwall_engine::{
 use floodwall_wire::Address;
 
 use super::{
-    hitters::{Hitters, Weighed},
+    hitters::{Hitters, Place, Weighed},
     series::Series,
 };
 
@@ -23,6 +24,8 @@ use super::{
 const SOURCES_MAX: usize = 100_000;
 /// Accounts kept apart; beyond that those tried most often are.
 const ACCOUNTS_MAX: usize = 10_000;
+/// Numbers of connections whose addresses are found without a search: a power of two.
+const NUMBERS: usize = 1 << 12;
 /// Nicknames whose addresses are kept.
 const NICKNAMES_MAX: usize = 20_000;
 /// Addresses kept of one nickname.
@@ -35,23 +38,45 @@ const CLOCK_STEP: Span = Span::from_secs(60);
 /// One address.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Source {
-    /// By kind, those seen first come first: few addresses have more than a handful.
-    signals: Vec<(SignalKind, u64)>,
-    total: u64,
-    pub(super) outcome: Outcome,
-    pub(super) rules: BTreeSet<Arc<str>>,
-    pub(super) first: Timestamp,
-    pub(super) last: Timestamp,
     /// A ban holds until then: so much was asked of the engine last.
     pub(super) banned_until: Timestamp,
+    total: u64,
+    /// What logs are full of, by its place among [`FREQUENT`].
+    frequent: [u64; FREQUENT.len()],
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    /// All else by kind, those seen first come first: few addresses have more than a handful.
+    others: Vec<(SignalKind, u64)>,
+    pub(super) outcome: Outcome,
+    pub(super) rules: BTreeSet<Arc<str>>,
 }
+
+/// What logs are full of.
+const FREQUENT: [SignalKind; 8] = [
+    SignalKind::ConnectionOpened,
+    SignalKind::ConnectionClosed,
+    SignalKind::LoginFailed,
+    SignalKind::LoginRefused,
+    SignalKind::MessageChannel,
+    SignalKind::MessagePrivate,
+    SignalKind::ChannelJoined,
+    SignalKind::ChannelLeft,
+];
+
+/// The place of each kind among [`FREQUENT`]; beyond it for all others.
+const PLACES: [u8; SignalKind::ALL.len()] = {
+    let mut places = [u8::MAX; SignalKind::ALL.len()];
+    let mut place = 0;
+    while place < FREQUENT.len() {
+        places[FREQUENT[place] as usize] = place as u8;
+        place += 1;
+    }
+    places
+};
 
 impl Source {
     pub(super) fn count(&mut self, kind: SignalKind, at: Timestamp) {
-        match self.signals.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, count)) => *count += 1,
-            None => self.signals.push((kind, 1)),
-        }
+        *self.of(kind) += 1;
         if self.total == 0 {
             self.first = at;
         }
@@ -59,8 +84,22 @@ impl Source {
         self.last = at;
     }
 
+    fn of(&mut self, kind: SignalKind) -> &mut u64 {
+        let place = PLACES.get(kind as usize).map_or(usize::MAX, |place| usize::from(*place));
+        if let Some(count) = self.frequent.get_mut(place) {
+            return count;
+        }
+        let at = self.others.iter().position(|(known, _)| *known == kind);
+        let at = at.unwrap_or_else(|| {
+            self.others.push((kind, 0));
+            self.others.len() - 1
+        });
+        &mut self.others[at].1
+    }
+
     pub(super) fn signals(&self) -> BTreeMap<SignalKind, u64> {
-        self.signals.iter().copied().collect()
+        let frequent = FREQUENT.into_iter().zip(self.frequent).filter(|(_, count)| *count > 0);
+        frequent.chain(self.others.iter().copied()).collect()
     }
 }
 
@@ -70,11 +109,8 @@ impl Weighed for Source {
     }
 
     fn absorb(&mut self, other: Self) {
-        for (kind, count) in other.signals {
-            match self.signals.iter_mut().find(|(known, _)| *known == kind) {
-                Some((_, sum)) => *sum += count,
-                None => self.signals.push((kind, count)),
-            }
+        for (kind, count) in other.signals() {
+            *self.of(kind) += count;
         }
         self.first = if self.total == 0 { other.first } else { self.first.min(other.first) };
         self.last = self.last.max(other.last);
@@ -130,6 +166,8 @@ pub(super) struct Tally {
     /// By kind.
     signals: Vec<u64>,
     pub(super) sources: Hitters<Address, Source>,
+    /// Where the address was counted that each of the server's numbers had last.
+    places: Vec<Place>,
     /// Logins that failed, by account as it came.
     pub(super) accounts: Hitters<Box<[u8]>, u64>,
     pub(super) nicknames: BTreeMap<Text, BTreeSet<Address>>,
@@ -154,6 +192,7 @@ impl Tally {
             latest: Timestamp::EPOCH,
             signals: vec![0; SignalKind::ALL.len()],
             sources: Hitters::new(SOURCES_MAX),
+            places: vec![Place::NONE; NUMBERS],
             accounts: Hitters::new(ACCOUNTS_MAX),
             nicknames: BTreeMap::new(),
             series: Series::default(),
@@ -189,17 +228,25 @@ impl Tally {
         is_step
     }
 
-    /// Counts a line of an address if the ban that it was last known to have holds beyond `now`; answers whether the clock was
+    /// Counts a line of an address, which a connection with this number has, if the ban that it was last known to have holds beyond `now`; answers whether the clock was
     /// set back before it.
     #[must_use]
     pub(super) fn count_banned(
         &mut self,
         address: Address,
+        number: u16,
         kind: SignalKind,
         at: Timestamp,
         now: Timestamp,
     ) -> Option<bool> {
-        let source = self.sources.get_mut(&address).filter(|source| source.banned_until > at.max(now))?;
+        let place = self.places.get_mut(usize::from(number) % NUMBERS)?;
+        if self.sources.at(*place).is_none_or(|(held, _)| *held != address) {
+            *place = self.sources.find(&address)?;
+        }
+        let (_, source) = self.sources.at(*place)?;
+        if source.banned_until <= at.max(now) {
+            return None;
+        }
         source.count(kind, at);
         self.lines += 1;
         let is_step = self.note_time(at);
@@ -220,6 +267,24 @@ impl Tally {
             Some(count) => *count += 1,
             None => *self.accounts.entry(account.into()) += 1,
         }
+    }
+
+    /// Counts a failed login by its account, whose place is told where it is not known.
+    pub(super) fn count_account_at(&mut self, place: &mut Place, account: QuotedAccount<'_>) {
+        if let Some((_, count)) = self.accounts.at(*place) {
+            *count += 1;
+            return;
+        }
+        let unescaped;
+        let account = match account.plain() {
+            Some(account) => account,
+            None => {
+                unescaped = account.unescaped();
+                unescaped.as_str().as_bytes()
+            }
+        };
+        self.count_account(account);
+        *place = self.accounts.find(account).unwrap_or(Place::NONE);
     }
 
     /// Counts a signal that the rules are shown.

@@ -11,7 +11,7 @@ use super::{
     judgement::{Judgement, Window, first_time},
     lines::{Block, Lines},
     recognise, workers,
-    workers::{Judge, Line},
+    workers::{Glanced, Judge},
 };
 use crate::rules;
 
@@ -29,12 +29,14 @@ fn report(judgement: Judgement) -> Value {
     serde_json::to_value(Report::of(&judgement.finish(), ROWS, &[])).unwrap()
 }
 
-/// Line by line, each shown to reader and rules in full.
+/// Each line shown to reader and rules in full.
 fn plain(log: &[u8], window: Window) -> Value {
     let (mut judgement, _) = judgement(log, window);
-    for bytes in log.split_inclusive(|byte| *byte == b'\n') {
-        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        judgement.judge(std::iter::once(Line { bytes, glance: None }), 0).unwrap();
+    let mut lines = Lines::new(Box::new(io::Cursor::new(log.to_vec())), "test".into(), 1 << 18);
+    let mut glanced = Glanced::default();
+    while lines.next(&mut glanced.block).unwrap() {
+        glanced.glance(|_| None);
+        judgement.judge(&glanced).unwrap();
     }
     report(judgement)
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::BuildHasher,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +14,9 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use floodwall_engine::protocol::log::{Format, Glance, Scanner};
+use floodwall_engine::protocol::log::{Format, Glance, QuotedAccount, Scanner};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use super::lines::{Block, LINE_BYTES_MAX, Lines};
 
@@ -29,15 +32,17 @@ pub(super) struct Line<'a> {
     pub(super) bytes: &'a [u8],
     /// What it says, where that was seen at a glance.
     pub(super) glance: Option<&'a Glance>,
+    /// Which of the block's accounts a login failed for, if that was seen.
+    pub(super) account: Option<usize>,
 }
 
 /// Who takes lines in their order.
 pub(super) trait Judge {
-    /// Takes the lines that come next; `overlong` were passed over before or between them.
+    /// Takes the lines that come next.
     ///
     /// # Errors
     /// When nothing that follows can be read.
-    fn judge<'a>(&mut self, lines: impl Iterator<Item = Line<'a>>, overlong: u64) -> Result<()>;
+    fn judge(&mut self, glanced: &Glanced) -> Result<()>;
 }
 
 /// Reads a log to its end, until somebody says stop, or until the judge or the input fails; the judge has been given
@@ -74,47 +79,147 @@ pub(super) fn read(
 
 /// A block and what was seen in it.
 #[derive(Default)]
-struct Glanced {
-    block: Block,
+pub(super) struct Glanced {
+    pub(super) block: Block,
     lines: Vec<Seen>,
-    overlong: u64,
+    accounts: Accounts,
+    /// Lines passed over as too long before or between its own.
+    pub(super) overlong: u64,
 }
 
 /// A line of a block by its place there.
 struct Seen {
     start: u32,
     length: u32,
+    account: u32,
     glance: Option<Glance>,
 }
 
+/// No account.
+const NONE: u32 = u32::MAX;
+
+/// Different accounts that logins failed for: few are tried again and again. Whoever glances has them at hand, so they are told
+/// apart there.
+#[derive(Default)]
+struct Accounts {
+    hasher: RandomState,
+    numbers: HashTable<u32>,
+    /// A line that names each.
+    named: Vec<u32>,
+    /// Short ones, one at each place: nearly all are found there.
+    short: Vec<(ShortText, u32)>,
+}
+
+/// A text of four to eight bytes: the first four and the last four, and how many.
+type ShortText = (u64, usize);
+
+/// Places for short accounts: a power of two.
+const SHORT_PLACES: usize = 1 << 6;
+
+fn short(text: &[u8]) -> Option<ShortText> {
+    let (first, last) = (text.first_chunk::<4>()?, text.last_chunk::<4>()?);
+    let word = u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+    (text.len() <= 8).then_some((word, text.len()))
+}
+
+impl Seen {
+    fn bytes<'a>(&self, block: &'a [u8]) -> &'a [u8] {
+        let start = self.start as usize;
+        block.get(start..start + self.length as usize).unwrap_or_default()
+    }
+
+    fn account<'a>(&self, block: &'a [u8]) -> Option<QuotedAccount<'a>> {
+        self.glance.as_ref()?.account(self.bytes(block))
+    }
+}
+
+impl Accounts {
+    fn clear(&mut self) {
+        self.numbers.clear();
+        self.named.clear();
+        self.short.clear();
+        self.short.resize(SHORT_PLACES, ((0, 0), NONE));
+    }
+
+    /// The number of the account that a line names, if it does; `before` are those before it.
+    fn number(&mut self, seen: &Seen, before: &[Seen], block: &[u8]) -> u32 {
+        let Some(account) = seen.account(block) else { return NONE };
+        let Some(short) = short(account.as_it_stands()) else { return self.search(account, before, block) };
+        // The highest bits of a product depend on all of its factors'.
+        let place = (short.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SHORT_PLACES;
+        if let Some((known, number)) = self.short.get(place)
+            && *known == short
+        {
+            return *number;
+        }
+        let number = self.search(account, before, block);
+        if let Some(held) = self.short.get_mut(place) {
+            *held = (short, number);
+        }
+        number
+    }
+
+    fn search(&mut self, account: QuotedAccount<'_>, before: &[Seen], block: &[u8]) -> u32 {
+        let Self { hasher, numbers, named, .. } = self;
+        let of = |number: u32| before.get(*named.get(number as usize)? as usize)?.account(block);
+        let hash = hasher.hash_one(account);
+        if let Some(number) = numbers.find(hash, |number| of(*number) == Some(account)) {
+            return *number;
+        }
+        // Blocks have far fewer lines than 32 bits can count.
+        let number = named.len() as u32;
+        let rehash = |number: &u32| of(*number).map_or(0, |account| hasher.hash_one(account));
+        numbers.insert_unique(hash, number, rehash);
+        named.push(before.len() as u32);
+        number
+    }
+}
+
 impl Glanced {
-    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        let bytes = self.block.bytes();
-        self.lines.iter().map(move |seen| {
-            let start = seen.start as usize;
-            let bytes = bytes.get(start..start + seen.length as usize).unwrap_or_default();
-            Line { bytes, glance: seen.glance.as_ref() }
+    /// Its lines, in their order.
+    pub(super) fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let block = self.block.bytes();
+        self.lines.iter().map(move |seen| Line {
+            bytes: seen.bytes(block),
+            glance: seen.glance.as_ref(),
+            account: (seen.account != NONE).then_some(seen.account as usize),
         })
     }
 
-    /// Takes the block apart and looks at each line.
-    fn glance(&mut self, scanner: &mut Scanner) {
+    /// How many accounts lines name for which logins failed.
+    pub(super) const fn accounts(&self) -> usize {
+        self.accounts.named.len()
+    }
+
+    /// One of them by its number.
+    pub(super) fn account(&self, number: usize) -> Option<QuotedAccount<'_>> {
+        let line = *self.accounts.named.get(number)?;
+        self.lines.get(line as usize)?.account(self.block.bytes())
+    }
+
+    /// Takes the block apart. `look` is shown what is left of it, and answers what its first line says and how long it is, where
+    /// it can tell.
+    pub(super) fn glance(&mut self, mut look: impl FnMut(&[u8]) -> Option<(Glance, usize)>) {
         self.lines.clear();
+        self.accounts.clear();
         self.overlong = self.block.overlong;
         let bytes = self.block.bytes();
         let mut start = 0;
-        let ends = memchr::memchr_iter(b'\n', bytes);
-        let last = (bytes.last().is_some_and(|byte| *byte != b'\n')).then_some(bytes.len());
-        for end in ends.chain(last) {
-            let line = bytes.get(start..end).unwrap_or_default();
-            if line.len() > LINE_BYTES_MAX {
+        while let Some(rest) = bytes.get(start..).filter(|rest| !rest.is_empty()) {
+            let (glance, length) = match look(rest) {
+                Some((glance, length)) => (Some(glance), length),
+                None => (None, memchr::memchr(b'\n', rest).unwrap_or(rest.len())),
+            };
+            if length > LINE_BYTES_MAX {
                 self.overlong += 1;
             } else {
                 // Blocks are far smaller than 32 bits can count.
-                let (start, length) = (start as u32, line.len() as u32);
-                self.lines.push(Seen { start, length, glance: scanner.glance(line) });
+                let (start, length) = (start as u32, length as u32);
+                let mut seen = Seen { start, length, account: NONE, glance };
+                seen.account = self.accounts.number(&seen, &self.lines, bytes);
+                self.lines.push(seen);
             }
-            start = end + 1;
+            start += length + 1;
         }
     }
 }
@@ -194,7 +299,7 @@ impl Desk<'_> {
                 Item::End(None) => return Ok(()),
                 Item::End(Some(error)) => return Err(error),
             };
-            judge.judge(glanced.lines(), glanced.overlong)?;
+            judge.judge(&glanced)?;
             let mut ready = self.ready();
             ready.next += 1;
             ready.spare.push(glanced);
@@ -252,7 +357,7 @@ impl Desk<'_> {
         };
         let item = match read {
             Ok(true) => {
-                glanced.glance(scanner);
+                glanced.glance(|text| scanner.glance(text));
                 Item::Lines(glanced)
             }
             Ok(false) => Item::End(None),

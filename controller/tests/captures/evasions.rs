@@ -574,7 +574,7 @@ pub(crate) fn crowds() -> Vec<Evening> {
             for number in 0..60_u8 {
                 let who = format!("10.77.{}.{}", 20 + number / 8, 10 + number);
                 let name = format!("guest{number}");
-                drop(server.join(&who, &name));
+                server.join(&who, &name);
                 let joined = format!(":{name}!x@{who} JOIN #talk\r\n");
                 server.wire.answer(&mut bot, joined.as_bytes());
                 server.say(&mut bot, &format!("NOTICE {name} :Welcome here, {name}"), "");

@@ -5,10 +5,10 @@
 //! `irc.md` D). So a line is read from its beginning to its very end, field by field, quoted strings with their
 //! escapes; a line that does not fit to the last byte is not understood and says nothing.
 
-use std::{net::IpAddr, ops::Range};
+use std::net::IpAddr;
 
 use floodwall_wire::Address;
-use memchr::memchr2;
+use memchr::memchr3;
 
 use super::{
     Protocol,
@@ -126,36 +126,54 @@ pub enum Reading {
 }
 
 /// The commonest lines, read by themselves: who did what, without names. Lines can be glanced at in any order and on any
-/// thread; what a glance leaves out is read by [`LogReader::read_line`] where it matters, in the log's order.
+/// thread; what a glance leaves out is read by [`LogReader::read_line`] where it matters, in the log's order. Small, because
+/// it is handed from one core to another.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Glance {
     /// When.
     pub at: Timestamp,
+    /// From where; nobody's where the line does not say so.
+    from: Address,
     /// What.
     pub kind: SignalKind,
     /// By whom: the server's number for the connection.
     pub number: u16,
-    /// From where, where the line says so.
-    pub address: Option<Address>,
-    /// Where in the line the account stands that a login failed for.
-    account: Range<u32>,
+    /// Where in the line the account stands that a login failed for, and its length there.
+    account: (u16, u16),
     /// Whether it stands there as it is kept: most do.
     is_plain: bool,
 }
 
+/// An account that a login failed for, as it stands in a line.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct QuotedAccount<'a> {
+    text: &'a [u8],
+    is_plain: bool,
+}
+
+impl<'a> QuotedAccount<'a> {
+    /// With its escapes.
+    pub const fn as_it_stands(self) -> &'a [u8] {
+        self.text
+    }
+
+    /// As it is kept, if that is how it stands there.
+    pub fn plain(self) -> Option<&'a [u8]> {
+        Some(self.text).filter(|_| self.is_plain)
+    }
+
+    /// As it is kept.
+    pub fn unescaped(self) -> Text {
+        teamtalk::log::unescaped(self.text)
+    }
+}
+
 impl Glance {
-    /// The account that a login failed for, if it stands there as it is kept. `line` is the one that was glanced at.
-    pub fn plain_account<'a>(&self, line: &'a [u8]) -> Option<&'a [u8]> {
-        self.quoted_account(line).filter(|_| self.is_plain)
-    }
-
-    /// The account that a login failed for, in plain.
-    pub fn account(&self, line: &[u8]) -> Text {
-        teamtalk::log::unescaped(self.quoted_account(line).unwrap_or_default())
-    }
-
-    fn quoted_account<'a>(&self, line: &'a [u8]) -> Option<&'a [u8]> {
-        line.get(self.account.start as usize..self.account.end as usize)
+    /// Something without an account; `None` from an address that nobody has.
+    pub(super) fn new(at: Timestamp, kind: SignalKind, number: usize, from: Option<Address>) -> Option<Self> {
+        let number = u16::try_from(number).ok()?;
+        let from = from.unwrap_or_default();
+        Some(Self { at, from, kind, number, account: (0, 0), is_plain: true })
     }
 
     /// With the account that stands before `rest` in a line, in quotes, and whether a backslash is in it.
@@ -164,37 +182,46 @@ impl Glance {
         line: &[u8],
         (account, has_escapes): (&[u8], bool),
         rest: &[u8],
-    ) -> Self {
-        let end = line.len().saturating_sub(rest.len() + 1);
-        let start = end.saturating_sub(account.len());
-        let is_plain = account.len() <= TEXT_BYTES_MAX && !has_escapes;
-        // Lines are far shorter than 32 bits can count.
-        Self { account: start as u32..end as u32, is_plain, ..self }
+    ) -> Option<Self> {
+        let start = line.len().checked_sub(rest.len() + 1 + account.len())?;
+        let account = (u16::try_from(start).ok()?, u16::try_from(account.len()).ok()?);
+        let is_plain = usize::from(account.1) <= TEXT_BYTES_MAX && !has_escapes;
+        Some(Self { account, is_plain, ..self })
     }
 
-    /// Something else than a failed login.
-    pub(super) const fn new(at: Timestamp, kind: SignalKind, number: u16, address: Option<Address>) -> Self {
-        Self { at, kind, number, address, account: 0..0, is_plain: true }
+    /// From where, where the line says so.
+    pub fn address(&self) -> Option<Address> {
+        Some(self.from).filter(|from| *from != Address::default())
+    }
+
+    /// The account that a login failed for. `line` is the one that was glanced at.
+    pub fn account<'a>(&self, line: &'a [u8]) -> Option<QuotedAccount<'a>> {
+        let (start, length) = (usize::from(self.account.0), usize::from(self.account.1));
+        let text = line.get(start..start + length)?;
+        (self.kind == SignalKind::LoginFailed).then_some(QuotedAccount { text, is_plain: self.is_plain })
     }
 }
 
-/// Glances at lines. Its memory is an optimisation alone: most lines begin with the second of the line before.
+/// Glances at lines. Its memory is an optimisation alone: most lines begin with the second of the line before, and most
+/// addresses were read before.
 #[derive(Debug)]
 pub struct Scanner {
     format: Format,
     clock: teamtalk::log::Clock,
+    addresses: Addresses,
 }
 
 impl Scanner {
     /// For logs of this format.
     pub fn new(format: Format) -> Self {
-        Self { format, clock: teamtalk::log::Clock::default() }
+        Self { format, clock: teamtalk::log::Clock::default(), addresses: Addresses::new() }
     }
 
-    /// What a line says, if it is one of the commonest and fits to its end; `None` for one to be read in full.
-    pub fn glance(&mut self, line: &[u8]) -> Option<Glance> {
+    /// What the line says that a text begins with, if it is one of the commonest and fits to its end, and its length without the
+    /// line feed; `None` for one to be read in full. Where the line ends need not be known before: a line feed in it ends it.
+    pub fn glance(&mut self, text: &[u8]) -> Option<(Glance, usize)> {
         match self.format {
-            Format::TeamTalk => teamtalk::log::glance(&mut self.clock, line),
+            Format::TeamTalk => teamtalk::log::glance(&mut self.clock, &mut self.addresses, text),
             // Few lines, most with names that rules ask for: read in full at once.
             Format::Hybrid
             | Format::Inspircd
@@ -203,6 +230,57 @@ impl Scanner {
             | Format::Unrealircd
             | Format::TeamSpeak => None,
         }
+    }
+}
+
+/// Addresses that were read before, by their text, one at each place.
+#[derive(Debug)]
+pub(super) struct Addresses(Vec<(AddressText, Address)>);
+
+/// The text of an address with fifteen bytes at most, and its length in the last of sixteen.
+type AddressText = (u64, u64);
+
+impl Addresses {
+    const PLACES: usize = 1 << 8;
+    /// The length of no text.
+    const NONE: AddressText = (u64::MAX, u64::MAX);
+
+    fn new() -> Self {
+        Self(vec![(Self::NONE, Address::default()); Self::PLACES])
+    }
+
+    /// Reads an address up to the next blank, as [`Cursor::address`] does.
+    #[inline]
+    pub(super) fn read(&mut self, text: &mut Cursor<'_>) -> Option<Address> {
+        let Some((key, length)) = Self::key(text.0) else { return text.address() };
+        // Spread over the places by what differs: the lowest bits of a product depend on the lowest alone.
+        let place = (key.0 ^ key.1.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        let (known, address) = self.0.get_mut(place as usize)?;
+        if *known == key {
+            text.0 = text.0.get(length..)?;
+            return Some(*address);
+        }
+        let read = text.address()?;
+        (*known, *address) = (key, read);
+        Some(read)
+    }
+
+    /// What stands before a blank that is among the first sixteen bytes.
+    #[inline]
+    fn key(text: &[u8]) -> Option<(AddressText, usize)> {
+        let word = |from: usize| Some(u64::from_le_bytes(*text.get(from..)?.first_chunk()?));
+        let (low, high) = (word(0)?, word(8)?);
+        let blanks = |word: u64| zero_bytes(word ^ repeated(b' '));
+        let below = |mark: u64| (mark & mark.wrapping_neg()) - 1;
+        let bytes = |mark: u64| mark.trailing_zeros() as usize / 8;
+        let (low_mark, high_mark) = (blanks(low), blanks(high));
+        let (low, high, length) = match (low_mark, high_mark) {
+            (0, 0) => return None,
+            // Of the byte with the mark, which is a blank, seven bits lie below the mark.
+            (0, mark) => (low, high & below(mark) >> 7, 8 + bytes(mark)),
+            (mark, _) => (low & below(mark) >> 7, 0, bytes(mark)),
+        };
+        Some(((low, high | (length as u64) << 56), length))
     }
 }
 
@@ -355,22 +433,49 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
-    /// A string in quotes, as it stands there; a backslash keeps the next byte from ending it.
+    /// A string in quotes, as it stands there; a backslash keeps the next byte from ending it, and no line feed is in it.
     pub(super) fn quoted(&mut self) -> Option<&'a [u8]> {
         self.quoted_with_escapes().map(|(text, _)| text)
     }
 
     /// The same, and whether a backslash is in it.
+    #[inline]
     pub(super) fn quoted_with_escapes(&mut self) -> Option<(&'a [u8], bool)> {
         let text = self.0.strip_prefix(b"\"")?;
+        // Most names are this short.
+        if let Some(word) = text.first_chunk::<8>() {
+            let found = marks(u64::from_le_bytes(*word)).trailing_zeros() as usize / 8;
+            if let Some((name, [b'"', rest @ ..])) = text.split_at_checked(found) {
+                self.0 = rest;
+                return Some((name, false));
+            }
+        }
+        self.long_quoted(text)
+    }
+
+    /// A text whose first quote stands before it, up to the one that ends it.
+    fn long_quoted(&mut self, text: &'a [u8]) -> Option<(&'a [u8], bool)> {
         let mut at = 0;
         loop {
             let found = at + find_mark(text.get(at..)?)?;
-            if text.get(found) == Some(&b'"') {
-                self.0 = text.get(found + 1..)?;
-                return Some((text.get(..found)?, at > 0));
+            match text.get(found..)? {
+                [b'"', rest @ ..] => {
+                    self.0 = rest;
+                    return Some((text.get(..found)?, at > 0));
+                }
+                [b'\\', b'\n', ..] | [b'\n', ..] => return None,
+                _ => at = found + 2,
             }
-            at = found + 2;
+        }
+    }
+
+    /// The length of a text that ends here with its line, without the line feed: `None` where more of the line follows.
+    #[inline]
+    pub(super) const fn line_of(self, text: &[u8]) -> Option<usize> {
+        match self.0 {
+            [] | [b'\n', ..] => Some(text.len() - self.0.len()),
+            [b'\r'] | [b'\r', b'\n', ..] => Some(text.len() - self.0.len() + 1),
+            _ => None,
         }
     }
 
@@ -410,8 +515,9 @@ fn is_somebody(address: Address) -> bool {
     }
 }
 
-/// The first quote or backslash. Most names end within sixteen bytes, which are looked at eight at a time: a vector search
+/// The first quote, backslash or line feed. Most names end within sixteen bytes, which are looked at eight at a time: a vector search
 /// takes longer to begin than that.
+#[inline]
 fn find_mark(text: &[u8]) -> Option<usize> {
     const SHORT: usize = 16;
     let mut at = 0;
@@ -421,14 +527,21 @@ fn find_mark(text: &[u8]) -> Option<usize> {
         else {
             break;
         };
-        // What lies above the first byte found may be found wrongly, and does not matter.
-        let found = zero_bytes(word ^ repeated(b'"')) | zero_bytes(word ^ repeated(b'\\'));
+        let found = marks(word);
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize / 8);
         }
         at += 8;
     }
-    memchr2(b'"', b'\\', text.get(at..)?).map(|found| at + found)
+    memchr3(b'"', b'\\', b'\n', text.get(at..)?).map(|found| at + found)
+}
+
+/// Where the first quote, backslash or line feed stands among eight bytes: the lowest bit that is set is the highest of its byte.
+/// What lies above may be found wrongly.
+const fn marks(word: u64) -> u64 {
+    zero_bytes(word ^ repeated(b'"'))
+        | zero_bytes(word ^ repeated(b'\\'))
+        | zero_bytes(word ^ repeated(b'\n'))
 }
 
 /// A byte in all eight places of a word.
@@ -487,6 +600,7 @@ fn dotted(text: &[u8]) -> Option<(u32, usize)> {
 }
 
 /// Six digits, the first in the lowest byte of eight; the two highest bytes do not count.
+#[inline]
 pub(super) const fn six_digits(word: u64) -> Option<u64> {
     // As the last six of eight: sums of two, four and eight digits at a time, in one word.
     let digits = word << 16 | 0x3030;
@@ -604,10 +718,63 @@ mod tests {
         }
     }
 
+    /// Of whom a line is passed over, others' lines say the same.
+    #[test]
+    fn lines_that_are_passed_over_are_remembered_as_if_they_were_read() {
+        let lines = [
+            r#"2026-11-21 06:13:19.000001 User #1 TCP address: 10.0.0.1 connected."#,
+            r#"2026-11-21 06:13:19.000002 User #2 TCP address: 10.0.0.2 connected."#,
+            r#"2026-11-21 06:13:19.000003 User #1 nickname: "a" username: "x" joined channel: "/"."#,
+            r#"2026-11-21 06:13:20.000000 User #3 failed to authenticate for account "a\"b" IP address: 10.0.0.3 UDP address: :::0."#,
+            r#"2026-11-21 06:13:21.000000 User message from #2 nickname: "b" username: "y" to #1 nickname: "a" username: "x" content: "hello"."#,
+            r#"2026-11-21 06:13:22.000000 User #3 failed to authenticate for account "c" IP address: 10.0.0.3 UDP address: :::0."#,
+            r#"2026-11-21 06:13:23.000000 User #1 nickname: "a" username: "x" disconnected."#,
+        ];
+        for passed in 0..lines.len() {
+            let [mut plain, mut fast] = [(); 2].map(|()| LogReader::new(Format::TeamTalk, 0, 1));
+            let mut scanner = Scanner::new(Format::TeamTalk);
+            for (at, line) in lines.iter().enumerate() {
+                let text = format!("{line}\r\nmore");
+                let (glance, length) = scanner.glance(text.as_bytes()).unwrap();
+                assert_eq!(length, line.len() + 1, "{line}");
+                assert_eq!(plain.actor(&glance), fast.actor(&glance), "{line}");
+                let (mut expected, mut found) = (Vec::new(), Vec::new());
+                plain.read_line(line.as_bytes(), &mut expected);
+                let said = expected.first().unwrap();
+                assert_eq!(glance.kind, said.kind, "{line}");
+                let account = glance.account(line.as_bytes()).map(QuotedAccount::unescaped);
+                let failed = said.detail.account.clone().filter(|_| said.kind == SignalKind::LoginFailed);
+                assert_eq!(account, failed, "{line}");
+                if at == passed {
+                    fast.pass(&glance);
+                    continue;
+                }
+                fast.read_line(line.as_bytes(), &mut found);
+                assert_eq!(found, expected, "line {passed} passed over: {line}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
-        fn marks_are_found_where_they_stand(text in prop::collection::vec(prop::sample::select(b"ab\\\"\xa2\xdc#]!".to_vec()), 0..40)) {
-            prop_assert_eq!(find_mark(&text), text.iter().position(|byte| matches!(byte, b'"' | b'\\')));
+        fn addresses_are_the_same_when_read_before(texts in prop::collection::vec(
+            prop_oneof!["([0-9]{1,3}\\.){3}[0-9]{1,3} ", "[0-9a-f:.\0\n]{0,17} x?", "fd77:[0-9]::[0-9] connected", "1.2.3.4\0{0,2} "],
+            1..40,
+        )) {
+            let mut addresses = Addresses::new();
+            for text in texts.iter().chain(&texts) {
+                let padded = format!("{text} and what follows");
+                for text in [text, &padded] {
+                    let (mut one, mut other) = (Cursor(text.as_bytes()), Cursor(text.as_bytes()));
+                    prop_assert_eq!(addresses.read(&mut one), other.address());
+                    prop_assert_eq!(one.0, other.0);
+                }
+            }
+        }
+
+        #[test]
+        fn marks_are_found_where_they_stand(text in prop::collection::vec(prop::sample::select(b"ab\\\"\n\xa2\xdc#]!\x0b".to_vec()), 0..40)) {
+            prop_assert_eq!(find_mark(&text), text.iter().position(|byte| matches!(byte, b'"' | b'\\' | b'\n')));
         }
 
         #[test]

@@ -159,6 +159,13 @@ struct Concerned {
     groups: Vec<(By, Vec<(usize, Part)>)>,
 }
 
+impl Concerned {
+    /// Whether there are any.
+    const fn is_somebody(&self) -> bool {
+        !self.allowances.is_empty() || !self.groups.is_empty()
+    }
+}
+
 /// The part a kind of signal plays in a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Part {
@@ -356,6 +363,17 @@ impl Evaluation {
             seed,
         };
         Self { by_kind, counts }
+    }
+
+    /// Whether a signal is of a kind that concerns no rule. Then only what its connection has counted changes hands, and that is
+    /// done.
+    pub fn passes(&mut self, signal: &Signal) -> bool {
+        if self.by_kind.get(signal.kind as usize).is_some_and(Concerned::is_somebody) {
+            return false;
+        }
+        let connection = self.counts.connection(signal);
+        self.counts.vacate(signal, connection);
+        true
     }
 
     /// Counts a signal in every rule it concerns and hands on what is found. `rules` are those it was made for.

@@ -6,7 +6,7 @@ use floodwall_wire::Address;
 
 use super::super::{
     GREETED_WITHIN, GREETING, LINK, content_hash, has_link,
-    log::{Actor, Cursor, Glance, Reading, instant, six_digits},
+    log::{Actor, Addresses, Cursor, Glance, Reading, instant, six_digits},
 };
 use crate::{
     signal::{Detail, FlowId, Method, Signal, SignalKind},
@@ -36,29 +36,30 @@ pub(in crate::protocol) fn time(line: &[u8]) -> Option<Timestamp> {
     instant(date, (number(11, 2)?, number(14, 2)?, number(17, 2)?), number(20, 6)?)
 }
 
-/// Bytes of a time stamp before the fraction of the second.
-const SECOND_BYTES: usize = 19;
-
 /// Reads times; most lines begin with the second of the line before.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Clock {
-    second: [u8; SECOND_BYTES],
+    /// The bytes of a stamp before the fraction of the second.
+    second: [u64; 3],
     at: Option<Timestamp>,
 }
 
 impl Clock {
+    #[inline]
     fn time(&mut self, line: &[u8]) -> Option<Timestamp> {
-        let second = line.first_chunk::<SECOND_BYTES>()?;
+        let stamp = line.first_chunk::<STAMP_BYTES>()?;
+        let word = |from: usize| Some(u64::from_le_bytes(*stamp.get(from..)?.first_chunk()?));
+        // Nineteen bytes in three words, the last two of which overlap.
+        let second = [word(0)?, word(8)?, word(11)?];
         match self.at {
-            Some(at) if *second == self.second => {
-                let fraction = line.get(SECOND_BYTES..).and_then(|rest| rest.first_chunk::<8>())?;
-                let [b'.', .., b' '] = fraction else { return None };
-                let micros = six_digits(u64::from_le_bytes(*fraction) >> 8)?;
-                Some(at + Span::from_nanos(micros * 1_000))
+            Some(at) if second == self.second => {
+                let fraction = word(19)?;
+                let [b'.', .., b' '] = fraction.to_le_bytes() else { return None };
+                Some(at + Span::from_nanos(six_digits(fraction >> 8)? * 1_000))
             }
             _ => {
                 let at = time(line)?;
-                self.second = *second;
+                self.second = second;
                 self.at = Some(Timestamp::from_nanos(at.as_nanos() - at.as_nanos() % 1_000_000_000));
                 Some(at)
             }
@@ -67,37 +68,42 @@ impl Clock {
 }
 
 /// Connections, failed and refused logins, messages, channels entered and left, connections closed.
-pub(in crate::protocol) fn glance(clock: &mut Clock, line: &[u8]) -> Option<Glance> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+#[inline]
+pub(in crate::protocol) fn glance(
+    clock: &mut Clock,
+    addresses: &mut Addresses,
+    line: &[u8],
+) -> Option<(Glance, usize)> {
     let at = clock.time(line)?;
     let mut text = Cursor(line.get(STAMP_BYTES..)?);
-    let glance = |kind, id, address| Some(Glance::new(at, kind, u16::try_from(id).ok()?, address));
+    let glance = |text: Cursor<'_>, kind, id, address| {
+        let length = text.line_of(line)?;
+        Some((Glance::new(at, kind, id, address)?, length))
+    };
     if text.eat(b"User #") {
         let id = id(&mut text)?;
-        text.expect(b" ")?;
-        if text.eat(b"TCP address: ") {
-            let address = text.address()?;
-            return if text.0 == b" connected." {
-                glance(SignalKind::ConnectionOpened, id, Some(address))
-            } else {
-                None
-            };
-        }
-        if text.eat(b"failed to authenticate for account ") {
+        if text.eat(b" failed to authenticate for account ") {
             let account = text.quoted_with_escapes()?;
             let rest = text.0;
-            let address = read_addresses(&mut text)?;
-            let glance = glance(SignalKind::LoginFailed, id, Some(address)).filter(|_| text.0 == b".")?;
-            return Some(glance.with_account(line, account, rest));
+            let address = read_addresses(&mut text, |text| addresses.read(text))?;
+            text.expect(b".")?;
+            let (glance, length) = glance(text, SignalKind::LoginFailed, id, Some(address))?;
+            return Some((glance.with_account(line, account, rest)?, length));
         }
+        if text.eat(b" TCP address: ") {
+            let address = addresses.read(&mut text)?;
+            text.expect(b" connected.")?;
+            return glance(text, SignalKind::ConnectionOpened, id, Some(address));
+        }
+        text.expect(b" ")?;
         read_names(&mut text)?;
-        if text.0 == b"disconnected." {
-            return glance(SignalKind::ConnectionClosed, id, None);
+        if text.eat(b"disconnected.") {
+            return glance(text, SignalKind::ConnectionClosed, id, None);
         }
-        if text.eat(b"IP address: ") {
-            let address = read_addresses(&mut text)?;
-            let is_refused = text.0 == b" denied login due to banned IP-address.";
-            return if is_refused { glance(SignalKind::LoginRefused, id, Some(address)) } else { None };
+        if text.0.starts_with(b"IP address: ") {
+            let address = read_addresses(&mut text, |text| addresses.read(text))?;
+            text.expect(b" denied login due to banned IP-address.")?;
+            return glance(text, SignalKind::LoginRefused, id, Some(address));
         }
         let kind = if text.eat(b"joined channel: ") {
             SignalKind::ChannelJoined
@@ -106,14 +112,16 @@ pub(in crate::protocol) fn glance(clock: &mut Clock, line: &[u8]) -> Option<Glan
             SignalKind::ChannelLeft
         };
         text.quoted()?;
-        return if text.0 == b"." { glance(kind, id, None) } else { None };
+        text.expect(b".")?;
+        return glance(text, kind, id, None);
     }
     if text.eat(b"Channel message from #") {
         let id = read_who(&mut text)?;
         text.expect(b"to channel: ")?;
         text.quoted()?;
-        content(text)?;
-        return glance(SignalKind::MessageChannel, id, None);
+        read_content(&mut text)?;
+        text.expect(b".")?;
+        return glance(text, SignalKind::MessageChannel, id, None);
     }
     text.expect(b"User message from #")?;
     let id = read_who(&mut text)?;
@@ -121,8 +129,9 @@ pub(in crate::protocol) fn glance(clock: &mut Clock, line: &[u8]) -> Option<Glan
     text.number()?;
     text.expect(b" ")?;
     read_names(&mut text)?;
-    content(text)?;
-    glance(SignalKind::MessagePrivate, id, None)
+    read_content(&mut text)?;
+    text.expect(b".")?;
+    glance(text, SignalKind::MessagePrivate, id, None)
 }
 
 /// Somebody connected.
@@ -253,7 +262,7 @@ impl LogReader {
 
     pub(in crate::protocol) fn actor(&self, glance: &Glance) -> Option<Actor> {
         let user = self.users.get(usize::from(glance.number)).and_then(Option::as_ref);
-        match glance.address {
+        match glance.address() {
             // What the line itself says holds; who was there before under this number has gone unseen.
             Some(address) => Some(Actor { address, is_plain: true }),
             None => user.map(|user| Actor {
@@ -266,7 +275,7 @@ impl LogReader {
     /// Most of what is said of those who are not banned: they come and go.
     pub(in crate::protocol) fn read_glance(&mut self, glance: &Glance, signals: &mut Vec<Signal>) -> bool {
         let (id, at) = (usize::from(glance.number), glance.at);
-        let read = match (glance.kind, glance.address) {
+        let read = match (glance.kind, glance.address()) {
             (SignalKind::ConnectionOpened, Some(address)) => {
                 self.open(id, address);
                 self.signal(id, SignalKind::ConnectionOpened, at, Detail::default(), signals)
@@ -283,13 +292,14 @@ impl LogReader {
     pub(in crate::protocol) fn pass(&mut self, glance: &Glance) {
         self.last = glance.at;
         let id = usize::from(glance.number);
-        match (glance.kind, glance.address) {
+        match (glance.kind, glance.address()) {
             (SignalKind::ConnectionOpened, Some(address)) => self.open(id, address),
             (SignalKind::ConnectionClosed, _) => {
                 if let Some(slot) = self.users.get_mut(id) {
                     *slot = None;
                 }
             }
+            (SignalKind::ChannelJoined, _) => self.note_coming(id, glance.at),
             (_, Some(address)) => self.note_address(id, address),
             (_, None) => {}
         }
@@ -316,7 +326,7 @@ impl LogReader {
         }
         if text.eat(b"failed to authenticate for account ") {
             let account = text.quoted()?;
-            let address = read_addresses(&mut text)?;
+            let address = read_addresses(&mut text, Cursor::address)?;
             if text.0 != b"." {
                 return None;
             }
@@ -352,7 +362,7 @@ impl LogReader {
             ..Detail::default()
         };
         if text.0.starts_with(b"IP address: ") {
-            let address = read_addresses(&mut text)?;
+            let address = read_addresses(&mut text, Cursor::address)?;
             return match text.0 {
                 b" logged in." => {
                     self.note_address(id, address);
@@ -391,9 +401,7 @@ impl LogReader {
             return if text.0 == b" disconnected." { self.leave(id, at, signals) } else { None };
         }
         if text.eat(b"joined channel: ") {
-            if let Some(user) = self.users.get_mut(id).and_then(Option::as_mut) {
-                user.came_at = Some(at);
-            }
+            self.note_coming(id, at);
             return self.signal(id, SignalKind::ChannelJoined, at, channel(text)?, signals);
         }
         if text.eat(b"left channel: ") {
@@ -580,6 +588,13 @@ impl LogReader {
         }
     }
 
+    /// Somebody has come to where others may greet them.
+    fn note_coming(&mut self, id: usize, at: Timestamp) {
+        if let Some(user) = self.users.get_mut(id).and_then(Option::as_mut) {
+            user.came_at = Some(at);
+        }
+    }
+
     fn own_names(&self, id: usize) -> Detail {
         let user = self.users.get(id).and_then(Option::as_ref);
         Detail {
@@ -659,38 +674,56 @@ fn read_names_at_end<'a>(text: &mut Cursor<'a>) -> Option<(&'a [u8], Option<&'a 
 }
 
 /// `IP address: IP UDP address: UIP:PORT`; a final dot is left.
-fn read_addresses(text: &mut Cursor<'_>) -> Option<Address> {
+#[inline]
+fn read_addresses<'a>(
+    text: &mut Cursor<'a>,
+    address: impl FnOnce(&mut Cursor<'a>) -> Option<Address>,
+) -> Option<Address> {
     text.eat(b" ");
     text.expect(b"IP address: ")?;
-    let address = text.address()?;
+    let address = address(text)?;
     text.expect(b" UDP address: ")?;
     // Nearly always.
-    if let Some(rest @ (b"." | [b' ', ..])) = text.0.strip_prefix(b":::0") {
-        text.0 = rest;
-        return Some(address);
+    if let Some(rest) = text.0.strip_prefix(b":::0") {
+        let is_over = match rest {
+            [b'.', end @ ..] => is_end(end),
+            [b' ', ..] => true,
+            _ => false,
+        };
+        if is_over {
+            text.0 = rest;
+            return Some(address);
+        }
     }
     // Unbracketed: the port follows the last colon; not bound is `:::0`.
     let bound =
         text.0.iter().take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')).count();
-    let (bound, rest) = text.0.split_at_checked(bound)?;
-    // The dot that ends a line is none of the address.
-    let (bound, rest) = match bound.strip_suffix(b".") {
-        Some(bound) if rest.is_empty() => (bound, &b"."[..]),
-        Some(_) | None => (bound, rest),
-    };
-    if !bound.contains(&b':') {
+    let bytes = text.0.get(..bound)?;
+    if !bytes.contains(&b':') {
         return None;
     }
-    text.0 = rest;
+    // The dot that ends a line is none of the address.
+    let dot = usize::from(bytes.ends_with(b".") && is_end(text.0.get(bound..)?));
+    text.0 = text.0.get(bound - dot..)?;
     Some(address)
+}
+
+/// Whether a line ends here.
+const fn is_end(text: &[u8]) -> bool {
+    matches!(text, [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n', ..])
 }
 
 /// ` content: "…".` to the end.
 fn content(mut text: Cursor<'_>) -> Option<&[u8]> {
+    let content = read_content(&mut text)?;
+    (text.0 == b".").then_some(content)
+}
+
+/// ` content: "…"`
+fn read_content<'a>(text: &mut Cursor<'a>) -> Option<&'a [u8]> {
     text.eat(b" ");
     text.expect(b"content: ")?;
-    let content = text.quoted()?;
-    (text.0 == b".").then_some(content)
+    text.quoted()
 }
 
 /// The text behind `\\`, `\"`, `\r` and `\n`.
