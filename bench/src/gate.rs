@@ -120,10 +120,10 @@ fn fill(gate: &KernelGate) {
     guard(gate);
     for number in 0..ENTRIES {
         let entry = Source { banned_until: u64::MAX, ..Source::default() };
-        gate.write(names::SOURCES, &SourceKey::of(Address::from_v4(0x0a00_0000 + number)), &entry);
+        gate.set_source(SourceKey::of(Address::from_v4(0x0a00_0000 + number)), &entry);
     }
     let known = Source { known_until: u64::MAX, ..Source::default() };
-    gate.write(names::SOURCES, &SourceKey::of(address(KNOWN)), &known);
+    gate.set_source(SourceKey::of(address(KNOWN)), &known);
     for (user_id, owner) in [(5_u32, KNOWN), (7, PROVEN)] {
         gate.write(names::USERS, &user_id, &User { owner: address(owner) });
     }
@@ -159,7 +159,7 @@ pub(crate) fn guard(gate: &KernelGate) {
         Status { heartbeat_until: u64::MAX, seed: 7, tick: 4_000_000, main_locals, ..Status::default() };
     gate.write(names::STATUS, &0_u32, &status);
     let banned = Source { banned_until: u64::MAX, ..Source::default() };
-    gate.write(names::SOURCES, &SourceKey::of(address(BANNED)), &banned);
+    gate.set_source(SourceKey::of(address(BANNED)), &banned);
 }
 
 fn address(text: &str) -> Address {

@@ -7,7 +7,6 @@
 use std::{fs, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, ensure};
-use floodwall_kernel::KernelTables;
 use floodwall_tests::{
     KernelGate, bpf,
     packets::{Path, udp, voice},
@@ -96,11 +95,13 @@ fn frame(source: Address) -> Vec<u8> {
 }
 
 fn banned(entries: u32) -> Result<KernelGate> {
-    let gate = KernelGate::with_capacities(&prebuilt_object(), &[(names::SOURCES, entries + 16)])?;
+    let gate = KernelGate::with_sources(&prebuilt_object(), entries + 16)?;
     gate::guard(&gate);
     let keys: Vec<SourceKey> = (0..entries).map(|number| SourceKey::of(source(number))).collect();
-    let values = vec![Source { banned_until: u64::MAX, ..Source::default() }; keys.len()];
-    KernelTables::open(gate.object())?.set_sources(&keys, &values).context("failed to write bans")?;
+    let banned = Source { banned_until: u64::MAX, ..Source::default() };
+    keys.iter()
+        .try_for_each(|key| gate.tables().set_source(*key, &banned))
+        .context("failed to write bans")?;
     Ok(gate)
 }
 
@@ -111,7 +112,7 @@ fn listed(entries: u32) -> Result<KernelGate> {
     let keys: Vec<PrefixKey> =
         (0..entries).map(|number| PrefixKey::new(source(number), 96 + 26 + number % 7)).collect();
     let values = vec![Prefix { banned_until: u64::MAX, ..Prefix::default() }; keys.len()];
-    let tables = KernelTables::open(gate.object())?;
+    let tables = gate.tables();
     tables.set_prefixes(&keys, &values).context("failed to write prefixes")?;
     let status = tables.status()?;
     tables.set_status(&Status { flags: status.flags | status_flags::PREFIXES, ..status })?;

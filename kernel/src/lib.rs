@@ -3,14 +3,15 @@
 //!
 //! - [`object`] loads the prebuilt object over new maps or over those an earlier controller left pinned;
 //! - [`gate`] attaches it to interfaces, pins it, adopts it, takes it away;
-//! - [`tables`] writes and reads the maps; [`ring`] reads the mirror; [`clock`] tells the gate's time;
-//! - [`mod@bpf`] holds the few `bpf(2)` commands behind all that, and with [`ring`] all unsafe code.
+//! - [`tables`] writes and reads the maps, `sources` the one that is searched by the program itself; [`ring`] reads the mirror; [`clock`] tells the gate's time;
+//! - [`mod@bpf`] holds the few `bpf(2)` commands behind all that, and with [`ring`] and `sources` all unsafe code.
 
 pub mod bpf;
 pub mod clock;
 pub mod gate;
 pub mod object;
 pub mod ring;
+mod sources;
 pub mod tables;
 
 pub use clock::Clock;

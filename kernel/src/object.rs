@@ -12,7 +12,10 @@ use aya::{
     maps::{Map, MapData},
     programs::{ProgramError, SchedClassifier, Xdp},
 };
-use floodwall_wire::tables::names;
+use floodwall_wire::{
+    sources::{BUCKET_KEYS, buckets_for},
+    tables::{SOURCES_MAX, names},
+};
 
 use crate::bpf;
 
@@ -27,12 +30,13 @@ pub const EGRESS: &str = "floodwall_egress";
 pub const CLOCK: &str = "floodwall_clock";
 
 /// Maps that hold what must outlive a controller; the others are scratch or tests'.
-pub const PINNED: [&str; 17] = [
+pub const PINNED: [&str; 18] = [
     names::STATUS,
     names::SETTINGS,
     names::PORTS,
     names::LOCALS,
     names::SOURCES,
+    names::SOURCE_KEYS,
     names::HOSTS,
     names::PREFIXES,
     names::PROOFS,
@@ -59,7 +63,7 @@ impl Object {
     /// # Errors
     /// When the kernel refuses a map or a program; the verifier's log is in the chain.
     pub fn for_tests(bytes: &[u8]) -> Result<Self> {
-        Self::load(bytes, 1, None, &[])
+        Self::load(bytes, 1, None, SOURCES_MAX)
     }
 
     /// Loads the object with maps of its own, otherwise as the daemon does.
@@ -67,15 +71,15 @@ impl Object {
     /// # Errors
     /// As [`Self::for_tests`].
     pub fn unpinned(bytes: &[u8]) -> Result<Self> {
-        Self::unpinned_with(bytes, &[])
+        Self::unpinned_with(bytes, SOURCES_MAX)
     }
 
-    /// As [`Self::unpinned`], with other capacities of some maps, by their names in `floodwall_wire::tables::names`.
+    /// As [`Self::unpinned`], with room for so many sources.
     ///
     /// # Errors
     /// As [`Self::for_tests`].
-    pub fn unpinned_with(bytes: &[u8], capacities: &[(&str, u32)]) -> Result<Self> {
-        Self::load(bytes, 0, None, capacities)
+    pub fn unpinned_with(bytes: &[u8], sources: u32) -> Result<Self> {
+        Self::load(bytes, 0, None, sources)
     }
 
     /// Loads the prebuilt object over the maps pinned in a folder of the bpf file system; those that are missing are
@@ -84,14 +88,16 @@ impl Object {
     /// # Errors
     /// As [`Self::for_tests`].
     pub fn pinned(maps: &Path) -> Result<Self> {
-        Self::load(PREBUILT, 0, Some(maps), &[])
+        Self::load(PREBUILT, 0, Some(maps), SOURCES_MAX)
     }
 
-    fn load(bytes: &[u8], test_clock: u32, pins: Option<&Path>, capacities: &[(&str, u32)]) -> Result<Self> {
+    fn load(bytes: &[u8], test_clock: u32, pins: Option<&Path>, sources: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        for (name, entries) in capacities {
-            loader.map_max_entries(name, *entries);
-        }
+        let buckets = buckets_for(sources);
+        loader.map_max_entries(names::SOURCE_KEYS, buckets);
+        loader.map_max_entries(names::SOURCES, buckets * BUCKET_KEYS as u32);
+        let mask = buckets - 1;
+        loader.override_global(names::SOURCES_MASK, &mask, true);
         loader.override_global(names::TEST_CLOCK_ENABLED, &test_clock, true);
         // A section's map is written when it is loaded, also one that is adopted: with what it holds.
         let sections = pins.map(adopted_sections).transpose()?.unwrap_or_default();
@@ -119,6 +125,18 @@ impl Object {
     pub fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let map = self.ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
         Ok(map_data(map).with_context(|| format!("map {name} is of an unexpected kind"))?.fd().as_fd())
+    }
+
+    /// How many entries a map can hold.
+    ///
+    /// # Errors
+    /// As [`Self::map`], or when the kernel does not tell.
+    pub fn entries(&self, name: &str) -> Result<u32> {
+        let map = self.ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
+        let data = map_data(map).with_context(|| format!("map {name} is of an unexpected kind"))?;
+        data.info()
+            .map(|info| info.max_entries())
+            .with_context(|| format!("failed to ask for the size of {name}"))
     }
 
     /// Names and descriptors of all maps.

@@ -15,7 +15,7 @@ use floodwall_wire::{
     },
 };
 
-use crate::{bpf, object::Object};
+use crate::{bpf, object::Object, sources::Sources};
 
 /// Descriptors of the maps that user space reads or writes.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct KernelTables {
     settings: OwnedFd,
     ports: OwnedFd,
     locals: OwnedFd,
-    sources: OwnedFd,
+    sources: Sources,
     hosts: OwnedFd,
     prefixes: OwnedFd,
     proofs: OwnedFd,
@@ -44,12 +44,18 @@ impl KernelTables {
         let open = |name: &str| -> Result<OwnedFd> {
             object.map(name)?.try_clone_to_owned().with_context(|| format!("failed to open map {name}"))
         };
+        let status = open(names::STATUS)?;
+        let held: Status = bpf::lookup(status.as_fd(), &0_u32)?.unwrap_or_default();
+        let sizes = [object.entries(names::SOURCE_KEYS)?, object.entries(names::SOURCES)?];
+        let (keys, entries) = (object.map(names::SOURCE_KEYS)?, object.map(names::SOURCES)?);
+        let sources =
+            Sources::map(keys, entries, sizes, held.sources_seed).context("failed to map the sources")?;
         Ok(Self {
-            status: open(names::STATUS)?,
+            status,
             settings: open(names::SETTINGS)?,
             ports: open(names::PORTS)?,
             locals: open(names::LOCALS)?,
-            sources: open(names::SOURCES)?,
+            sources,
             hosts: open(names::HOSTS)?,
             prefixes: open(names::PREFIXES)?,
             proofs: open(names::PROOFS)?,
@@ -69,9 +75,20 @@ impl KernelTables {
         Ok(bpf::lookup(self.status.as_fd(), &0_u32)?.unwrap_or_default())
     }
 
-    /// Replaces the status.
+    /// Replaces the status. With its seed the table of sources cannot be found again, so that may change only while there
+    /// are none.
     pub fn set_status(&self, status: &Status) -> io::Result<()> {
+        self.sources.set_seed(status.sources_seed)?;
         bpf::update(self.status.as_fd(), &0_u32, status)
+    }
+
+    /// Gives the table of sources a seed if it has none yet: once in its life, before its first entry.
+    pub fn seed_sources(&self, seed: u64) -> io::Result<()> {
+        let status = self.status()?;
+        if status.sources_seed != 0 {
+            return Ok(());
+        }
+        self.set_status(&Status { sources_seed: seed, ..status })
     }
 
     /// The ports of all generations.
@@ -111,28 +128,29 @@ impl KernelTables {
     }
 
     /// The entry of an 8-byte key.
-    pub fn source(&self, key: SourceKey) -> io::Result<Option<Source>> {
-        bpf::lookup(self.sources.as_fd(), &key)
+    pub fn source(&self, key: SourceKey) -> Option<Source> {
+        self.sources.get(key)
     }
 
-    /// Writes the entry of an 8-byte key.
+    /// Writes the entry of an 8-byte key; `E2BIG` when there is no room. The budgets of an entry that is there stay what the
+    /// gate has left of them.
     pub fn set_source(&self, key: SourceKey, source: &Source) -> io::Result<()> {
-        bpf::update(self.sources.as_fd(), &key, source)
-    }
-
-    /// Writes many entries, a few thousand with each call: what one call copies is held in memory twice.
-    pub fn set_sources(&self, keys: &[SourceKey], sources: &[Source]) -> io::Result<()> {
-        in_batches(keys, sources, |keys, sources| bpf::update_batch(self.sources.as_fd(), keys, sources))
+        self.sources.set(key, source)
     }
 
     /// Removes the entry of an 8-byte key.
     pub fn remove_source(&self, key: SourceKey) -> io::Result<()> {
-        bpf::delete(self.sources.as_fd(), &key)
+        self.sources.remove(key)
     }
 
     /// Every 8-byte key with an entry.
-    pub fn source_keys(&self) -> io::Result<Vec<SourceKey>> {
-        bpf::keys(self.sources.as_fd())
+    pub fn source_keys(&self) -> Vec<SourceKey> {
+        self.sources.keys()
+    }
+
+    /// How many 8-byte keys have an entry, and how often a new one was refused.
+    pub fn sources_held_and_refused(&self) -> (usize, u64) {
+        self.sources.held_and_refused()
     }
 
     /// The entry of a full address.

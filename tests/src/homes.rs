@@ -70,7 +70,7 @@ impl Homes {
     pub fn clear(&mut self) {
         self.clear_words();
         for key in std::mem::take(&mut self.sources) {
-            bpf::delete(self.kernel.map(names::SOURCES), &key).expect("a source can be removed");
+            self.kernel.tables().remove_source(key).expect("a source can be removed");
         }
         for key in std::mem::take(&mut self.hosts) {
             bpf::delete(self.kernel.map(names::HOSTS), &key).expect("a host can be removed");
@@ -151,14 +151,14 @@ impl Homes {
     /// Writes the entry of an 8-byte key.
     pub fn insert_source(&mut self, key: SourceKey, source: &Source) {
         self.memory.insert_source(key, source.clone()).expect("the table has room");
-        self.kernel.write(names::SOURCES, &key, source);
+        self.kernel.set_source(key, source);
         self.sources.insert(key);
     }
 
     /// Removes the entry of an 8-byte key.
     pub fn remove_source(&mut self, key: SourceKey) {
         self.memory.remove_source(key);
-        bpf::delete(self.kernel.map(names::SOURCES), &key).expect("a source can be removed");
+        self.kernel.tables().remove_source(key).expect("a source can be removed");
         self.sources.remove(&key);
     }
 
@@ -220,7 +220,7 @@ impl Homes {
             assert_eq!(self.kernel.read::<_, Proof>(names::PROOFS, key).as_ref(), Some(proof), "{key:?}");
         }
         for key in &self.sources {
-            let held: Option<Source> = self.kernel.read(names::SOURCES, key);
+            let held = self.kernel.tables().source(*key);
             assert_eq!(held.as_ref(), self.memory.source(*key), "{key:?}");
         }
         for address in &self.hosts {

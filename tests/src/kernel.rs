@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use floodwall_kernel::{
-    Object,
+    KernelTables, Object,
     bpf::{self, Plain, Run},
     clock,
 };
 use floodwall_wire::{
-    Class, Judgement, Observation, Reason, Verdict,
-    tables::{ClockReading, Standing, names},
+    Class, Judgement, Observation, Reason, SourceKey, Verdict,
+    tables::{ClockReading, Source, Standing, names},
 };
 
 /// What XDP returns for a packet that passes.
@@ -26,6 +26,7 @@ const TC_ACT_UNSPEC: u32 = u32::MAX;
 /// The loaded programs and their maps. Nothing is attached, nothing is pinned: it ends with the value.
 pub struct KernelGate {
     object: Object,
+    tables: KernelTables,
 }
 
 /// Where `cargo xtask ebpf` puts the object.
@@ -39,7 +40,7 @@ impl KernelGate {
     /// # Errors
     /// When the object cannot be read or the kernel refuses a map or a program; the verifier's log is in the chain.
     pub fn for_tests(object: &Path) -> Result<Self> {
-        Ok(Self { object: Object::for_tests(&read(object)?)? })
+        Self::new(Object::for_tests(&read(object)?)?)
     }
 
     /// Loads the object exactly as production does.
@@ -47,15 +48,30 @@ impl KernelGate {
     /// # Errors
     /// As [`Self::for_tests`].
     pub fn as_in_production(object: &Path) -> Result<Self> {
-        Ok(Self { object: Object::unpinned(&read(object)?)? })
+        Self::new(Object::unpinned(&read(object)?)?)
     }
 
-    /// The same with other capacities of some maps.
+    /// The same with room for so many sources.
     ///
     /// # Errors
     /// As [`Self::for_tests`].
-    pub fn with_capacities(object: &Path, capacities: &[(&str, u32)]) -> Result<Self> {
-        Ok(Self { object: Object::unpinned_with(&read(object)?, capacities)? })
+    pub fn with_sources(object: &Path, sources: u32) -> Result<Self> {
+        Self::new(Object::unpinned_with(&read(object)?, sources)?)
+    }
+
+    fn new(object: Object) -> Result<Self> {
+        let tables = KernelTables::open(&object)?;
+        Ok(Self { object, tables })
+    }
+
+    /// The tables, as the controller writes them.
+    pub const fn tables(&self) -> &KernelTables {
+        &self.tables
+    }
+
+    /// Writes the entry of an 8-byte key, which must be accepted.
+    pub fn set_source(&self, key: SourceKey, source: &Source) {
+        self.tables.set_source(key, source).unwrap_or_else(|error| panic!("{key:?}: {error}"));
     }
 
     /// The loaded object.

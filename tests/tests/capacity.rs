@@ -14,21 +14,25 @@ use floodwall_wire::{
 #[test]
 fn full_sources_refuse_and_evict_nothing() {
     let Some(mut homes) = Homes::open("full_sources_refuse_and_evict_nothing") else { return };
-    let map = homes.kernel.map(names::SOURCES);
     let banned = Source { banned_until: u64::MAX, ..Source::default() };
     for number in 0..u64::from(SOURCES_MAX) {
         homes.memory.insert_source(SourceKey(number), banned.clone()).expect("there is room in memory");
-        bpf::update(map, &SourceKey(number), &banned).expect("there is room in the kernel");
+        homes.kernel.set_source(SourceKey(number), &banned);
     }
+    let tables = homes.kernel.tables();
     let beyond = SourceKey(u64::from(SOURCES_MAX));
     assert!(homes.memory.insert_source(beyond, banned.clone()).is_err());
-    let refused = bpf::update(map, &beyond, &banned).expect_err("the kernel has no room either");
+    let refused = tables.set_source(beyond, &banned).expect_err("the kernel has no room either");
     assert_eq!(refused.raw_os_error(), Some(libc::E2BIG));
+    assert_eq!(tables.sources_held_and_refused(), (SOURCES_MAX as usize, 1));
     for number in [0, 1, u64::from(SOURCES_MAX) - 1] {
-        assert!(bpf::lookup::<_, Source>(map, &SourceKey(number)).expect("a look-up").is_some(), "{number}");
+        assert!(tables.source(SourceKey(number)).is_some(), "{number}");
     }
     let renewed = Source { banned_until: 1, ..Source::default() };
-    bpf::update(map, &SourceKey(7), &renewed).expect("an entry that is there can be changed");
+    tables.set_source(SourceKey(7), &renewed).expect("an entry that is there can be changed");
+    assert_eq!(tables.source(SourceKey(7)), Some(renewed));
+    tables.remove_source(SourceKey(8)).expect("an entry can be removed");
+    tables.set_source(beyond, &banned).expect("there is room again");
 }
 
 #[test]
@@ -50,31 +54,6 @@ fn full_proofs_go_on_proving_and_stay_bounded() {
     assert_eq!(homes.memory.proofs().count(), PROOFS_MAX as usize);
     let newest = ProofKey { address: Address::from_v4(0x0a00_0000 + PROOFS_MAX + 999), service: 0 };
     assert!(held.contains(&newest), "the newest proof is the one that counts");
-}
-
-#[test]
-fn a_hundred_thousand_bans_are_written_in_batches_and_hold() {
-    const BANS: u32 = 100_000;
-    let Some(homes) = Homes::open("a_hundred_thousand_bans_are_written_in_batches_and_hold") else { return };
-    let tables = KernelTables::open(homes.kernel.object()).expect("the tables can be opened");
-    let key = |number: u32| SourceKey::of(Address::from_v4(0x0a00_0000 + number));
-    let keys: Vec<SourceKey> = (0..BANS).map(key).collect();
-    let banned = Source { banned_until: u64::MAX, ..Source::default() };
-    tables.set_sources(&keys, &vec![banned.clone(); keys.len()]).expect("there is room");
-    for number in [0, 4_095, 4_096, BANS - 1] {
-        assert_eq!(tables.source(key(number)).expect("a look-up"), Some(banned.clone()), "ban {number}");
-    }
-    assert_eq!(tables.source(key(BANS)).expect("a look-up"), None);
-    assert_eq!(tables.source_keys().expect("the keys").len(), keys.len());
-    let more: Vec<SourceKey> = (BANS..SOURCES_MAX + 1).map(key).collect();
-    let refused =
-        tables.set_sources(&more, &vec![banned; more.len()]).expect_err("there is no room for one more");
-    assert_eq!(refused.raw_os_error(), Some(libc::E2BIG));
-    assert_eq!(
-        tables.source_keys().expect("the keys").len(),
-        SOURCES_MAX as usize,
-        "all others were written"
-    );
 }
 
 #[test]

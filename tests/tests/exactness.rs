@@ -48,7 +48,7 @@ fn open(gate: &KernelGate, limit: Limit, tick: u64) {
     gate.write(names::PORTS, &0_u32, &*ports);
     gate.write(names::SETTINGS, &0_u32, &settings);
     let known = Source { known_until: u64::MAX, ..Source::default() };
-    gate.write(names::SOURCES, &SourceKey::of(address(SOURCE)), &known);
+    gate.set_source(SourceKey::of(address(SOURCE)), &known);
     let flags = status_flags::ANY_ADDRESS;
     gate.write(names::STATUS, &0_u32, &Status { flags, tick, ..Status::default() });
 }

@@ -46,7 +46,7 @@ fn set_up(gate: &KernelGate) {
     gate.write(names::SETTINGS, &0_u32, &settings);
     let known = Source { known_until: u64::MAX, ..Source::default() };
     let address = Address::from(KNOWN.parse::<IpAddr>().expect("an address"));
-    gate.write(names::SOURCES, &SourceKey::of(address), &known);
+    gate.set_source(SourceKey::of(address), &known);
     let status = Status { flags: status_flags::ANY_ADDRESS, seed: 7, ..Status::default() };
     gate.write(names::STATUS, &0_u32, &status);
     assert_eq!(Transport::Udp as usize, 1, "the UDP ports are the second half");
@@ -98,7 +98,7 @@ fn a_spoofed_flood_grows_no_table_and_drops_nobody_known() {
         }
     }
     let keys = |count: usize| format!("{count} entries");
-    let sources = bpf::keys::<SourceKey>(gate.map(names::SOURCES)).expect("keys").len();
+    let sources = gate.tables().source_keys().len();
     let proofs = bpf::keys::<ProofKey>(gate.map(names::PROOFS)).expect("keys").len();
     let (admitted, cookies) =
         (counted(&gate, Class::TcpSyn, Reason::Admitted), counted(&gate, Class::TcpSyn, Reason::SynCookie));

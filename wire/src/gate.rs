@@ -6,8 +6,9 @@ use crate::{
     limit::{Admission, Limit, take},
     shape::{self, Datagram, Payload, Shape},
     tables::{
-        KINDS, Kind, LEVELS, NO_SERVICE, ProofKey, Role, SERVICES_MAX, STANDINGS, Scope, ServiceSettings,
-        Source, Standing, Status, budget_index, service_flags, sketch_cells, source_flags, status_flags,
+        Decision, KINDS, Kind, LEVELS, NO_SERVICE, ProofKey, Role, SERVICES_MAX, STANDINGS, Scope,
+        ServiceSettings, Source, Standing, Status, budget_index, service_flags, sketch_cells, source_flags,
+        status_flags,
     },
     window::WINDOW_BYTES,
     word::Word,
@@ -519,18 +520,19 @@ enum Listing {
 impl Listing {
     /// Allow and ban were settled when the entry was written: nothing need be weighed here.
     #[inline(always)]
-    const fn of(entry: &Source, now: u64) -> Self {
-        if entry.flags & source_flags::ALLOWED != 0 {
+    fn of(entry: &Source, now: u64) -> Self {
+        let Decision { banned_until, limited_until, known_until, flags } = entry.read();
+        if flags & source_flags::ALLOWED != 0 {
             return Self::Holds(Standing::Allowed);
         }
-        if entry.banned_until > now {
-            let by_prefix = entry.flags & source_flags::PREFIX_BAN != 0;
+        if banned_until > now {
+            let by_prefix = flags & source_flags::PREFIX_BAN != 0;
             return Self::Banned(if by_prefix { Reason::BanPrefix } else { Reason::BanAddress });
         }
-        if entry.limited_until > now {
+        if limited_until > now {
             return Self::Limited;
         }
-        if entry.known_until > now { Self::Holds(Standing::Known) } else { Self::Nothing }
+        if known_until > now { Self::Holds(Standing::Known) } else { Self::Nothing }
     }
 }
 

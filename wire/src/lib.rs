@@ -26,6 +26,7 @@ pub mod memory;
 pub mod mirror;
 pub mod reason;
 pub mod shape;
+pub mod sources;
 pub mod state;
 pub mod tables;
 pub mod watcher;

@@ -113,13 +113,16 @@ impl Tables {
         self.locals.insert(address);
     }
 
-    /// Writes the entry of an 8-byte key.
+    /// Writes the entry of an 8-byte key. The budgets of one that is there stay what the gate has left of them.
     ///
     /// # Errors
     /// When the table has no room for a new key; nothing is evicted.
-    pub fn insert_source(&mut self, key: SourceKey, source: Source) -> Result<(), TableFull> {
+    pub fn insert_source(&mut self, key: SourceKey, mut source: Source) -> Result<(), TableFull> {
         if self.sources.len() >= SOURCES_MAX as usize && !self.sources.contains_key(&key) {
             return Err(TableFull { table: "SOURCES", capacity: SOURCES_MAX });
+        }
+        if let Some(present) = self.sources.get(&key) {
+            source.limits = present.limits.clone();
         }
         self.sources.insert(key, source);
         Ok(())

@@ -6,7 +6,8 @@
 //! | `ServiceSettings` | array, generations × services | controller | fixed size |
 //! | ports | array, 1, of generations × transports × 65,536 | controller | fixed size |
 //! | `LOCALS` | hash | controller | refused, reported |
-//! | `SOURCES` | hash by [`SourceKey`](crate::SourceKey) | controller; gate writes the limit words | insertion refused, reported: nothing is evicted |
+//! | `SOURCES` | array, found through `SOURCE_KEYS` (see [`crate::sources`]) | controller; gate writes the limit words | insertion refused, counted and reported: nothing is evicted |
+//! | `SOURCE_KEYS` | array of buckets | controller | as `SOURCES` |
 //! | `HOSTS` | hash by [`Address`] | as `SOURCES` | as `SOURCES` |
 //! | `PREFIXES` | LPM trie by [`PrefixKey`] | controller | as `SOURCES`; rules and lists have shares of their own |
 //! | `PROOFS` | LRU hash by [`ProofKey`] | watcher (insert), gate (limit words) | the longest unused goes; its owner is a stranger until the server next answers it |
@@ -23,10 +24,16 @@
 //!
 //! A change of any layout here raises [`LAYOUT_VERSION`].
 
-use crate::{Address, class::CLASSES, limit::Limit, reason::REASONS, word::Word};
+use crate::{
+    Address,
+    class::CLASSES,
+    limit::Limit,
+    reason::REASONS,
+    word::{Word, load_shared},
+};
 
 /// Version of every layout in this module; a controller adopts pinned maps only of its own version.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Services one wall can guard.
 pub const SERVICES_MAX: usize = 16;
@@ -250,6 +257,8 @@ pub struct Status {
     pub heartbeat_until: u64,
     /// Seed of the sketch, random per start.
     pub seed: u64,
+    /// Seed of the table of sources, random; may change only while that is empty. Unused in user space.
+    pub sources_seed: u64,
     /// Nanoseconds per tick of the kernel's coarse clock; unused in user space.
     pub tick: u64,
     /// Level per service: UDP in the low byte, TCP in the next.
@@ -267,6 +276,7 @@ impl Status {
         learning_until: 0,
         heartbeat_until: 0,
         seed: 0,
+        sources_seed: 0,
         tick: 0,
         levels: [0; SERVICES_MAX],
         main_locals: [Address { high: 0, low: 0 }; MAIN_LOCALS],
@@ -326,6 +336,49 @@ pub struct Source {
     pub limits: [Word; KINDS],
 }
 
+/// What an entry says, as it stood at one instant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Decision {
+    /// See [`Source::banned_until`].
+    pub banned_until: u64,
+    /// See [`Source::limited_until`].
+    pub limited_until: u64,
+    /// See [`Source::known_until`].
+    pub known_until: u64,
+    /// See [`source_flags`].
+    pub flags: u64,
+}
+
+/// Attempts to read an entry that is being written. A write takes nanoseconds, and one entry's come seconds apart.
+const READ_ATTEMPTS: u32 = 4;
+
+impl Source {
+    /// Reads what the entry says while it may be written.
+    ///
+    /// Who writes a word of it raises the version in the flags with it or after it. So between two readings of the same
+    /// version at most one word has changed, and what was read is what stood before that or after it; and every state
+    /// between two words of one change is one of what was or of what is (`kernel/src/sources.rs`). This rests on loads
+    /// that the processor keeps in order, as x86-64 does.
+    #[inline(always)]
+    pub fn read(&self) -> Decision {
+        let mut flags = load_shared(&self.flags);
+        let mut attempt = 1;
+        loop {
+            let decision = Decision {
+                banned_until: load_shared(&self.banned_until),
+                limited_until: load_shared(&self.limited_until),
+                known_until: load_shared(&self.known_until),
+                flags,
+            };
+            flags = load_shared(&self.flags);
+            if flags == decision.flags || attempt == READ_ATTEMPTS {
+                return decision;
+            }
+            attempt += 1;
+        }
+    }
+}
+
 /// Bits of [`Source::flags`].
 pub mod source_flags {
     /// Addresses under this /64 have entries of their own in `HOSTS`.
@@ -336,6 +389,8 @@ pub mod source_flags {
     pub const PREFIX_BAN: u64 = 4;
     /// The prefix is, or lies in, one of a list: what is said of it is said again at every start. The gate does not care.
     pub const LISTED: u64 = 8;
+    /// One more with each word of the entry that is written while packets are judged: the upper half.
+    pub const VERSION: u64 = 1 << 32;
 }
 
 /// Key of `PREFIXES`: the kernel's LPM trie wants the length first and the address in network order.
@@ -563,8 +618,12 @@ pub mod names {
     pub const PORTS: &str = ".bss.PORTS";
     /// Hash of guarded addresses.
     pub const LOCALS: &str = "LOCALS";
-    /// Hash of [`super::Source`] by 8-byte key.
+    /// Array of [`super::Source`], one per slot of a bucket.
     pub const SOURCES: &str = "SOURCES";
+    /// Array of [`crate::sources::Bucket`].
+    pub const SOURCE_KEYS: &str = "SOURCE_KEYS";
+    /// Read-only global of the object, a `u32`: number of buckets, a power of two, less one.
+    pub const SOURCES_MASK: &str = "SOURCES_MASK";
     /// Hash of [`super::Source`] by full address.
     pub const HOSTS: &str = "HOSTS";
     /// LPM trie of [`super::Prefix`].

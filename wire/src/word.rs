@@ -83,6 +83,14 @@ impl Word {
     }
 }
 
+/// Reads a number that somebody else may be writing, once and after all such reads before it.
+#[expect(unsafe_code, reason = "a volatile read of a reference")]
+#[inline(always)]
+pub fn load_shared(number: &u64) -> u64 {
+    // SAFETY: valid, and aligned: it is a reference.
+    unsafe { core::ptr::read_volatile(number) }
+}
+
 impl Clone for Word {
     fn clone(&self) -> Self {
         Self::new(self.load())

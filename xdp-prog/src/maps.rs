@@ -7,7 +7,8 @@
 use core::{cell::UnsafeCell, ffi::c_void};
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE},
+    Global,
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE},
     helpers::bpf_ringbuf_output,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
@@ -17,6 +18,7 @@ use floodwall_wire::{
     frame::Transport,
     limit::{self, Admission, Limit},
     mirror::{self, CHUNK_BYTES, Chunk, FLOOD_ALLOWANCE, Flood, Record, SAMPLE_ALLOWANCE, SOURCE_ALLOWANCE},
+    sources::{self, BUCKET_KEYS, Bucket},
     tables::{
         self, ClockReading, Counter, Fault, FlowKey, Port, Ports, Prefix, PrefixKey, Proof, ProofKey, Source,
     },
@@ -24,7 +26,7 @@ use floodwall_wire::{
     word::Word,
 };
 
-use crate::clock;
+use crate::{clock, window::kept};
 
 /// A section of its own becomes an array of one entry, and access to it no look-up but an address the loader writes into
 /// the program. Everything read for every packet lies so. The symbol is exported because the compiler would otherwise see
@@ -40,7 +42,12 @@ static PORTS: Shared<Ports> = Shared(UnsafeCell::new(Ports::UNGUARDED));
 #[map]
 static LOCALS: HashMap<Address, u8> = HashMap::with_max_entries(tables::LOCALS_MAX, 0);
 #[map]
-static SOURCES: HashMap<SourceKey, Source> = HashMap::with_max_entries(tables::SOURCES_MAX, 0);
+static SOURCES: Array<Source> = Array::with_max_entries(BUCKETS * BUCKET_KEYS as u32, BPF_F_MMAPABLE);
+#[map]
+static SOURCE_KEYS: Array<Bucket> = Array::with_max_entries(BUCKETS, BPF_F_MMAPABLE);
+/// The loader sets it for a table of another size.
+#[unsafe(no_mangle)]
+static SOURCES_MASK: Global<u32> = Global::new(BUCKETS - 1);
 #[map]
 static HOSTS: HashMap<Address, Source> = HashMap::with_max_entries(tables::HOSTS_MAX, 0);
 #[map]
@@ -74,6 +81,7 @@ static TEST_CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static LAST_JUDGEMENT: Array<u64> = Array::with_max_entries(1, 0);
 
+const BUCKETS: u32 = sources::buckets_for(tables::SOURCES_MAX);
 const PORTS_MAX: usize = tables::GENERATIONS * tables::PORTS;
 const SETTINGS_MAX: u32 = (tables::GENERATIONS * tables::SERVICES_MAX) as u32;
 const USERS_MAX: u32 = (tables::SERVICES_MAX * tables::USERS_PER_SERVICE) as u32;
@@ -153,14 +161,21 @@ impl State for Tables {
 
     #[inline(always)]
     fn source(&self, key: SourceKey) -> Option<&Source> {
-        // SAFETY: only the limit words change under the reference, and they are read atomically; a deleted
-        // entry's memory stays readable until the program ends (RCU).
-        unsafe { SOURCES.get(key) }
+        let (first, second) = sources::buckets(self.status.sources_seed, key, SOURCES_MASK.load());
+        let stored = sources::stored(key);
+        let slot = match find(first, stored) {
+            Some(slot) => slot,
+            None => find(second, stored)?,
+        };
+        // Words change under the reference, one by one and in an order that leaves nothing between what was and what is
+        // (`kernel/src/sources.rs`); no slot is given to another key before every program that may have found it has ended.
+        SOURCES.get(slot)
     }
 
     #[inline(always)]
     fn host(&self, address: &Address) -> Option<&Source> {
-        // SAFETY: as for `source`.
+        // SAFETY: only the limit words change under the reference, and they are read atomically; a deleted
+        // entry's memory stays readable until the program ends (RCU).
         unsafe { HOSTS.get(copied(address)) }
     }
 
@@ -202,6 +217,23 @@ impl State for Tables {
         let word = core::ptr::from_ref(word);
         Admission::from_code(floodwall_take(word, limit.interval, limit.tolerance, now, units))
     }
+}
+
+/// The slot of a bucket that holds a key.
+#[inline(always)]
+fn find(bucket: u32, stored: u64) -> Option<u32> {
+    let Bucket(keys) = SOURCE_KEYS.get(bucket)?;
+    let mut slot = 0;
+    while slot < BUCKET_KEYS {
+        let held = keys[slot].load();
+        if held == stored {
+            // What is read of the entry depends on what was read here, so no processor reads the entry first; and to
+            // the verifier one slot is like another.
+            return Some(bucket * BUCKET_KEYS as u32 + slot as u32 + kept(held ^ stored) as u32);
+        }
+        slot += 1;
+    }
+    None
 }
 
 /// The address on this function's own stack. Up to some kernel after 6.1 a key may not lie in memory that a caller lent;

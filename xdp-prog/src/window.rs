@@ -269,7 +269,7 @@ fn masked(offset: u32) -> usize {
 /// two lines of source would begin at the same, which the kernel refuses.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-fn kept(mut number: u64) -> u64 {
+pub(crate) fn kept(mut number: u64) -> u64 {
     // SAFETY: one instruction on one register.
     unsafe {
         core::arch::asm!("{number} = {number}", number = inout(reg) number, options(pure, nomem, nostack, preserves_flags));
@@ -279,7 +279,7 @@ fn kept(mut number: u64) -> u64 {
 
 #[cfg(not(target_arch = "bpf"))]
 #[inline(always)]
-fn kept(number: u64) -> u64 {
+pub(crate) fn kept(number: u64) -> u64 {
     number
 }
 

@@ -51,7 +51,7 @@ impl Store for KernelStore {
     }
 
     fn source(&self, key: SourceKey) -> Result<Option<Source>> {
-        self.tables.source(key).context("failed to read the table of sources")
+        Ok(self.tables.source(key))
     }
 
     fn set_source(&mut self, key: SourceKey, source: Source) -> Result<()> {

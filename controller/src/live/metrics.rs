@@ -301,8 +301,9 @@ fn write_gate(sheet: &Sheet, snapshot: &Snapshot, tables: &KernelTables) -> Resu
         .collect();
     let help = "What went wrong in the gate without touching a packet; mirror.* are packets the engine was not shown.";
     sheet.counters("floodwall_faults_total", help, &["fault"], &faults)?;
+    let (sources, _) = tables.sources_held_and_refused();
     let entries = [
-        (vec!["sources"], tables.source_keys()?.len() as u64),
+        (vec!["sources"], sources as u64),
         (vec!["hosts"], tables.host_keys()?.len() as u64),
         (vec!["prefixes"], snapshot.prefixes),
         (vec!["proofs"], tables.proofs()? as u64),

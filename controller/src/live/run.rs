@@ -429,6 +429,7 @@ impl Live {
         let tables = Arc::new(KernelTables::open(gate.object())?);
         let tick = Clock::calibrate(gate.object())?;
         let clock = Arc::new(WallClock::new(tick.now(gate.object())?, utc_now(), boot_id()));
+        tables.seed_sources(random_seed()?).context("failed to write the gate's status")?;
         let (ledger, remembered) = LedgerWriter::open(&plan.state_folder, clock.to_utc(clock.now()))?;
         let store = KernelStore::new(Arc::clone(&tables), Arc::clone(&clock))?;
         let status = *store.status();
@@ -514,9 +515,9 @@ impl Live {
                 self.wall.adopt_ban(subject, prefix.banned_until);
             }
         }
-        for key in self.tables.source_keys()? {
+        for key in self.tables.source_keys() {
             // An IPv6 key is a /64: its own ban is a prefix's and stands in the table of prefixes.
-            if let (Some(address), Some(source)) = (key.as_v4(), self.tables.source(key)?) {
+            if let (Some(address), Some(source)) = (key.as_v4(), self.tables.source(key)) {
                 self.adopt_entry(address, &source);
             }
         }
@@ -531,7 +532,7 @@ impl Live {
             self.wall.enforcer.forget_unwanted(prefix_of(*key))?;
         }
         // What nobody wants any more, and what an update in progress left behind.
-        let repairs = self.wall.enforcer.reconcile(&self.tables.source_keys()?, &self.tables.host_keys()?)?;
+        let repairs = self.wall.enforcer.reconcile(&self.tables.source_keys(), &self.tables.host_keys()?)?;
         let count = repairs.written + repairs.removed;
         if count > 0 {
             self.wall.note_repair(format!("{count} table entries were put right"));
@@ -729,7 +730,7 @@ impl Live {
         }
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {
             let repairs =
-                self.wall.enforcer.reconcile(&self.tables.source_keys()?, &self.tables.host_keys()?)?;
+                self.wall.enforcer.reconcile(&self.tables.source_keys(), &self.tables.host_keys()?)?;
             let count = repairs.written + repairs.removed;
             if count > 0 {
                 tracing::warn!(count, "Somebody else changed the gate's tables; they were put right");

@@ -1,0 +1,144 @@
+//! The table of sources is written in place while packets are judged by it: every packet meets what was or what is, never
+//! something between, and never what is said of somebody else.
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use floodwall_tests::{
+    KernelGate, bpf, is_root,
+    packets::{Path, udp, voice},
+    prebuilt_object, skip,
+};
+use floodwall_wire::{
+    Address, Class, Reason, SourceKey,
+    tables::{
+        Counter, PORTS, Port, Ports, Role, ServiceSettings, Source, Status, counter_index, names,
+        source_flags, status_flags,
+    },
+};
+
+const TEAMTALK: u16 = 10_333;
+const ALWAYS: u64 = u64::MAX;
+/// Packets one call to the kernel judges.
+const BATCH: u32 = 5_000;
+/// Four buckets: whatever is written shares them with whoever is looked up.
+const ROOM: u32 = 16;
+
+fn key(address: &str) -> SourceKey {
+    SourceKey::of(Address::from(address.parse::<IpAddr>().expect("an address")))
+}
+
+fn guarded() -> KernelGate {
+    let gate = KernelGate::with_sources(&prebuilt_object(), ROOM).expect("the object loads");
+    let mut ports = Ports::unguarded();
+    ports.0[0][PORTS / 2 + usize::from(TEAMTALK)] = Port::guarded(0, Role::TeamTalk);
+    gate.write(names::PORTS, &0_u32, &*ports);
+    gate.write(names::SETTINGS, &0_u32, &ServiceSettings::default());
+    let status = Status { flags: status_flags::ANY_ADDRESS, tick: 4_000_000, ..Status::default() };
+    gate.write(names::STATUS, &0_u32, &status);
+    gate
+}
+
+/// What became of all packets so far.
+fn counted(gate: &KernelGate) -> Vec<(Reason, u64)> {
+    let count = |reason: Reason| -> u64 {
+        let index = counter_index(0, Class::UdpVoice, reason);
+        let cells = bpf::lookup_per_cpu::<Counter>(gate.map(names::COUNTERS), index).expect("a counter");
+        cells.iter().map(|cell| cell.packets).sum()
+    };
+    Reason::ALL.iter().map(|reason| (*reason, count(*reason))).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Judges voice of `source` on one CPU while `write` is called over and over on another; answers what became of it and
+/// how often was written.
+fn judge_while_writing(gate: &KernelGate, source: &str, write: impl Fn(u64)) -> (Vec<(Reason, u64)>, u64) {
+    let before = counted(gate);
+    let stop = AtomicBool::new(false);
+    let frame = udp(Path::new(source, "192.0.2.1", TEAMTALK), &voice(5, 100));
+    let rounds = thread::scope(|scope| {
+        let judge = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                bpf::run(gate.program("floodwall_ingress"), &frame, BATCH).expect("a run");
+            }
+        });
+        #[expect(clippy::disallowed_methods, reason = "bounds the test; nothing is measured by it")]
+        let begun = Instant::now();
+        let mut rounds = 0;
+        while begun.elapsed() < Duration::from_secs(2) {
+            write(rounds);
+            rounds += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        judge.join().expect("the judge");
+        rounds
+    });
+    let count_before =
+        |reason| before.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count);
+    let new = counted(gate).into_iter().map(|(reason, count)| (reason, count - count_before(reason)));
+    (new.filter(|(_, count)| *count > 0).collect(), rounds)
+}
+
+fn assert_only(test: &str, became: &(Vec<(Reason, u64)>, u64), allowed: &[Reason]) {
+    let (reasons, rounds) = became;
+    println!("{test}: {reasons:?} while written {rounds} times");
+    assert!(*rounds > 100, "{test}: written {rounds} times only");
+    assert!(!reasons.is_empty(), "{test}: nothing was judged");
+    for (reason, count) in reasons {
+        assert!(allowed.contains(reason), "{test}: {count} packets were judged {reason:?}");
+    }
+}
+
+#[test]
+fn a_packet_meets_an_entry_as_it_was_or_as_it_is() {
+    if !is_root() {
+        return skip("a_packet_meets_an_entry_as_it_was_or_as_it_is", "needs root to load programs");
+    }
+    let gate = guarded();
+    let source = "198.51.100.7";
+    let flip = |states: [Source; 2], what: &str, allowed: &[Reason]| {
+        gate.set_source(key(source), &states[0]);
+        let became = judge_while_writing(&gate, source, |round| {
+            gate.set_source(key(source), &states[(round % 2) as usize]);
+        });
+        assert_only(what, &became, allowed);
+    };
+    let known = Source { known_until: ALWAYS, ..Source::default() };
+    let let_in = Source { banned_until: ALWAYS, flags: source_flags::ALLOWED, ..Source::default() };
+    flip([known.clone(), let_in], "known, or let in though banned", &[Reason::Admitted, Reason::Allowed]);
+    let banned = Source { banned_until: ALWAYS, limited_until: ALWAYS, ..Source::default() };
+    let by_prefix = Source {
+        banned_until: ALWAYS - 1,
+        flags: source_flags::PREFIX_BAN,
+        known_until: ALWAYS,
+        ..Source::default()
+    };
+    flip([banned, by_prefix], "banned, or by prefix", &[Reason::BanAddress, Reason::BanPrefix]);
+}
+
+#[test]
+fn nobody_is_judged_by_the_entry_of_who_comes_after_them() {
+    if !is_root() {
+        return skip("nobody_is_judged_by_the_entry_of_who_comes_after_them", "needs root to load programs");
+    }
+    let gate = guarded();
+    let (known, source) = (Source { known_until: ALWAYS, ..Source::default() }, "198.51.100.7");
+    let banned = Source { banned_until: ALWAYS, ..Source::default() };
+    let others: Vec<SourceKey> = (0..10).map(|number| key(&format!("203.0.113.{number}"))).collect();
+    // Somebody known goes, and the room is taken by the banned; then the other way round.
+    let became = judge_while_writing(&gate, source, |_| {
+        gate.set_source(key(source), &known);
+        gate.tables().remove_source(key(source)).expect("an entry can be removed");
+        for other in &others {
+            gate.set_source(*other, &banned);
+        }
+        for other in &others {
+            gate.tables().remove_source(*other).expect("an entry can be removed");
+        }
+    });
+    assert_only("the known or strangers beside the banned", &became, &[Reason::Admitted]);
+    assert_eq!(gate.tables().sources_held_and_refused(), (0, 0));
+}
