@@ -13,6 +13,7 @@ use std::{
 
 use floodwall_wire::{
     Address, SourceKey,
+    sources::Bucket,
     tables::{
         ClockReading, Counter, FlowKey, Ports, Prefix, PrefixKey, Proof, ProofKey, ServiceSettings, Source,
         Status, User,
@@ -41,6 +42,7 @@ plain!(
     u32,
     u64,
     Address,
+    Bucket,
     ClockReading,
     Counter,
     FlowKey,
