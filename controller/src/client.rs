@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     cli::{ConnectArguments, Format},
     live::{
-        answers::{Bans, ClassOfTraffic, Done, Explanation, Link, Links, Present, Status, Who},
+        answers::{Bans, ClassOfTraffic, Done, Explanation, Link, Links, Present, Status, TableFill, Who},
         control::{DEFAULT_SOCKET, Envelope, Outcome, Refusal, RefusalKind, Reply, Request, VERSION},
         ledger::BanRow,
         logs::LogFigures,
@@ -290,6 +290,12 @@ pub(crate) fn status(status: &Status) -> String {
     lines.extend(status.logs.iter().map(followed_log));
     if status.ledger_failing {
         lines.push("The ledger cannot be written; bans hold from memory. Free the disk.".into());
+    }
+    for table in status.tables.iter().filter(|table| table.refused + table.evicted > 0) {
+        let TableFill { table, entries, capacity, refused, evicted } = table;
+        lines.push(format!(
+            "Table {table}: {entries} of {capacity} entries; no room for {refused}, and {evicted} made room for others."
+        ));
     }
     lines.extend(status.losses.iter().map(|loss| format!("Lost: {}, {}.", loss.what, loss.count)));
     lines.extend(status.repaired.iter().map(|what| format!("Put right: {what}.")));

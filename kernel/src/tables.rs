@@ -3,19 +3,56 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context, Result};
 use floodwall_wire::{
     Address, Class, Reason, SourceKey,
     tables::{
-        Counter, FAULTS, FlowKey, GENERATIONS, PORTS, Port, Ports, Prefix, PrefixKey, Proof, ProofKey,
-        SERVICES_MAX, ServiceSettings, Source, Status, USERS_PER_SERVICE, User, counter_index,
-        departed_index, names,
+        Counter, FAULTS, FlowKey, GENERATIONS, HOSTS_MAX, LOCALS_MAX, OPAQUE_MAX, PORTS, PROOFS_MAX,
+        PROOFS_STORED, Port, Ports, Prefix, PrefixKey, Proof, ProofKey, SERVICES_MAX, SOURCES_MAX,
+        ServiceSettings, Source, Status, TRIE_MAX, USERS_PER_SERVICE, User, counter_index, departed_index,
+        names,
     },
 };
 
 use crate::{bpf, object::Object, sources::Sources};
+
+/// How full a table of the gate is, and what that has cost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fill {
+    /// Its name in reports and metric labels.
+    pub table: &'static str,
+    /// Entries.
+    pub held: u64,
+    /// Entries there can be.
+    pub capacity: u32,
+    /// New entries for which there was no room, since the controller started.
+    pub refused: u64,
+    /// Entries that made room for others, at least.
+    pub evicted: u64,
+}
+
+/// What user space alone can count.
+#[derive(Debug, Default)]
+struct Counts {
+    hosts_refused: AtomicU64,
+    prefixes_refused: AtomicU64,
+    locals_refused: AtomicU64,
+    proofs_stored: AtomicU64,
+    /// New entries, less those removed.
+    opaque_stored: AtomicU64,
+}
+
+/// Counts a map's refusal for lack of room.
+fn counted<T>(refusals: &AtomicU64, written: io::Result<T>) -> io::Result<T> {
+    // A hash says `E2BIG` when it is full, a trie `ENOSPC`.
+    if matches!(&written, Err(error) if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC))) {
+        refusals.fetch_add(1, Ordering::Relaxed);
+    }
+    written
+}
 
 /// Descriptors of the maps that user space reads or writes.
 #[derive(Debug)]
@@ -33,6 +70,7 @@ pub struct KernelTables {
     counters: OwnedFd,
     departed: OwnedFd,
     faults: OwnedFd,
+    counts: Counts,
 }
 
 impl KernelTables {
@@ -64,6 +102,7 @@ impl KernelTables {
             counters: open(names::COUNTERS)?,
             departed: open(names::DEPARTED)?,
             faults: open(names::FAULTS)?,
+            counts: Counts::default(),
         })
     }
 
@@ -119,7 +158,7 @@ impl KernelTables {
 
     /// Guards the named ports at an address.
     pub fn insert_local(&self, address: Address) -> io::Result<()> {
-        bpf::update(self.locals.as_fd(), &address, &1_u8)
+        counted(&self.counts.locals_refused, bpf::update(self.locals.as_fd(), &address, &1_u8))
     }
 
     /// Guards nothing at an address any longer.
@@ -148,11 +187,6 @@ impl KernelTables {
         self.sources.keys()
     }
 
-    /// How many 8-byte keys have an entry, and how often a new one was refused.
-    pub fn sources_held_and_refused(&self) -> (usize, u64) {
-        self.sources.held_and_refused()
-    }
-
     /// The entry of a full address.
     pub fn host(&self, address: &Address) -> io::Result<Option<Source>> {
         bpf::lookup(self.hosts.as_fd(), address)
@@ -160,7 +194,7 @@ impl KernelTables {
 
     /// Writes the entry of a full address.
     pub fn set_host(&self, address: Address, source: &Source) -> io::Result<()> {
-        bpf::update(self.hosts.as_fd(), &address, source)
+        counted(&self.counts.hosts_refused, bpf::update(self.hosts.as_fd(), &address, source))
     }
 
     /// Removes the entry of a full address.
@@ -175,12 +209,15 @@ impl KernelTables {
 
     /// Writes a prefix.
     pub fn set_prefix(&self, key: PrefixKey, prefix: &Prefix) -> io::Result<()> {
-        bpf::update(self.prefixes.as_fd(), &key, prefix)
+        counted(&self.counts.prefixes_refused, bpf::update(self.prefixes.as_fd(), &key, prefix))
     }
 
     /// Writes many prefixes, a few thousand with each call.
     pub fn set_prefixes(&self, keys: &[PrefixKey], prefixes: &[Prefix]) -> io::Result<()> {
-        in_batches(keys, prefixes, |keys, prefixes| bpf::update_batch(self.prefixes.as_fd(), keys, prefixes))
+        let written = in_batches(keys, prefixes, |keys, prefixes| {
+            bpf::update_batch(self.prefixes.as_fd(), keys, prefixes)
+        });
+        counted(&self.counts.prefixes_refused, written)
     }
 
     /// Removes a prefix.
@@ -199,8 +236,11 @@ impl KernelTables {
     /// Records that an address holds a session, if nothing better is known.
     pub fn prove(&self, key: ProofKey, until: u64) -> io::Result<()> {
         let present: Option<Proof> = bpf::lookup(self.proofs.as_fd(), &key)?;
-        if present.is_some_and(|proof| proof.until.load() >= until) {
+        if present.as_ref().is_some_and(|proof| proof.until.load() >= until) {
             return Ok(());
+        }
+        if present.is_none() {
+            self.counts.proofs_stored.fetch_add(1, Ordering::Relaxed);
         }
         let proof = Proof { until: floodwall_wire::word::Word::new(until), ..Proof::default() };
         bpf::update(self.proofs.as_fd(), &key, &proof)
@@ -224,20 +264,55 @@ impl KernelTables {
 
     /// Shows no more payload of a connection.
     pub fn set_opaque(&self, flow: &FlowKey) -> io::Result<()> {
+        if bpf::lookup::<_, u64>(self.opaque.as_fd(), flow)?.is_none() {
+            self.counts.opaque_stored.fetch_add(1, Ordering::Relaxed);
+        }
         bpf::update(self.opaque.as_fd(), flow, &1_u64)
     }
 
     /// Shows every connection again.
     pub fn clear_all_opaque(&self) -> io::Result<()> {
         for flow in bpf::keys::<FlowKey>(self.opaque.as_fd())? {
-            self.clear_opaque(&flow)?;
+            bpf::delete(self.opaque.as_fd(), &flow)?;
         }
+        self.counts.opaque_stored.store(0, Ordering::Relaxed);
         Ok(())
     }
 
     /// Shows a connection again: another may have begun between the same ports.
     pub fn clear_opaque(&self, flow: &FlowKey) -> io::Result<()> {
+        if bpf::lookup::<_, u64>(self.opaque.as_fd(), flow)?.is_some() {
+            self.counts.opaque_stored.fetch_sub(1, Ordering::Relaxed);
+        }
         bpf::delete(self.opaque.as_fd(), flow)
+    }
+
+    /// How full every table is that can be full. Only who wrote the prefixes knows how many there are: to count them takes
+    /// as long as to read them.
+    pub fn fills(&self, prefixes: u64) -> io::Result<[Fill; 6]> {
+        let counts = &self.counts;
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (sources, sources_refused) = self.sources.held_and_refused();
+        let stored: u64 = bpf::lookup_per_cpu::<u64>(self.faults.as_fd(), PROOFS_STORED)?.iter().sum();
+        let (proofs, hosts) = (self.proofs()? as u64, self.host_keys()?.len() as u64);
+        let (locals, opaque) =
+            (self.locals()?.len() as u64, bpf::keys::<FlowKey>(self.opaque.as_fd())?.len() as u64);
+        let refusing = |table, held, capacity, refused| Fill { table, held, capacity, refused, evicted: 0 };
+        let evicting = |table, held, capacity, stored: u64| Fill {
+            table,
+            held,
+            capacity,
+            refused: 0,
+            evicted: stored.saturating_sub(held),
+        };
+        Ok([
+            refusing("sources", sources as u64, SOURCES_MAX, sources_refused),
+            refusing("hosts", hosts, HOSTS_MAX, load(&counts.hosts_refused)),
+            refusing("prefixes", prefixes, TRIE_MAX, load(&counts.prefixes_refused)),
+            refusing("locals", locals, LOCALS_MAX, load(&counts.locals_refused)),
+            evicting("proofs", proofs, PROOFS_MAX, stored + load(&counts.proofs_stored)),
+            evicting("opaque", opaque, OPAQUE_MAX, load(&counts.opaque_stored)),
+        ])
     }
 
     /// Counters of what arrived for a service, summed over all CPUs; those at zero are left out.

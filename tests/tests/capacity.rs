@@ -1,6 +1,6 @@
 //! Promise 5: what happens when a table is full is written down, and the same in both homes.
 
-use floodwall_kernel::KernelTables;
+use floodwall_kernel::{KernelTables, tables::Fill};
 use floodwall_tests::{Homes, bpf, packets};
 use floodwall_wire::{
     Address, SourceKey,
@@ -10,6 +10,25 @@ use floodwall_wire::{
         SOURCES_MAX, ServiceSettings, Source, TRIE_MAX, names, status_flags,
     },
 };
+
+/// What the tables say of one of them.
+fn fill(tables: &KernelTables, table: &str) -> Fill {
+    let fills = tables.fills(u64::from(TRIE_MAX)).expect("the tables can be counted");
+    fills.into_iter().find(|fill| fill.table == table).expect("a table that can be full")
+}
+
+/// A full table that has refused one entry and let none go.
+fn assert_refused_one(tables: &KernelTables, table: &str) {
+    let Fill { held, capacity, refused, evicted, .. } = fill(tables, table);
+    assert_eq!((held, refused, evicted), (u64::from(capacity), 1, 0), "{table}");
+}
+
+/// A table in which the longest unused went: whatever was stored is held or was counted.
+fn assert_let_go(tables: &KernelTables, table: &str, stored: u32) {
+    let Fill { held, capacity, refused, evicted, .. } = fill(tables, table);
+    assert_eq!((held + evicted, refused), (u64::from(stored), 0), "{table}");
+    assert!(evicted >= u64::from(stored - capacity), "{table}: {evicted} were let go");
+}
 
 #[test]
 fn full_sources_refuse_and_evict_nothing() {
@@ -24,7 +43,9 @@ fn full_sources_refuse_and_evict_nothing() {
     assert!(homes.memory.insert_source(beyond, banned.clone()).is_err());
     let refused = tables.set_source(beyond, &banned).expect_err("the kernel has no room either");
     assert_eq!(refused.raw_os_error(), Some(libc::E2BIG));
-    assert_eq!(tables.sources_held_and_refused(), (SOURCES_MAX as usize, 1));
+    let full =
+        Fill { table: "sources", held: SOURCES_MAX.into(), capacity: SOURCES_MAX, refused: 1, evicted: 0 };
+    assert_eq!(fill(tables, "sources"), full);
     for number in [0, 1, u64::from(SOURCES_MAX) - 1] {
         assert!(tables.source(SourceKey(number)).is_some(), "{number}");
     }
@@ -52,6 +73,8 @@ fn full_proofs_go_on_proving_and_stay_bounded() {
     // The kernel lets proofs go in batches, so it may hold fewer; a tenth fewer would be a table not worth its memory.
     assert!(held.len() > PROOFS_MAX as usize * 9 / 10, "{} proofs", held.len());
     assert_eq!(homes.memory.proofs().count(), PROOFS_MAX as usize);
+    assert_let_go(homes.kernel.tables(), "proofs", PROOFS_MAX + 1_000);
+    assert_eq!(homes.memory.proofs_evicted(), 1_000);
     let newest = ProofKey { address: Address::from_v4(0x0a00_0000 + PROOFS_MAX + 999), service: 0 };
     assert!(held.contains(&newest), "the newest proof is the one that counts");
 }
@@ -65,14 +88,18 @@ fn full_tables_of_hosts_prefixes_and_locals_refuse_and_keep_what_they_have() {
     let host = |number: u32| Address::from_v6(0x2001_0db8_0000_0000, u64::from(number) + 1);
     let source = Source { banned_until: u64::MAX, ..Source::default() };
     let prefix = |number: u32| PrefixKey::new(Address::from_v4(number << 12), 96 + 20);
+    let tables = homes.kernel.tables();
     let hosts = homes.kernel.map(names::HOSTS);
-    refuses_beyond(HOSTS_MAX, |number| bpf::update(hosts, &host(number), &source));
+    refuses_beyond(HOSTS_MAX, |number| tables.set_host(host(number), &source));
+    assert_refused_one(tables, "hosts");
     assert_eq!(bpf::lookup(hosts, &host(0)).expect("a look-up"), Some(source));
     let prefixes = homes.kernel.map(names::PREFIXES);
-    refuses_beyond(TRIE_MAX, |number| bpf::update(prefixes, &prefix(number), &Prefix::default()));
+    refuses_beyond(TRIE_MAX, |number| tables.set_prefix(prefix(number), &Prefix::default()));
+    assert_refused_one(tables, "prefixes");
     assert_eq!(bpf::lookup(prefixes, &prefix(0)).expect("a look-up"), Some(Prefix::default()));
     let locals = homes.kernel.map(names::LOCALS);
-    refuses_beyond(LOCALS_MAX, |number| bpf::update(locals, &host(number), &1_u8));
+    refuses_beyond(LOCALS_MAX, |number| tables.insert_local(host(number)));
+    assert_refused_one(tables, "locals");
     assert_eq!(bpf::lookup(locals, &host(0)).expect("a look-up"), Some(1_u8));
 }
 
@@ -88,7 +115,7 @@ fn refuses_beyond(capacity: u32, insert: impl Fn(u32) -> std::io::Result<()>) {
 #[test]
 fn full_opaque_flows_stay_bounded_and_the_newest_is_held() {
     let Some(homes) = Homes::open("full_opaque_flows_stay_bounded_and_the_newest_is_held") else { return };
-    let tables = KernelTables::open(homes.kernel.object()).expect("the tables can be opened");
+    let tables = homes.kernel.tables();
     let server = Address::from_v4(0xc000_0201);
     let flow = |number: u32| FlowKey::new(Address::from_v4(0x0a00_0000 + number), 40_000, server, 6_697);
     for number in 0..OPAQUE_MAX + 1_000 {
@@ -97,4 +124,7 @@ fn full_opaque_flows_stay_bounded_and_the_newest_is_held() {
     let held = bpf::keys::<FlowKey>(homes.kernel.map(names::OPAQUE)).expect("the keys");
     assert!(held.len() <= OPAQUE_MAX as usize, "{} flows", held.len());
     assert!(held.contains(&flow(OPAQUE_MAX + 999)), "the newest flow is the one that counts");
+    assert_let_go(tables, "opaque", OPAQUE_MAX + 1_000);
+    tables.clear_opaque(&flow(OPAQUE_MAX + 999)).expect("a flow can be followed again");
+    assert_let_go(tables, "opaque", OPAQUE_MAX + 999);
 }

@@ -5,12 +5,12 @@
 //! | `Status` | array, 1 | controller | fixed size |
 //! | `ServiceSettings` | array, generations × services | controller | fixed size |
 //! | ports | array, 1, of generations × transports × 65,536 | controller | fixed size |
-//! | `LOCALS` | hash | controller | refused, reported |
+//! | `LOCALS` | hash | controller | refused, counted and reported |
 //! | `SOURCES` | array, found through `SOURCE_KEYS` (see [`crate::sources`]) | controller; gate writes the limit words | insertion refused, counted and reported: nothing is evicted |
 //! | `SOURCE_KEYS` | array of buckets | controller | as `SOURCES` |
 //! | `HOSTS` | hash by [`Address`] | as `SOURCES` | as `SOURCES` |
 //! | `PREFIXES` | LPM trie by [`PrefixKey`] | controller | as `SOURCES`; rules and lists have shares of their own |
-//! | `PROOFS` | LRU hash by [`ProofKey`] | watcher (insert), gate (limit words) | the longest unused goes; its owner is a stranger until the server next answers it |
+//! | `PROOFS` | LRU hash by [`ProofKey`] | watcher (insert), gate (limit words) | the longest unused goes, counted; its owner is a stranger until the server next answers it |
 //! | `USERS` | array, services × 4,096 | controller | fixed size |
 //! | `SKETCH` | array of words | gate | fixed size: strangers share cells |
 //! | `BUDGETS` | array of words | gate | fixed size |
@@ -18,7 +18,7 @@
 //! | `DEPARTED` | per-CPU array | watcher | fixed size |
 //! | `FAULTS` | per-CPU array | both programs | fixed size |
 //! | `MIRROR` | ring buffer | gate, watcher | record lost and counted in `FAULTS` |
-//! | `OPAQUE` | LRU hash by [`FlowKey`] | controller | the longest unused goes: its flow is mirrored until the controller cuts it again |
+//! | `OPAQUE` | LRU hash by [`FlowKey`] | controller | the longest unused goes, counted: its flow is mirrored until the controller cuts it again |
 //! | `ALLOWANCES` | array of words | gate, watcher | fixed size: sources share cells |
 //! | `CLOCK` | array, 1 | clock program | fixed size |
 //!
@@ -545,6 +545,12 @@ pub enum Fault {
 /// Number of [`Fault`]s.
 pub const FAULTS: usize = 5;
 
+/// Cell of `FAULTS`, behind the faults, that counts proofs as they are stored: what the table does not hold of them has been
+/// let go, which the kernel does not tell.
+pub const PROOFS_STORED: u32 = FAULTS as u32;
+/// Cells of `FAULTS`.
+pub const FAULT_CELLS: u32 = FAULTS as u32 + 1;
+
 impl Fault {
     /// Every fault, in order of its number.
     pub const ALL: [Self; FAULTS] = [
@@ -640,7 +646,7 @@ pub mod names {
     pub const COUNTERS: &str = "COUNTERS";
     /// Per-CPU array of [`super::Counter`] for what departs.
     pub const DEPARTED: &str = "DEPARTED";
-    /// Per-CPU array of one `u64` per [`super::Fault`].
+    /// Per-CPU array of one `u64` per [`super::Fault`], and [`super::PROOFS_STORED`].
     pub const FAULTS: &str = "FAULTS";
     /// Ring buffer of [`crate::mirror::Record`]s.
     pub const MIRROR: &str = "MIRROR";

@@ -65,7 +65,7 @@ static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(tables::CO
 #[map]
 static DEPARTED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(tables::DEPARTED as u32, 0);
 #[map]
-static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(tables::FAULTS as u32, 0);
+static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(tables::FAULT_CELLS, 0);
 #[map]
 static MIRROR: RingBuf = RingBuf::with_byte_size(tables::MIRROR_BYTES, 0);
 #[map]
@@ -270,6 +270,8 @@ extern "C" fn floodwall_prove(high: u64, low: u64, service: u64, until: u64) -> 
     let refused = PROOFS.insert(key, proof, u64::from(BPF_ANY)).is_err();
     if refused {
         count_fault(Fault::ProofRefused);
+    } else {
+        count(tables::PROOFS_STORED);
     }
     u32::from(refused)
 }
@@ -301,7 +303,12 @@ fn add(counter: Option<*mut Counter>, bytes: u32) {
 /// Counts what went wrong without touching a packet.
 #[inline(always)]
 pub(crate) fn count_fault(fault: Fault) {
-    let Some(count) = FAULTS.get_ptr_mut(fault as u32) else { return };
+    count(fault as u32);
+}
+
+#[inline(always)]
+fn count(cell: u32) {
+    let Some(count) = FAULTS.get_ptr_mut(cell) else { return };
     // SAFETY: a valid map value of this CPU. Both programs count here; should one ever interrupt the other
     // between load and store, a fault is lost from the count.
     unsafe { *count += 1 };

@@ -48,6 +48,9 @@ pub(crate) struct Status {
     pub(crate) rules: Vec<FiredRule>,
     /// Whatever is not 0 weakens what is known.
     pub(crate) losses: Vec<Loss>,
+    /// How full the gate's tables are. Walls before this one do not tell.
+    #[serde(default)]
+    pub(crate) tables: Vec<TableFill>,
     /// Logs that are followed.
     pub(crate) logs: Vec<LogFigures>,
     pub(crate) ledger_failing: bool,
@@ -103,6 +106,19 @@ pub(super) fn steps(states: &[StepState], evaluating: bool) -> Vec<Step> {
         lacking: if evaluating { "nothing is put into force" } else { *lacking }.to_owned(),
     };
     states.iter().map(step).collect()
+}
+
+/// One of the gate's tables that can be full.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct TableFill {
+    /// `sources`, `hosts`, `prefixes`, `locals`, `proofs`, `opaque`.
+    pub(crate) table: String,
+    pub(crate) entries: u64,
+    pub(crate) capacity: u32,
+    /// New entries for which there was no room.
+    pub(crate) refused: u64,
+    /// Entries that made room for others.
+    pub(crate) evicted: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
-use floodwall_kernel::KernelTables;
-use floodwall_wire::tables::{Fault, HOSTS_MAX, PROOFS_MAX, SOURCES_MAX, TRIE_MAX};
+use floodwall_kernel::{KernelTables, tables::Fill};
+use floodwall_wire::tables::Fault;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -301,22 +301,18 @@ fn write_gate(sheet: &Sheet, snapshot: &Snapshot, tables: &KernelTables) -> Resu
         .collect();
     let help = "What went wrong in the gate without touching a packet; mirror.* are packets the engine was not shown.";
     sheet.counters("floodwall_faults_total", help, &["fault"], &faults)?;
-    let (sources, _) = tables.sources_held_and_refused();
-    let entries = [
-        (vec!["sources"], sources as u64),
-        (vec!["hosts"], tables.host_keys()?.len() as u64),
-        (vec!["prefixes"], snapshot.prefixes),
-        (vec!["proofs"], tables.proofs()? as u64),
-    ];
-    sheet.gauges("floodwall_table_entries", "Entries of a table of the gate.", &["table"], &entries)?;
-    let capacities = [
-        (vec!["sources"], u64::from(SOURCES_MAX)),
-        (vec!["hosts"], u64::from(HOSTS_MAX)),
-        (vec!["prefixes"], u64::from(TRIE_MAX)),
-        (vec!["proofs"], u64::from(PROOFS_MAX)),
-    ];
-    let help = "Capacity of a table of the gate. sources, hosts and prefixes refuse beyond it, proofs forgets the \
-                longest unused.";
-    sheet.gauges("floodwall_table_capacity", help, &["table"], &capacities)?;
+    let fills = tables.fills(snapshot.prefixes)?;
+    let rows = |value: fn(&Fill) -> u64| {
+        fills.iter().map(|fill| (vec![fill.table], value(fill))).collect::<Vec<_>>()
+    };
+    let label = &["table"];
+    let help = "Entries of a table of the gate.";
+    sheet.gauges("floodwall_table_entries", help, label, &rows(|fill| fill.held))?;
+    let help = "Capacity of a table of the gate. proofs and opaque let the longest unused go beyond it, all others refuse.";
+    sheet.gauges("floodwall_table_capacity", help, label, &rows(|fill| fill.capacity.into()))?;
+    let help = "New entries for which a table of the gate had no room.";
+    sheet.counters("floodwall_table_refused_total", help, label, &rows(|fill| fill.refused))?;
+    let help = "Entries of a table of the gate that made room for others.";
+    sheet.counters("floodwall_table_evicted_total", help, label, &rows(|fill| fill.evicted))?;
     sheet.gauges("floodwall_known", "Addresses that are known.", &[], &[(Vec::new(), snapshot.known)])
 }

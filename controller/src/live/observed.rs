@@ -19,7 +19,7 @@ use floodwall_wire::{
     judge_walked,
     memory::Tables,
     observe_walked,
-    tables::{ProofKey, status_flags},
+    tables::{PROOFS_MAX, ProofKey, status_flags},
     window::SliceWindow,
 };
 use prometheus::Histogram;
@@ -369,6 +369,14 @@ impl Observed {
         status.dropping = dropping;
         status.full_links = self.rates.full_links();
         status.traffic = self.traffic.rows(&|service| self.wall.service_name(service));
+        let tables = &self.wall.enforcer.store.tables;
+        status.tables.push(answers::TableFill {
+            table: "proofs".to_owned(),
+            entries: tables.proofs().count() as u64,
+            capacity: PROOFS_MAX,
+            refused: 0,
+            evicted: tables.proofs_evicted(),
+        });
         let lost = self.copies.lost();
         if lost > 0 {
             status.losses.push(answers::Loss { what: "packets not captured".into(), count: lost });

@@ -759,6 +759,18 @@ impl Live {
         status.dropping = self.rates.dropping(&|service| self.wall.service_name(service));
         status.full_links = self.rates.full_links();
         status.traffic = self.traffic().map_err(|error| Refusal::failed(error.to_string()))?;
+        let prefixes = self.wall.enforcer.prefix_count() as u64;
+        let fills = self.tables.fills(prefixes).map_err(|error| Refusal::failed(error.to_string()))?;
+        status.tables = fills
+            .iter()
+            .map(|fill| answers::TableFill {
+                table: fill.table.to_owned(),
+                entries: fill.held,
+                capacity: fill.capacity,
+                refused: fill.refused,
+                evicted: fill.evicted,
+            })
+            .collect();
         let faults = self.tables.faults().map_err(|error| Refusal::failed(error.to_string()))?;
         for (fault, count) in floodwall_wire::tables::Fault::ALL.into_iter().zip(faults) {
             if count > 0 {

@@ -74,6 +74,7 @@ impl<S: Store> Wall<S> {
             full_links: Vec::new(),
             rules: self.fired_rules(),
             losses: self.losses(),
+            tables: Vec::new(),
             logs: self.logs.clone(),
             ledger_failing: self.ledger.health().failing.load(std::sync::atomic::Ordering::Relaxed),
             repaired: self.repaired.clone(),
