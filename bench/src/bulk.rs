@@ -25,7 +25,7 @@ pub(crate) fn run(rounds: usize, require_peers: bool) -> Result<()> {
     for _ in 0..rounds {
         let gate = KernelGate::as_in_production(&prebuilt_object())?;
         let tables = gate.tables();
-        gate::guard(&gate);
+        gate::guard(gate.tables())?;
         let frame = gate::banned_voice();
         few.push(look_up(&gate, &frame)?);
         let begun = begin();

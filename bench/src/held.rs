@@ -96,7 +96,7 @@ fn frame(source: Address) -> Vec<u8> {
 
 fn banned(entries: u32) -> Result<KernelGate> {
     let gate = KernelGate::with_sources(&prebuilt_object(), entries + 16)?;
-    gate::guard(&gate);
+    gate::guard(gate.tables())?;
     let keys: Vec<SourceKey> = (0..entries).map(|number| SourceKey::of(source(number))).collect();
     let banned = Source { banned_until: u64::MAX, ..Source::default() };
     keys.iter()
@@ -108,7 +108,7 @@ fn banned(entries: u32) -> Result<KernelGate> {
 /// Prefixes of the lengths that lists of countries have.
 fn listed(entries: u32) -> Result<KernelGate> {
     let gate = KernelGate::as_in_production(&prebuilt_object())?;
-    gate::guard(&gate);
+    gate::guard(gate.tables())?;
     let keys: Vec<PrefixKey> =
         (0..entries).map(|number| PrefixKey::new(source(number), 96 + 26 + number % 7)).collect();
     let values = vec![Prefix { banned_until: u64::MAX, ..Prefix::default() }; keys.len()];

@@ -6,34 +6,28 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::{BufRead, BufReader, Write},
-    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use floodwall_tests::{
-    live::{Lab, SERVER, connect_from, now},
+    live::{Lab, SERVER, now},
     packets::{self, voice},
 };
 
-const PORT: u16 = 10_333;
-const REGULARS: u16 = 20;
-/// Voice of one regular: a packet each 40 ms, as TeamTalk sends.
-const VOICE_EVERY: Duration = Duration::from_millis(40);
+use crate::{
+    crowd::{LOGIN_PATIENCE, PORT, REGULARS, Regular, Server, log_in},
+    paths::spread,
+};
+
 /// What is to be sent, packets per second.
 const OFFERED: [u32; 6] = [0, 25_000, 50_000, 100_000, 200_000, 400_000];
 /// Different sources of the flood.
 const SOURCES: u32 = 65_536;
-/// Longer, and the login has failed.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
 /// The gate learns for twice the time-out that the rules name.
 const USER_TIMEOUT: &str = "4s";
 
@@ -69,7 +63,7 @@ impl Filter {
     }
 }
 
-/// One point of the plots.
+/// What was measured at one rate, or what was in the middle of several rounds.
 #[derive(Clone, Copy, Debug)]
 struct Point {
     /// Packets per second that were sent.
@@ -83,33 +77,66 @@ struct Point {
     reached: f64,
 }
 
+/// All rounds of one filter: by round, by rate.
+type Curve = Vec<Vec<Point>>;
+
 /// Measures, prints and plots.
-pub(crate) fn run(seconds: u64, plots: Option<&Path>) -> Result<()> {
-    let mut curves = Vec::new();
-    for filter in Filter::ALL {
-        let points = measure(filter, Duration::from_secs(seconds))
-            .with_context(|| format!("failed to measure {}", filter.name()))?;
-        curves.push((filter, points));
+pub(crate) fn run(seconds: u64, rounds: usize, plots: Option<&Path>) -> Result<()> {
+    let mut curves: Vec<(Filter, Curve)> =
+        Filter::ALL.into_iter().map(|filter| (filter, Vec::new())).collect();
+    for _ in 0..rounds {
+        for (filter, curve) in &mut curves {
+            let points = measure(*filter, Duration::from_secs(seconds));
+            curve.push(points.with_context(|| format!("failed to measure {}", filter.name()))?);
+        }
     }
+    say(&format!("Least to most of {rounds} rounds:"));
     say(
-        "| filter | offered, packets/s | voice lost, % | login, ms (median / worst) | logins failed | flood at the server, packets/s |",
+        "| filter | offered, packets/s | voice lost, % | login, ms: median | worst | logins failed | flood at the server, packets/s |",
     );
-    say("|---|---|---|---|---|---|");
-    for (filter, points) in &curves {
-        for point in points {
-            let Point { offered, lost, login: (median, worst), failed_logins, reached } = point;
+    say("|---|---|---|---|---|---|---|");
+    for (filter, curve) in &curves {
+        for rate in 0..OFFERED.len() {
+            let of = |value: fn(&Point) -> f64| -> Vec<f64> {
+                curve.iter().filter_map(|round| round.get(rate)).map(value).collect()
+            };
             say(&format!(
-                "| {} | {offered:.0} | {lost:.2} | {median:.1} / {worst:.1} | {failed_logins} | {reached:.0} |",
-                filter.name()
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                filter.name(),
+                spread(&of(|point| point.offered), 0),
+                spread(&of(|point| point.lost), 2),
+                spread(&of(|point| point.login.0), 1),
+                spread(&of(|point| point.login.1), 1),
+                spread(&of(|point| point.failed_logins as f64), 0),
+                spread(&of(|point| point.reached), 0),
             ));
         }
     }
     if let Some(folder) = plots {
+        let middle: Vec<(Filter, Vec<Point>)> =
+            curves.iter().map(|(filter, curve)| (*filter, middle_of(curve))).collect();
         fs::create_dir_all(folder)?;
-        fs::write(folder.join("load-voice-loss.svg"), plot("Voice lost, %", &curves, |point| point.lost))?;
-        fs::write(folder.join("load-login.svg"), plot("Median login, ms", &curves, |point| point.login.0))?;
+        fs::write(folder.join("load-voice-loss.svg"), plot("Voice lost, %", &middle, |point| point.lost))?;
+        fs::write(folder.join("load-login.svg"), plot("Median login, ms", &middle, |point| point.login.0))?;
     }
     Ok(())
+}
+
+/// At each rate what lies in the middle of all rounds.
+fn middle_of(curve: &Curve) -> Vec<Point> {
+    let middle = |rate: usize, value: fn(&Point) -> f64| {
+        let mut all: Vec<f64> = curve.iter().filter_map(|round| round.get(rate)).map(value).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    let point = |rate| Point {
+        offered: middle(rate, |point| point.offered),
+        lost: middle(rate, |point| point.lost),
+        login: (middle(rate, |point| point.login.0), middle(rate, |point| point.login.1)),
+        failed_logins: 0,
+        reached: middle(rate, |point| point.reached),
+    };
+    (0..OFFERED.len()).map(point).collect()
 }
 
 fn measure(filter: Filter, duration: Duration) -> Result<Vec<Point>> {
@@ -125,6 +152,24 @@ fn measure(filter: Filter, duration: Duration) -> Result<Vec<Point>> {
     Ok(points)
 }
 
+/// Starts the wall with the shipped rules but for a shorter time-out, and waits until it has learnt: while the gate learns
+/// it drops nothing for lack of a session, which is not what is measured.
+pub(crate) fn start_wall(lab: &mut Lab, mode: &str) -> Result<()> {
+    let rules = lab.folder().join("rules");
+    fs::create_dir(&rules)?;
+    let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules/teamtalk.toml"))?;
+    let timeout = format!("user-timeout = \"{USER_TIMEOUT}\"");
+    let shortened = shipped.replace("user-timeout = \"60s\"", &timeout);
+    ensure!(shortened.contains(&timeout), "the shipped rules name another time-out");
+    fs::write(rules.join("teamtalk.toml"), shortened)?;
+    let folder = rules.to_str().context("a folder's name")?;
+    lab.start_daemon(&["--service", "teamtalk=10333", "--mode", mode, "--rules", folder]);
+    while lab.answer(&["status"])["learning_seconds"] != 0 {
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
 fn set_up(lab: &mut Lab, filter: Filter) -> Result<()> {
     let mode = match filter {
         Filter::Nothing => return Ok(()),
@@ -138,20 +183,7 @@ fn set_up(lab: &mut Lab, filter: Filter) -> Result<()> {
         Filter::Generic => "generic",
         Filter::Native => "native",
     };
-    let rules = lab.folder().join("rules");
-    fs::create_dir(&rules)?;
-    let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules/teamtalk.toml"))?;
-    let timeout = format!("user-timeout = \"{USER_TIMEOUT}\"");
-    let shortened = shipped.replace("user-timeout = \"60s\"", &timeout);
-    ensure!(shortened.contains(&timeout), "the shipped rules name another time-out");
-    fs::write(rules.join("teamtalk.toml"), shortened)?;
-    let folder = rules.to_str().context("a folder's name")?;
-    lab.start_daemon(&["--service", "teamtalk=10333", "--mode", mode, "--rules", folder]);
-    // While the gate learns it drops nothing for lack of a session: that is not what is measured.
-    while lab.answer(&["status"])["learning_seconds"] != 0 {
-        thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
+    start_wall(lab, mode)
 }
 
 fn measure_one(lab: &Lab, server: &Server, offered: u32, duration: Duration) -> Result<Point> {
@@ -196,114 +228,6 @@ fn measure_one(lab: &Lab, server: &Server, offered: u32, duration: Duration) -> 
     })
 }
 
-/// A server that keeps TeamTalk's manners as far as it matters here: it greets, lets everybody in, answers pings, and
-/// counts what it hears.
-struct Server {
-    /// Datagrams of the regulars, and all others.
-    voice: Arc<AtomicU64>,
-    other: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Server {
-    fn start(lab: &Lab) -> Result<Self> {
-        let server = Self { voice: Arc::default(), other: Arc::default(), stop: Arc::default() };
-        let (listener, udp) = lab.on_host(|| -> std::io::Result<_> {
-            Ok((TcpListener::bind((SERVER, PORT))?, UdpSocket::bind((SERVER, PORT))?))
-        })?;
-        udp.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let (voice, other, stop) =
-            (Arc::clone(&server.voice), Arc::clone(&server.other), Arc::clone(&server.stop));
-        thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok((_, from)) = udp.recv_from(&mut [0; 1_500]) {
-                    let is_regular = matches!(from.ip(), IpAddr::V4(ip) if ip.octets()[..3] == [10, 77, 0]);
-                    (if is_regular { &voice } else { &other }).fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                // Whoever leaves while being answered is none of the server's.
-                thread::spawn(move || drop(serve(&stream)));
-            }
-        });
-        Ok(server)
-    }
-}
-
-fn serve(mut stream: &TcpStream) -> std::io::Result<()> {
-    let IpAddr::V4(address) = stream.peer_addr()?.ip() else { return Ok(()) };
-    let id = address.octets()[3];
-    stream.write_all(
-        format!("teamtalk userid={id} servername=\"bench\" usertimeout=60 protocol=\"5.15\"\r\n").as_bytes(),
-    )?;
-    for line in BufReader::new(stream).lines() {
-        let line = line?;
-        let answer = if line.starts_with("login") {
-            format!(
-                "accepted userid={id} nickname=\"r{id}\" ipaddr=\"{address}\" username=\"r{id}\" usertype=1\r\nok\r\n"
-            )
-        } else {
-            "pong\r\n".to_owned()
-        };
-        stream.write_all(answer.as_bytes())?;
-    }
-    Ok(())
-}
-
-/// Somebody who is logged in.
-struct Regular {
-    stream: TcpStream,
-    udp: UdpSocket,
-    id: u16,
-}
-
-impl Regular {
-    fn arrive(lab: &Lab, number: u16) -> Result<Self> {
-        let id = number + 2;
-        let client: IpAddr = format!("10.77.0.{id}").parse()?;
-        let (stream, udp) = lab.among_clients(|| -> Result<_> {
-            Ok((connect_from(client, format!("{SERVER}:{PORT}").parse()?)?, UdpSocket::bind((client, 0))?))
-        })?;
-        log_in(&stream, id)?;
-        udp.connect((SERVER, PORT))?;
-        Ok(Self { stream, udp, id })
-    }
-
-    /// Answers how many packets were said.
-    fn talk(mut self, duration: Duration) -> Result<u64> {
-        let begun = now();
-        let mut said = 0;
-        while begun.elapsed() < duration {
-            self.udp.send(&voice(self.id, 100))?;
-            said += 1;
-            // The control channel goes on too: once a second.
-            if said % 25 == 0 {
-                self.stream.write_all(b"ping\r\n")?;
-            }
-            let due = VOICE_EVERY * u32::try_from(said)?;
-            thread::sleep(due.saturating_sub(begun.elapsed()));
-        }
-        Ok(said)
-    }
-}
-
-fn log_in(mut stream: &TcpStream, id: u16) -> Result<()> {
-    stream.set_read_timeout(Some(LOGIN_PATIENCE))?;
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    stream.write_all(
-        format!("login nickname=\"r{id}\" username=\"r{id}\" password=\"bench\" protocol=\"5.15\"\r\n")
-            .as_bytes(),
-    )?;
-    line.clear();
-    reader.read_line(&mut line)?;
-    ensure!(line.starts_with("accepted"), "{line:?} in answer to a login");
-    Ok(())
-}
-
 /// One after the other comes in, none of the talkers; answers how long each took.
 fn log_in_again_and_again(lab: &Lab, duration: Duration) -> Vec<Duration> {
     let begun = now();
@@ -321,13 +245,17 @@ fn log_in_again_and_again(lab: &Lab, duration: Duration) -> Vec<Duration> {
     times
 }
 
-/// Voice of many that are not there: right in every byte, from addresses all over.
-fn frames() -> Result<Vec<Vec<u8>>> {
+/// Where frames to the guarded host go.
+pub(crate) fn wall_address() -> Result<Vec<u8>> {
     let output = Command::new("ip").args(["-br", "link", "show", "wall0"]).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let written = text.split_whitespace().nth(2).context("no address of the interface")?;
-    let mac: Vec<u8> =
-        written.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    Ok(written.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?)
+}
+
+/// Voice of many that are not there: right in every byte, from addresses all over.
+pub(crate) fn frames() -> Result<Vec<Vec<u8>>> {
+    let mac = wall_address()?;
     let frame = |number: u32| {
         // Not the regulars' network, and each its own.
         let source = std::net::Ipv4Addr::from(0x2d00_0000 + number.wrapping_mul(0x9e37_79b1) % 0x4000_0000);
@@ -345,7 +273,7 @@ fn frames() -> Result<Vec<Vec<u8>>> {
 }
 
 /// Sends until told to stop, as many as wanted in each millisecond or as many as it can.
-fn flood(frames: &[Vec<u8>], per_second: u32, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+pub(crate) fn flood(frames: &[Vec<u8>], per_second: u32, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
     if per_second == 0 {
         return Ok(());
     }

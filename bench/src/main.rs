@@ -1,23 +1,29 @@
 //! `cargo xtask bench WHAT`: measurements side by side, in one run, on one machine.
 
 mod bulk;
+mod crowd;
 mod gate;
 mod held;
 mod load;
 mod logs;
+mod machine;
+mod paths;
 mod peer;
 mod replay;
+mod strangers;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Measures Floodwall against its peers.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
+    /// What to measure; without it everything that concerns the gate, one after the other (a quarter of an hour).
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
 }
 
 #[derive(Subcommand)]
@@ -31,6 +37,24 @@ enum What {
         #[arg(long)]
         require_peers: bool,
     },
+    /// Voice that departs through veth, with and without the watcher.
+    Egress {
+        /// Rounds; both take turns in each.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 2)]
+        seconds: u64,
+    },
+    /// Packets per second and core where XDP cannot be had, over copies of packets, beside the gate in the kernel.
+    Fallback {
+        /// Rounds; both take turns in each.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Seconds of flood per measurement.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// ns per packet in the kernel, beside an empty program and xdp-filter.
     Gate {
         /// Runs per measurement and round.
@@ -39,6 +63,9 @@ enum What {
         /// Rounds; all subjects take turns in each.
         #[arg(long, default_value_t = 9)]
         rounds: usize,
+        /// Runs of so many rounds, for the spread.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
         /// Fail when xdp-filter cannot be had.
         #[arg(long)]
         require_peers: bool,
@@ -54,6 +81,9 @@ enum What {
         /// Seconds of flood per measurement.
         #[arg(long, default_value_t = 4)]
         seconds: u64,
+        /// Rounds; all filters take turns in each.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
         /// Where to write the plots.
         #[arg(long)]
         plots: Option<std::path::PathBuf>,
@@ -73,6 +103,15 @@ enum What {
         #[arg(long)]
         no_stream: bool,
     },
+    /// What ten million claimed sources do to the gate's memory, to regulars, and to the time a newcomer takes to come in.
+    Strangers {
+        /// Packets, each of a source of its own.
+        #[arg(long, default_value_t = 10_000_000)]
+        claimed: u64,
+        /// How the wall is attached.
+        #[arg(long, default_value = "native")]
+        mode: String,
+    },
     /// Packets per second of `floodwall replay`, beside ndpiReader on the same capture.
     Replay {
         /// Size of the capture, made by repeating the committed corpus.
@@ -89,21 +128,45 @@ enum What {
 
 #[expect(clippy::print_stderr, reason = "errors are printed once, here")]
 fn main() -> ExitCode {
-    let measured = match Arguments::parse().what {
-        What::Bulk { rounds, require_peers } => bulk::run(rounds, require_peers),
-        What::Gate { repeat, rounds, require_peers } => gate::run(repeat, rounds, require_peers),
-        What::Held { rounds } => held::run(rounds),
-        What::Load { seconds, plots } => load::run(seconds, plots.as_deref()),
-        What::Logs { lines, rounds, require_peers, no_stream } => {
-            logs::run(lines, rounds, require_peers, !no_stream)
-        }
-        What::Replay { megabytes, rounds, require_peers } => replay::run(megabytes, rounds, require_peers),
-    };
+    let measured = machine::say().and_then(|()| match Arguments::parse().what {
+        Some(what) => measure(what),
+        None => measure_all(),
+    });
     match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Every row of the design's table that concerns the gate, as far as it is a matter of speed or size. The others are tests,
+/// which say what they measured.
+fn measure_all() -> Result<()> {
+    gate::run(1_000_000, 9, 3, true)?;
+    bulk::run(3, true)?;
+    held::run(3)?;
+    paths::run_egress(5, 2)?;
+    paths::run_fallback(3, 5)?;
+    load::run(4, 3, None)?;
+    strangers::run(10_000_000, "native")?;
+    machine::say_tests();
+    Ok(())
+}
+
+fn measure(what: What) -> Result<()> {
+    match what {
+        What::Bulk { rounds, require_peers } => bulk::run(rounds, require_peers),
+        What::Egress { rounds, seconds } => paths::run_egress(rounds, seconds),
+        What::Fallback { rounds, seconds } => paths::run_fallback(rounds, seconds),
+        What::Gate { repeat, rounds, runs, require_peers } => gate::run(repeat, rounds, runs, require_peers),
+        What::Held { rounds } => held::run(rounds),
+        What::Load { seconds, rounds, plots } => load::run(seconds, rounds, plots.as_deref()),
+        What::Logs { lines, rounds, require_peers, no_stream } => {
+            logs::run(lines, rounds, require_peers, !no_stream)
+        }
+        What::Strangers { claimed, mode } => strangers::run(claimed, &mode),
+        What::Replay { megabytes, rounds, require_peers } => replay::run(megabytes, rounds, require_peers),
     }
 }
