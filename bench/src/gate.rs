@@ -218,7 +218,7 @@ fn report(subjects: &[Subject<'_>], repeat: u32, rounds: usize) {
         "ns per packet, least of {rounds} rounds of {repeat} runs each, over {} of these:",
         subjects[0].runs.len()
     ));
-    for subject in &*subjects {
+    for subject in subjects {
         if let Some(least) = least(subject.name) {
             say(&format!("{:>12}  {}", spread(&least, 0), subject.name));
         }

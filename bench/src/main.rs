@@ -39,12 +39,9 @@ enum What {
     },
     /// Voice that departs through veth, with and without the watcher.
     Egress {
-        /// Rounds; both take turns in each.
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-        /// Seconds of each measurement.
-        #[arg(long, default_value_t = 2)]
-        seconds: u64,
+        /// Runs of ten turns each, for the spread.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
     },
     /// Packets per second and core where XDP cannot be had, over copies of packets, beside the gate in the kernel.
     Fallback {
@@ -147,7 +144,7 @@ fn measure_all() -> Result<()> {
     gate::run(1_000_000, 9, 3, true)?;
     bulk::run(3, true)?;
     held::run(3)?;
-    paths::run_egress(5, 2)?;
+    paths::run_egress(3)?;
     paths::run_fallback(3, 5)?;
     load::run(4, 3, None)?;
     strangers::run(10_000_000, "native")?;
@@ -158,7 +155,7 @@ fn measure_all() -> Result<()> {
 fn measure(what: What) -> Result<()> {
     match what {
         What::Bulk { rounds, require_peers } => bulk::run(rounds, require_peers),
-        What::Egress { rounds, seconds } => paths::run_egress(rounds, seconds),
+        What::Egress { runs } => paths::run_egress(runs),
         What::Fallback { rounds, seconds } => paths::run_fallback(rounds, seconds),
         What::Gate { repeat, rounds, runs, require_peers } => gate::run(repeat, rounds, runs, require_peers),
         What::Held { rounds } => held::run(rounds),

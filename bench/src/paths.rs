@@ -33,55 +33,76 @@ const LISTENER: &str = "10.77.0.5";
 /// More than this machine can send.
 const AS_MANY_AS_CAN_BE: u32 = 2_000_000;
 
-/// What departs, with and without the watcher.
-pub(crate) fn run_egress(rounds: usize, seconds: u64) -> Result<()> {
-    let lab = Lab::open("bench egress").context("this takes root")?;
-    let listener = lab.among_clients(|| UdpSocket::bind((LISTENER, 0)))?;
-    let server = lab.on_host(|| UdpSocket::bind((SERVER, PORT)))?;
-    server.connect(listener.local_addr()?)?;
-    let (mut without, mut with, mut nanoseconds) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        without.push(talk(&server, seconds)?);
-        let pins = PathBuf::from(format!("/sys/fs/bpf/floodwall-bench-{}", std::process::id()));
-        let before = programs()?;
-        let measured = lab.on_host(|| -> Result<_> {
-            let mut gate = Gate::open(&pins)?;
-            guard(&KernelTables::open(gate.object())?)?;
-            gate.attach("wall0", None)?;
-            let counting = Counting::start("floodwall_egres", &before)?;
-            let rate = talk(&server, seconds)?;
-            Ok((rate, counting.per_packet()?))
-        });
-        attached::detach(&pins)?;
-        let (rate, each) = measured?;
-        with.push(rate);
-        nanoseconds.push(each);
-    }
-    let ratio: Vec<f64> = without.iter().zip(&with).map(|(without, with)| with / without).collect();
+/// Times in turns that one wire and the other are measured in each run.
+const TURNS: usize = 10;
+const TURN: Duration = Duration::from_millis(200);
+
+/// What departs, with and without the watcher: over two wires, one of them watched, in turns.
+pub(crate) fn run_egress(runs: usize) -> Result<()> {
+    let (bare, watched) = (Talk::open()?, Talk::open()?);
+    let pins = PathBuf::from(format!("/sys/fs/bpf/floodwall-bench-{}", std::process::id()));
+    let before = programs()?;
+    let measured = watched.lab.on_host(|| -> Result<_> {
+        let mut gate = Gate::open(&pins)?;
+        guard(&KernelTables::open(gate.object())?)?;
+        gate.attach("wall0", None)?;
+        let counting = Counting::start("floodwall_egres", &before)?;
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            let (mut best_without, mut best_with) = (0.0_f64, 0.0_f64);
+            for _ in 0..TURNS {
+                best_without = best_without.max(bare.talk()?);
+                best_with = best_with.max(watched.talk()?);
+            }
+            without.push(best_without);
+            with.push(best_with);
+        }
+        Ok((without, with, counting.per_packet()?))
+    });
+    attached::detach(&pins)?;
+    let (without, with, each) = measured?;
+    let pairs = || without.iter().zip(&with);
+    let ratios: Vec<f64> = pairs().map(|(without, with)| with / without).collect();
+    let slower: Vec<f64> = pairs().map(|(without, with)| 1e9 / with - 1e9 / without).collect();
     say(&format!(
-        "{} x  voice through veth, with the watcher against without, {rounds} rounds",
-        spread(&ratio, 2)
+        "{} x  voice through veth, watched against not, best of {TURNS} turns, {runs} runs",
+        spread(&ratios, 2)
     ));
-    say(&format!("{} ns more for each packet", spread(&slower(&without, &with), 0)));
-    say(&format!("{} ns for each packet in the watcher, as the kernel counts", spread(&nanoseconds, 0)));
+    say(&format!("{} ns more for each packet", spread(&slower, 0)));
+    say(&format!(
+        "{each:.0} ns for each packet in the watcher, as the kernel counts, whose counting takes a part of that"
+    ));
     say(&format!("{} packets/s without, {} with", spread(&without, 0), spread(&with, 0)));
     Ok(())
 }
 
-fn slower(without: &[f64], with: &[f64]) -> Vec<f64> {
-    without.iter().zip(with).map(|(without, with)| 1e9 / with - 1e9 / without).collect()
+/// A server with something to say, and who hears it.
+struct Talk {
+    lab: Lab,
+    server: UdpSocket,
+    _listener: UdpSocket,
 }
 
-/// Sends voice as fast as one thread can; answers packets per second. On a veth a packet has arrived when it is sent.
-fn talk(server: &UdpSocket, seconds: u64) -> Result<f64> {
-    let (datagram, begun, mut said) = (voice(5, 100), now(), 0_u64);
-    while begun.elapsed() < Duration::from_secs(seconds) {
-        for _ in 0..64 {
-            server.send(&datagram)?;
-        }
-        said += 64;
+impl Talk {
+    fn open() -> Result<Self> {
+        let lab = Lab::open("bench egress").context("this takes root")?;
+        let listener = lab.among_clients(|| UdpSocket::bind((LISTENER, 0)))?;
+        let server = lab.on_host(|| UdpSocket::bind((SERVER, PORT)))?;
+        server.connect(listener.local_addr()?)?;
+        Ok(Self { lab, server, _listener: listener })
     }
-    Ok(said as f64 / begun.elapsed().as_secs_f64())
+
+    /// Sends voice as fast as one thread can; answers packets per second. On a veth a packet has arrived when it is sent.
+    fn talk(&self) -> Result<f64> {
+        let (datagram, begun, mut said) = (voice(5, 100), now(), 0_u64);
+        while begun.elapsed() < TURN {
+            for _ in 0..64 {
+                self.server.send(&datagram)?;
+            }
+            said += 64;
+        }
+        Ok(said as f64 / begun.elapsed().as_secs_f64())
+    }
 }
 
 /// What one core can judge: in the kernel, and over copies of packets.
@@ -149,7 +170,10 @@ fn judge(mode: &str, seconds: u64) -> Result<Judged> {
 fn arrived(lab: &Lab) -> Result<u64> {
     let status = lab.answer(&["status"]);
     let rows = status["traffic"].as_array().context("no traffic in the status")?;
-    rows.iter().map(|row| row["packets"].as_u64().context("no packets in a row of traffic")).sum()
+    let count = |row: &serde_json::Value, what: &str| {
+        row[what].as_u64().with_context(|| format!("no `{what}` in {row}"))
+    };
+    rows.iter().map(|row| Ok(count(row, "passed")? + count(row, "dropped")?)).sum()
 }
 
 /// Seconds of processor time the daemon has used.

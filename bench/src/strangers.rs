@@ -138,7 +138,7 @@ fn make_ways(lab: &Lab) -> Result<()> {
 
 /// Each in a network of its own.
 const fn newcomer(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x0a60_0000 | (number & 0x1fff) << 8 | (1 + (number >> 13) & 0x7f))
+    Ipv4Addr::from_bits(0x0a60_0000 | (number & 0x1fff) << 8 | ((1 + (number >> 13)) & 0x7f))
 }
 
 fn measure(
