@@ -111,7 +111,7 @@ pub(crate) fn run_fallback(rounds: usize, seconds: u64) -> Result<()> {
     let mut captured = Vec::new();
     for _ in 0..rounds {
         let in_kernel = judge("native", seconds)?;
-        let over_copies = judge("observe", seconds)?;
+        let over_copies = judge("nftables", seconds)?;
         ratios.push(over_copies.per_core / in_kernel.per_core);
         captured.push(100.0 * over_copies.judged as f64 / over_copies.sent as f64);
         native.push(in_kernel.per_core);
@@ -123,7 +123,7 @@ pub(crate) fn run_fallback(rounds: usize, seconds: u64) -> Result<()> {
     ));
     say(&format!("{} packets/s and core in the kernel (XDP native on veth)", spread(&native, 0)));
     say(&format!(
-        "{} packets/s and core over copies (TPACKET_V3, kernel filter, gate and engine in the daemon)",
+        "{} packets/s and core over copies (mode nftables: TPACKET_V3, kernel filter, gate and engine in the daemon)",
         spread(&copies, 0)
     ));
     say(&format!(
