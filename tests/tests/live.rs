@@ -595,10 +595,27 @@ fn a_ban_the_ledger_never_saw_is_adopted_from_the_gate() {
     }
     lab.stop_daemon(Signal::SIGKILL);
     std::fs::remove_dir_all(lab.folder().join("state")).unwrap();
-    lab.start_daemon(&["--service", "teamtalk=10333"]);
+    lab.start_daemon(&["--service", "teamtalk=10333", "--metrics", "127.0.0.1:9464"]);
     assert_eq!(lab.banned(), ["10.77.0.9/32", "198.51.100.0/24", "fd77::9/128"]);
     let status = lab.answer(&["status"]);
     assert!(status["repaired"].to_string().contains("was in the gate and not in the ledger"), "{status}");
+    // The /64 of an address that has an entry of its own has one too.
+    let page = fetch_metrics(&lab);
+    for (table, entries) in [("sources", 2), ("hosts", 1), ("prefixes", 1)] {
+        let rows = status["tables"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["table"] == table).unwrap();
+        assert_eq!(
+            (&row["entries"], &row["refused"], &row["evicted"]),
+            (&entries.into(), &0.into(), &0.into()),
+            "{row}"
+        );
+        for (family, value) in [("entries", entries), ("refused_total", 0), ("evicted_total", 0)] {
+            assert_eq!(
+                metric(&page, &format!("floodwall_table_{family}{{table=\"{table}\"}}")),
+                f64::from(value)
+            );
+        }
+    }
 }
 
 /// Two rule sets in turns: in one the port is guarded and everything passes, in the other nearly nothing passes and the port
