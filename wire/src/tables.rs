@@ -674,7 +674,7 @@ mod tests {
 
     #[test]
     fn layouts_have_no_padding_and_their_documented_size() {
-        assert_eq!(size_of::<Status>(), 40 + 4 * SERVICES_MAX + 16 * MAIN_LOCALS);
+        assert_eq!(size_of::<Status>(), 48 + 4 * SERVICES_MAX + 16 * MAIN_LOCALS);
         assert_eq!(size_of::<ServiceSettings>(), 16 + LEVELS * KINDS * (STANDINGS + 2) * 16);
         assert_eq!(size_of::<Source>(), 64);
         assert_eq!(size_of::<PrefixKey>(), 20);
