@@ -83,6 +83,7 @@ fn judge_while_writing(gate: &KernelGate, source: &str, write: impl Fn(u64)) -> 
     (new.filter(|(_, count)| *count > 0).collect(), rounds)
 }
 
+#[expect(clippy::print_stdout, reason = "what was met is told")]
 fn assert_only(test: &str, became: &(Vec<(Reason, u64)>, u64), allowed: &[Reason]) {
     let (reasons, rounds) = became;
     println!("{test}: {reasons:?} while written {rounds} times");
@@ -109,7 +110,7 @@ fn a_packet_meets_an_entry_as_it_was_or_as_it_is() {
     };
     let known = Source { known_until: ALWAYS, ..Source::default() };
     let let_in = Source { banned_until: ALWAYS, flags: source_flags::ALLOWED, ..Source::default() };
-    flip([known.clone(), let_in], "known, or let in though banned", &[Reason::Admitted, Reason::Allowed]);
+    flip([known, let_in], "known, or let in though banned", &[Reason::Admitted, Reason::Allowed]);
     let banned = Source { banned_until: ALWAYS, limited_until: ALWAYS, ..Source::default() };
     let by_prefix = Source {
         banned_until: ALWAYS - 1,
