@@ -431,7 +431,7 @@ fn a_house_has_time_to_find_its_passwords_and_a_guesser_has_it_once() {
     world.log_in(&mut own, "mallory");
     assert_eq!(world.deeds(), [""; 0]);
     world.wait(50_000);
-    assert_eq!(world.deeds(), ["limit 192.0.77.9 by teamtalk/network-guessing"]);
+    assert_eq!(world.deeds(), ["limit 192.0.77.9 by teamtalk/many-failures"]);
 }
 
 /// Somebody with an account of their own mistypes it again and again, and makes it good, between guesses at others.
@@ -585,12 +585,13 @@ fn a_flood_of_messages_bans_and_a_lively_talker_does_not() {
     let mut talker = world.connect(address("203.0.113.5"));
     world.log_in(&mut talker, "alice");
     for _ in 0..30 {
-        world.write(&mut talker, 5);
+        world.write(&mut talker, 3);
         world.wait(1_000);
     }
     assert_eq!(world.deeds(), [""; 0]);
     world.write(&mut talker, 60);
-    assert_eq!(world.deeds(), ["ban 203.0.113.5/32 for 5m by teamtalk/message-flood"]);
+    let deeds = world.deeds();
+    assert_eq!(deeds.last().unwrap(), "ban 203.0.113.5/32 for 5m by teamtalk/message-flood", "{deeds:?}");
 }
 
 #[test]
@@ -702,11 +703,11 @@ fn a_good_login_lifts_no_other_limit() {
     let mut world = World::new(SHIPPED);
     let mut flooder = world.connect(address("203.0.113.91"));
     world.log_in(&mut flooder, "flooder");
-    for n in 0..36 {
+    for n in 0..15 {
         world.say(&mut flooder, Side::Client, &format!("changenick nickname=\"n{n}\""));
         world.say(&mut flooder, Side::Server, "ok");
     }
-    assert_eq!(world.deeds(), ["limit 203.0.113.91 by teamtalk/restless"]);
+    assert_eq!(world.deeds(), ["limit 203.0.113.91 by teamtalk/nick-cycling"]);
     world.say(&mut flooder, Side::Client, "logout");
     world.say(&mut flooder, Side::Server, "loggedout");
     world.log_in(&mut flooder, "flooder");

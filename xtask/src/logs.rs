@@ -459,8 +459,12 @@ fn teamtalk(line: &mut Vec<u8>, clock: &Clock, person: &Person, number: u16, dee
                 "Channel message from #{number} nickname: \"{name}\" username: \"{account}\" to channel: \"/lobby/\" \
                  content: \""
             )?;
-            for word in 0..words {
-                write!(line, "word{word} ")?;
+            // People do not all say the same.
+            let mut state = clock.micros | 1;
+            for _ in 0..words {
+                state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+                let letters = [0, 5, 10, 15, 20].map(|shift| char::from(b'a' + (state >> shift) as u8 % 26));
+                write!(line, "{} ", String::from_iter(letters))?;
             }
             writeln!(line, "{}\".", clock.micros)?;
             &["message.channel"]

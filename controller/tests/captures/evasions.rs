@@ -182,8 +182,8 @@ fn talk<S: Talk>(over_four: u32) -> Vec<Attack<S>> {
         of("messages, coming back after ten", 60, |server, who, count| {
             coming_back(server, who, count, 10, 100, S::tell)
         }),
-        of("four messages a second, coming back after forty", 240, |server, who, count| {
-            coming_back(server, who, count, 40, 230, S::tell)
+        of("three messages a second, coming back after forty", 170, |server, who, count| {
+            coming_back(server, who, count, 40, 320, S::tell)
         }),
     ]
 }
@@ -191,13 +191,13 @@ fn talk<S: Talk>(over_four: u32) -> Vec<Attack<S>> {
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
     let mut all = talk::<TeamTalk>(100);
-    all.extend::<[Attack<TeamTalk>; 18]>([
+    all.extend::<[Attack<TeamTalk>; 20]>([
         attack("channels created, coming back after five", 20, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");
             })
         }),
-        attack("nicknames, coming back after five", 36, Stopped, |server, who, count| {
+        attack("nicknames, coming back after five", 15, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("changenick nickname=\"n{number}\""), "ok\r\n");
             })
@@ -243,9 +243,13 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
             })
         }),
         // Four hundred, with the forty times that they join a channel first.
-        attack("nicknames over forty connections", 360, Stopped, |server, who, count| {
+        attack("statuses over forty connections", 360, Stopped, |server, who, count| {
             side_by_side(server, who, count, 40, 140, |server, connection, number| {
-                server.command(connection, &format!("changenick nickname=\"n{number}\""), "ok\r\n");
+                server.command(
+                    connection,
+                    &format!("changestatus statusmode=0 statusmsg=\"n{number}\""),
+                    "ok\r\n",
+                );
             })
         }),
         attack("guests that take places and do nothing", 40, Stopped, |server, who, count| {
@@ -283,9 +287,27 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
                 format!("delaccount username=\"user{number}\"")
             })
         }),
+        attack("drones that name a site", 5, Stopped, |server, _, count| {
+            from_many(server, count, 200, 300, |server, connection, number| {
+                let line = format!("message type=2 content=\"see evil.example/{number}\" chanid=1");
+                server.command(connection, &line, "ok\r\n");
+            })
+        }),
+        attack("one deed of each kind", 4, Noted, |server, who, count| {
+            administrate(server, who, count.min(5), 700, |number| {
+                let deeds = [
+                    "kick userid=1 chanid=1",
+                    "ban ipaddr=\"192.0.2.1\" type=2",
+                    "removechannel chanid=7",
+                    "delaccount username=\"user7\"",
+                    "updateserver motd=\"gone\"",
+                ];
+                deeds[number as usize % deeds.len()].to_owned()
+            })
+        }),
         attack("drones with few words", 25, Stopped, |server, _, count| {
             from_many(server, count, 200, 300, |server, connection, number| {
-                let line = format!("message type=2 content=\"join evil.example {number}\" chanid=1");
+                let line = format!("message type=2 content=\"join evil example {number}\" chanid=1");
                 server.command(connection, &line, "ok\r\n");
             })
         }),
@@ -297,8 +319,8 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
 pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
     let mut all = talk::<Irc>(100);
     all.extend::<[Attack<Irc>; 24]>([
-        // Four with five each to themselves reach twenty with 35.
-        attack("CTCP over four connections", 35, Stopped, |server, who, count| {
+        // Four with four each to themselves reach fifteen with 27.
+        attack("CTCP over four connections", 27, Stopped, |server, who, count| {
             side_by_side(server, who, count, 4, 40, |server, connection, _| {
                 server.say(connection, "PRIVMSG regular0 :\u{1}VERSION\u{1}", "");
             })
@@ -417,7 +439,7 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
         }),
         attack("drones with few words", 25, Stopped, |server, _, count| {
             from_many(server, count, 200, 300, |server, connection, number| {
-                server.say(connection, &format!("PRIVMSG #talk :join evil.example {number}"), "");
+                server.say(connection, &format!("PRIVMSG #talk :join evil example {number}"), "");
             })
         }),
     ]);

@@ -271,10 +271,10 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             }
             Vec::new()
         }),
-        attack("four guesses each from many networks", 15, Stopped, |server, _, count| {
+        attack("two guesses each from many networks", 15, Stopped, |server, _, count| {
             let addresses: Vec<String> =
                 (0..count).map(|n| format!("10.{}.{}.5", 100 + n / 200, n % 200)).collect();
-            for round in 0..4 {
+            for round in 0..2 {
                 for address in &addresses {
                     let (mut connection, _) = server.connect(address);
                     server.guess(&mut connection, &format!("user{round}-{address}"));
@@ -415,8 +415,8 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             server.wire.answer(&mut connection, "ok\r\n".repeat(count as usize).as_bytes());
             Vec::new()
         }),
-        attack("four messages a second, for minutes", 240, Stopped, |server, who, count| {
-            commands(server, who, count, 235, "message type=2 content=\"buy{}\" chanid=1", "ok\r\n")
+        attack("three messages a second, for minutes", 170, Stopped, |server, who, count| {
+            commands(server, who, count, 345, "message type=2 content=\"buy{}\" chanid=1", "ok\r\n")
         }),
         attack("messages over many connections", 250, Stopped, |server, who, count| {
             let mut open = Vec::new();
@@ -443,7 +443,7 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             }
             Vec::new()
         }),
-        attack("nicknames", 36, Stopped, |server, who, count| {
+        attack("nicknames", 15, Stopped, |server, who, count| {
             commands(server, who, count, 500, "changenick nickname=\"a{}\"", "ok\r\n")
         }),
         attack("statuses", 36, Stopped, |server, who, count| {
@@ -551,7 +551,7 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             }
             for _ in 0..3 {
                 for (connection, _) in &mut open {
-                    let line = "message type=2 content=\"cheap watches at watches.example.test\" chanid=1";
+                    let line = "message type=2 content=\"cheap watches at the corner shop\" chanid=1";
                     server.command(connection, line, "ok\r\n");
                     server.wire.wait_millis(50);
                 }
@@ -616,7 +616,7 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             for drone in &drones {
                 let (mut connection, id) = server.connect(drone);
                 server.log_in(&mut connection, id, drone, "guest");
-                let line = "message type=2 content=\"cheap watches at watches.example.test\" chanid=1";
+                let line = "message type=2 content=\"cheap watches at the corner shop\" chanid=1";
                 server.command(&mut connection, line, "ok\r\n");
                 server.wire.ask(&mut connection, b"quit\r\n");
                 server.wire.close(connection);
@@ -629,7 +629,7 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             for number in 0..count.min(40) {
                 let (mut connection, id) = server.connect(who);
                 server.log_in(&mut connection, id, who, &format!("guest{number}"));
-                let line = "message type=2 content=\"cheap watches at watches.example.test\" chanid=1";
+                let line = "message type=2 content=\"cheap watches at the corner shop\" chanid=1";
                 server.command(&mut connection, line, "ok\r\n");
                 server.wire.wait_millis(1_000);
             }
@@ -841,8 +841,8 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
             server.wire.ask(&mut connection, "PRIVMSG #talk :buy\r\n".repeat(count as usize).as_bytes());
             Vec::new()
         }),
-        attack("four messages a second, for minutes", 240, Stopped, |server, who, count| {
-            lines(server, who, count, 235, "PRIVMSG #talk :buy{}", "")
+        attack("three messages a second, for minutes", 170, Stopped, |server, who, count| {
+            lines(server, who, count, 345, "PRIVMSG #talk :buy{}", "")
         }),
         attack("the same to one after the other", 20, Stopped, |server, who, count| {
             lines(server, who, count, 700, "PRIVMSG user{} :buy", "")
@@ -857,7 +857,7 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
             }
             Vec::new()
         }),
-        attack("CTCP", 20, Stopped, |server, who, count| {
+        attack("CTCP", 15, Stopped, |server, who, count| {
             lines(server, who, count, 200, "PRIVMSG #talk :\u{1}VERSION\u{1}", "")
         }),
         attack("nicknames", 10, Stopped, |server, who, count| {
@@ -875,7 +875,7 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
             let refused = ":lab.example 438 bad bad{} :Nick change too fast";
             lines(server, who, count, 500, "NICK bad{}", refused)
         }),
-        attack("join and part", 12, Stopped, |server, who, count| {
+        attack("join and part", 16, Stopped, |server, who, count| {
             let mut connection = server.join(who, "bad");
             for _ in 0..count {
                 server.say(&mut connection, "PART #talk", &format!(":bad!x@{who} PART #talk"));
@@ -922,7 +922,7 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
             }
             for _ in 0..3 {
                 for connection in &mut open {
-                    server.say(connection, "PRIVMSG #talk :cheap watches at watches.example.test", "");
+                    server.say(connection, "PRIVMSG #talk :cheap watches at the corner shop", "");
                     server.wire.wait_millis(50);
                 }
             }
@@ -954,7 +954,7 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
             let drones: Vec<String> = (0..count).map(|number| format!("10.{}.3.40", 150 + number)).collect();
             for (number, drone) in drones.iter().enumerate() {
                 let mut connection = server.join(drone, &format!("drone{number}"));
-                server.say(&mut connection, "PRIVMSG #talk :cheap watches at watches.example.test", "");
+                server.say(&mut connection, "PRIVMSG #talk :cheap watches at the corner shop", "");
                 server.say(&mut connection, "QUIT :x", "ERROR :Closing Link: x (Quit: x)");
                 server.wire.close(connection);
                 server.wire.wait_millis(14_000);
@@ -965,7 +965,7 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
         attack("clones that say the same", 6, Stopped, |server, who, count| {
             for number in 0..count.min(40) {
                 let mut connection = server.join(who, &format!("drone{number}"));
-                server.say(&mut connection, "PRIVMSG #talk :cheap watches at watches.example.test", "");
+                server.say(&mut connection, "PRIVMSG #talk :cheap watches at the corner shop", "");
                 server.wire.wait_millis(1_000);
             }
             Vec::new()
@@ -1033,7 +1033,7 @@ fn teamspeak_attacks() -> Vec<Attack<TeamSpeak>> {
             Vec::new()
         }),
         attack("voice without a session", 0, Stopped, |server, who, count| {
-            for _ in 0..count * 150 {
+            for _ in 0..count * 400 {
                 server.voice_datagram(who);
             }
             Vec::new()
