@@ -507,6 +507,7 @@ fn read_journal(
         let position = Position::Journal { cursor: entry.cursor.clone() };
         let batch = Batch { log: out.log, bytes: entry.line(), seen: instant(), is_old, position };
         out.send(batch, || input.buffer().len() as u64);
+        out.progress.behind.store(input.buffer().len() as u64, Ordering::Relaxed);
     }
 }
 
