@@ -192,6 +192,8 @@ struct State {
     arrivals: VecDeque<(u64, Timestamp)>,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
+    /// Whether a line has come.
+    has_spoken: bool,
     /// The server ended the connection, unasked.
     is_dropped: bool,
     nicknames_asked: u32,
@@ -487,6 +489,7 @@ impl State {
             ctcp_requests: 0,
             arrivals: VecDeque::new(),
             is_let_go: false,
+            has_spoken: false,
             is_dropped: false,
             nicknames_asked: 0,
             operator: if phase == Phase::Unknown { Operator::Unknown } else { Operator::No },

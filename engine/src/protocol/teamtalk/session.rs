@@ -85,6 +85,8 @@ struct Conversation {
     had_attempt: bool,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
+    /// That somebody speaks another protocol is told once.
+    told_garbage: bool,
     /// The client asked the server to close.
     has_quit: bool,
     /// The server ended the connection, unasked.
@@ -132,6 +134,7 @@ impl Session {
                 had_login: false,
                 had_attempt: false,
                 is_let_go: false,
+                told_garbage: false,
                 has_quit: false,
                 is_dropped: false,
                 place: HeldPlace::new(),
@@ -336,7 +339,7 @@ impl Conversation {
             Handshake::Undecided => false,
             // It was a client's hello, to a server that talks plain text.
             Handshake::NotTls if before == Handshake::Offered => {
-                self.tell_garbage(Foreign::Tls, context);
+                self.tell_garbage(Foreign::Tls.as_str(), context);
                 false
             }
             Handshake::NotTls => false,
@@ -367,7 +370,7 @@ impl Conversation {
             return true;
         }
         self.tls = Tracker::ruled_out();
-        self.tell_garbage(Foreign::Tls, context);
+        self.tell_garbage(Foreign::Tls.as_str(), context);
         false
     }
 
@@ -380,13 +383,14 @@ impl Conversation {
     /// First words of other protocols: scanners.
     fn meet_head(&mut self, bytes: &[u8], context: &mut Context<'_>) {
         if let Some(foreign) = self.head.take(bytes) {
-            self.tell_garbage(foreign, context);
+            self.tell_garbage(foreign.as_str(), context);
         }
     }
 
-    fn tell_garbage(&mut self, foreign: Foreign, context: &mut Context<'_>) {
+    fn tell_garbage(&mut self, reason: &'static str, context: &mut Context<'_>) {
         self.head = Head::missed();
-        let detail = Detail { reason: Some(foreign.as_str()), ..Detail::default() };
+        self.told_garbage = true;
+        let detail = Detail { reason: Some(reason), ..Detail::default() };
         context.signal(SignalKind::ProtocolGarbage, detail);
     }
 
@@ -441,6 +445,11 @@ impl Conversation {
         if matches!(message.keyword, b"ping" | b"quit") && message.is_well_formed() {
             self.has_quit |= message.keyword == b"quit";
             return;
+        }
+        // The server knows no keyword with another letter (`vocabulary.rs`): these are the words of another protocol.
+        let is_foreign = !message.keyword.iter().all(u8::is_ascii_lowercase);
+        if is_foreign && !std::mem::replace(&mut self.told_garbage, true) {
+            self.tell_garbage("foreign-words", context);
         }
         self.active_at = context.at;
         let question = Question::read(&message, context);

@@ -62,8 +62,13 @@ impl State {
     }
 
     fn on_client_message(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+        let is_first = !std::mem::replace(&mut self.has_spoken, true);
         let Some(keyword) = dialect::keyword(message.command) else {
             if self.foreign.is_none() && !self.is_link() {
+                // Whoever begins with it speaks another protocol.
+                if is_first && self.phase == Phase::Registering {
+                    self.garbage("foreign-words", context);
+                }
                 self.command("unknown", context);
             }
             return;
