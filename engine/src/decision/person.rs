@@ -31,7 +31,7 @@ pub(super) const ACCOUNT_SOON: Span = Span::from_secs(180);
 #[derive(Debug, Default)]
 pub(super) struct Account {
     pub(super) networks: BTreeSet<Address>,
-    /// Addresses that became known by it: at most [`ACCOUNT_NETWORKS_MAX`].
+    /// Addresses that became known by it: at most [`super::ACCOUNT_NETWORKS_MAX`].
     pub(super) made_known: Vec<Address>,
     /// It turned out to be everybody's.
     pub(super) is_everybodys: bool,

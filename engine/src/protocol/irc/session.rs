@@ -188,7 +188,7 @@ struct State {
     is_refused: bool,
     /// CTCP requests that the client may answer.
     ctcp_requests: u32,
-    /// Who has come lately, by the hash of the name: at most [`ARRIVALS_MAX`].
+    /// Who has come lately, by the hash of the name: at most [`client::ARRIVALS_MAX`].
     arrivals: VecDeque<(u64, Timestamp)>,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
