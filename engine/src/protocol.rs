@@ -328,19 +328,7 @@ mod tests {
 
     #[test]
     fn texts_with_the_same_letters_are_one() {
-        let connection = Connection {
-            id: FlowId(1),
-            service: 0,
-            client: Address::default(),
-            client_port: 1,
-            server: Address::default(),
-            server_port: 2,
-            opened: Timestamp::EPOCH,
-            midway: false,
-        };
-        let mut output = Output::default();
-        let context = Context { at: Timestamp::EPOCH, connection: &connection, seed: 7, output: &mut output };
-        let hash = |text: &str| context.content_hash(text.as_bytes());
+        let hash = |text: &str| content_hash(7, text.as_bytes());
         assert_eq!(hash("join evil.example now [7919]"), hash("JOIN evil.example, now! \u{3}04 15838"));
         assert_ne!(hash("join evil.example now"), hash("join good.example now"));
         assert_ne!(hash("12345"), hash("12346"), "there is nothing else to tell them apart");
@@ -349,19 +337,7 @@ mod tests {
 
     #[test]
     fn long_texts_that_share_their_words_mostly_share_a_hash() {
-        let connection = Connection {
-            id: FlowId(1),
-            service: 0,
-            client: Address::default(),
-            client_port: 1,
-            server: Address::default(),
-            server_port: 2,
-            opened: Timestamp::EPOCH,
-            midway: false,
-        };
-        let mut output = Output::default();
-        let context = Context { at: Timestamp::EPOCH, connection: &connection, seed: 7, output: &mut output };
-        let hash = |text: &str| context.content_hash(text.as_bytes());
+        let hash = |text: &str| content_hash(7, text.as_bytes());
         let nonsense = |number: u32| {
             [0, 5, 10].map(|shift| char::from(b'a' + (number >> shift) as u8 % 26)).iter().collect::<String>()
         };

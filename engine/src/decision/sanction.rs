@@ -4,7 +4,7 @@ use floodwall_wire::Address;
 
 use super::{
     CONTRIBUTIONS_OF_KNOWN, CONTRIBUTIONS_PLAIN, Decisions, KNOWN_FOR, MINUTE,
-    person::{Person, Talk, is_fresh},
+    person::{Talk, is_fresh},
     suspicion::{Grounds, Suspect},
 };
 use crate::{
@@ -70,37 +70,11 @@ impl Decisions {
             finding.contributors.iter().map(|(_, count)| *count).filter(|count| *count < CONTRIBUTIONS_PLAIN);
         let is_parroted =
             rule.by == By::Content && finding.is_reached(rule) && light.sum::<u32>() < rule.limit;
-        // Who has gone a little beyond what everybody may is no better than whom it was allowed to. And who has been there all
-        // along and has done less than half of what others have is not why the limit was reached.
+        // Who has gone a little beyond what everybody may is no better than whom it was allowed to.
         let has_allowance = rule.allowed().is_some_and(|allowed| allowed > 0);
-        let most = finding.most;
         for (address, count) in &finding.contributors {
-            // Whoever alone says enough of one text is no bystander, whoever else logs in from there, unless as many have been
-            // there for a while. Other deeds have rules that count by address.
-            let is_own_deed = rule.by == By::Content
-                && *count >= rule.limit
-                && self.lasting_sessions(address, now) < *count as usize;
-            // At midnight everybody wishes the same; drones come for what they say.
-            let is_old_hand = rule.by == By::Content && self.has_lasted(address, now);
-            // Accounts of one's own making cost nothing where anybody may register: being known excuses little.
-            let excused = if rule.by == By::Content { CONTRIBUTIONS_PLAIN } else { CONTRIBUTIONS_OF_KNOWN };
-            // An account that was made for it is as new as what it says.
-            let has_been_known = |person: &Person| person.has_been_known(now);
-            let is_new = rule.by == By::Content
-                && !self.people.get(address).is_some_and(has_been_known)
-                && !self.talk.get(address).is_some_and(Talk::is_of_several);
-            let is_known = self.behaves_well(address, now)
-                && !is_new
-                && (*count < excused || self.others(*address, None, now) == Others::People);
-            let is_minor = has_allowance
-                && (count.saturating_mul(3) <= most
-                    || (count.saturating_mul(2) <= most && self.has_lasted(address, now)));
-            let is_talker = rule.by == By::Content && self.talk.get(address).is_some_and(Talk::is_varied);
-            let has_made_good = rule.counts_failed_logins()
-                && self.mistyped.get(address).is_some_and(|mistyped| mistyped.is_made_good(now, rule.within));
-            let is_bystander =
-                ((is_known || is_old_hand || is_talker) && !is_own_deed) || is_minor || has_made_good;
-            if is_bystander || ledger.ban_of(*address, now).is_some() {
+            let contribution = (address, *count);
+            if self.is_bystander(rule, finding, contribution) || ledger.ban_of(*address, now).is_some() {
                 continue;
             }
             let plain = if self.may_have_mistyped(rule, finding, address) {
@@ -126,6 +100,39 @@ impl Decisions {
                 self.suspects.entry(*address).or_insert_with(|| Suspect::new(rule, finding));
             }
         }
+    }
+
+    /// Whether nothing is to be laid at the door of one who contributed.
+    fn is_bystander(&self, rule: &Rule, finding: &Finding<'_>, (address, count): (&Address, u32)) -> bool {
+        let now = finding.signal.at;
+        let has_made_good = rule.counts_failed_logins()
+            && self.mistyped.get(address).is_some_and(|mistyped| mistyped.is_made_good(now, rule.within));
+        // Who has done far less than others, or has been there all along and has done less than half of it, is not why the limit
+        // was reached.
+        let is_less_than = |part: u32| count.saturating_mul(part) <= finding.most;
+        let is_minor = rule.allowed().is_some_and(|allowed| allowed > 0)
+            && (is_less_than(3) || (is_less_than(2) && self.has_lasted(address, now)));
+        if has_made_good || is_minor {
+            return true;
+        }
+        let is_known = |excused: u32| {
+            self.behaves_well(address, now)
+                && (count < excused || self.others(*address, None, now) == Others::People)
+        };
+        if rule.by != By::Content {
+            return is_known(CONTRIBUTIONS_OF_KNOWN);
+        }
+        // Whoever alone says enough of one text is no bystander, whoever else logs in from there, unless as many have been there for
+        // a while. Other deeds have rules that count by address.
+        let is_own_deed = count >= rule.limit && self.lasting_sessions(address, now) < count as usize;
+        // An account that was made for it is as new as what it says, and accounts of one's own making cost nothing where
+        // anybody may register: being known excuses little.
+        let talk = self.talk.get(address);
+        let is_new = !self.people.get(address).is_some_and(|person| person.has_been_known(now))
+            && !talk.is_some_and(Talk::is_of_several);
+        // At midnight everybody wishes the same; drones come for what they say, and say nothing else.
+        let is_talker = self.has_lasted(address, now) || talk.is_some_and(Talk::is_varied);
+        (is_talker || (!is_new && is_known(CONTRIBUTIONS_PLAIN))) && !is_own_deed
     }
 
     /// Many addresses of one IPv6 /64, or many /64s of one /48, none of them anybody's: one host that has them all.

@@ -188,19 +188,9 @@ enum Shared {
 
 impl Shared {
     fn of(rule: &Rule) -> Self {
-        match rule.by {
-            // What comes before is a connection's, whatever it comes before.
-            _ if rule.after.is_some() => Self::ByConnection,
-            By::Channel | By::Target | By::Content | By::Service => Self::ByAddress(rule.by),
-            By::Address
-            | By::Prefix
-            | By::Site
-            | By::Account
-            | By::Identity
-            | By::Nickname
-            | By::Session
-            | By::Kind => Self::ByConnection,
-        }
+        let is_of_others = matches!(rule.by, By::Channel | By::Target | By::Content | By::Service);
+        // What comes before is a connection's, whatever it comes before.
+        if is_of_others && rule.after.is_none() { Self::ByAddress(rule.by) } else { Self::ByConnection }
     }
 }
 
@@ -652,20 +642,8 @@ impl Counts {
             rules.get(*index).is_some_and(|rule| *part != Part::Counted || rule.concerns(signal))
         };
         let Some(first) = group.iter().position(is_concerned) else { return };
-        let subject = match by {
-            By::Session => connection.map(Subject::Session),
-            By::Address
-            | By::Prefix
-            | By::Site
-            | By::Account
-            | By::Identity
-            | By::Nickname
-            | By::Channel
-            | By::Target
-            | By::Content
-            | By::Service
-            | By::Kind => Subject::of(by, signal),
-        };
+        let subject =
+            if by == By::Session { connection.map(Subject::Session) } else { Subject::of(by, signal) };
         let Some(subject) = subject else { return };
         let now = signal.at;
         // The last signal may have brought it over its bound by a few.
