@@ -6,7 +6,8 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
-use hashbrown::hash_table::{Entry, HashTable};
+use hashbrown::hash_table::HashTable;
+use slab::Slab;
 
 use crate::time::Timestamp;
 
@@ -17,13 +18,18 @@ const EVICTION_ATTEMPTS: usize = 64;
 /// it cannot work out colliding keys beforehand. foldhash is no cryptographic hash, so whoever could time us to the
 /// nanosecond might still search for some; the capacity bounds what that would be worth.
 ///
+/// Entries lie side by side in a slab, and the hash table holds their numbers: a table of large values would leave up to half of
+/// its room empty, and move them all when it grows.
+///
 /// Age is approximate: an entry touched since it joined the queue goes to the back of it once more.
 #[derive(Debug)]
 pub struct BoundedMap<K, V> {
-    entries: HashTable<Held<K, V>>,
+    places: HashTable<u32>,
+    entries: Slab<Held<K, V>>,
     hasher: FixedState,
-    queue: VecDeque<(K, Timestamp)>,
+    queue: VecDeque<Queued>,
     capacity: usize,
+    next_serial: u32,
     evicted: u64,
     refused: u64,
 }
@@ -33,42 +39,55 @@ struct Held<K, V> {
     key: K,
     value: V,
     touched: Timestamp,
+    /// Tells it from who had the place before. The queue is far shorter than what it counts to.
+    serial: u32,
+}
+
+/// One that was touched last when it joined the queue, if it is still who has the place.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    place: u32,
+    serial: u32,
+    joined: Timestamp,
 }
 
 impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
-    /// An empty map of at most `capacity` entries.
+    /// An empty map of at most `capacity` entries, 32 bits' worth of them.
     pub fn new(capacity: usize, seed: u64) -> Self {
         Self {
-            entries: HashTable::new(),
+            places: HashTable::new(),
+            entries: Slab::new(),
             hasher: FixedState::with_seed(seed),
             queue: VecDeque::new(),
-            capacity,
+            capacity: capacity.min(u32::MAX as usize),
+            next_serial: 0,
             evicted: 0,
             refused: 0,
         }
     }
 
+    /// Where `key` lies.
+    fn place(&self, hash: u64, key: &K) -> Option<u32> {
+        let is_it = |place: &u32| self.entries.get(*place as usize).is_some_and(|held| held.key == *key);
+        self.places.find(hash, is_it).copied()
+    }
+
     /// The value of `key`, without touching it.
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.held(key).map(|held| &held.value)
-    }
-
-    fn held(&self, key: &K) -> Option<&Held<K, V>> {
-        self.entries.find(self.hasher.hash_one(key), |held| held.key == *key)
-    }
-
-    fn held_mut(&mut self, key: &K) -> Option<&mut Held<K, V>> {
-        self.entries.find_mut(self.hasher.hash_one(key), |held| held.key == *key)
+        let place = self.place(self.hasher.hash_one(key), key)?;
+        self.entries.get(place as usize).map(|held| &held.value)
     }
 
     /// The value of `key`, to be changed without touching it.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.held_mut(key).map(|held| &mut held.value)
+        let place = self.place(self.hasher.hash_one(key), key)?;
+        self.entries.get_mut(place as usize).map(|held| &mut held.value)
     }
 
     /// The value of `key`, touched at `now`.
     pub fn touch(&mut self, key: &K, now: Timestamp) -> Option<&mut V> {
-        let held = self.held_mut(key)?;
+        let place = self.place(self.hasher.hash_one(key), key)?;
+        let held = self.entries.get_mut(place as usize)?;
         held.touched = now;
         Some(&mut held.value)
     }
@@ -85,91 +104,112 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
         may_go: impl Fn(&V) -> bool,
         gone: impl FnOnce(K, V),
     ) -> Option<&mut V> {
-        if self.entries.len() >= self.capacity && self.held(key).is_none() {
-            match self.evict(may_go) {
-                Some((old_key, old)) => gone(old_key, old),
-                None => {
-                    self.refused = self.refused.saturating_add(1);
-                    return None;
+        let hash = self.hasher.hash_one(key);
+        let place = match self.place(hash, key) {
+            Some(place) => place,
+            None => {
+                if self.entries.len() >= self.capacity {
+                    match self.evict(may_go) {
+                        Some((old_key, old)) => gone(old_key, old),
+                        None => {
+                            self.refused = self.refused.saturating_add(1);
+                            return None;
+                        }
+                    }
                 }
-            }
-        }
-        self.compact_queue();
-        let Self { entries, hasher, queue, .. } = self;
-        let hash = hasher.hash_one(key);
-        let held = match entries.entry(hash, |held| held.key == *key, |held| hasher.hash_one(&held.key)) {
-            Entry::Occupied(entry) => {
-                let held = entry.into_mut();
-                held.touched = now;
-                held
-            }
-            Entry::Vacant(entry) => {
-                queue.push_back((key.clone(), now));
-                entry.insert(Held { key: key.clone(), value: make(), touched: now }).into_mut()
+                self.insert(hash, key.clone(), make(), now)?
             }
         };
+        let held = self.entries.get_mut(place as usize)?;
+        held.touched = now;
         Some(&mut held.value)
+    }
+
+    /// Puts in what is not there; answers where it lies.
+    fn insert(&mut self, hash: u64, key: K, value: V, now: Timestamp) -> Option<u32> {
+        self.compact_queue();
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        let Self { places, entries, hasher, queue, .. } = self;
+        let place = u32::try_from(entries.insert(Held { key, value, touched: now, serial })).ok()?;
+        let hash_of = |place: &u32| entries.get(*place as usize).map_or(0, |held| hasher.hash_one(&held.key));
+        places.insert_unique(hash, place, hash_of);
+        queue.push_back(Queued { place, serial, joined: now });
+        Some(place)
     }
 
     /// Takes `key` out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        let hash = self.hasher.hash_one(key);
-        let entry = self.entries.find_entry(hash, |held| held.key == *key).ok()?;
-        Some(entry.remove().0.value)
+        let place = self.place(self.hasher.hash_one(key), key)?;
+        self.take(place).map(|(_, value)| value)
+    }
+
+    fn take(&mut self, place: u32) -> Option<(K, V)> {
+        let held = self.entries.try_remove(place as usize)?;
+        let hash = self.hasher.hash_one(&held.key);
+        if let Ok(entry) = self.places.find_entry(hash, |other| *other == place) {
+            entry.remove();
+        }
+        Some((held.key, held.value))
+    }
+
+    /// Who is first in the queue and still there, taken off it.
+    fn first_in_queue(&mut self) -> Option<(Queued, &Held<K, V>)> {
+        loop {
+            let first = self.queue.pop_front()?;
+            let is_there = |held: &&Held<K, V>| held.serial == first.serial;
+            if self.entries.get(first.place as usize).filter(is_there).is_some() {
+                return self.entries.get(first.place as usize).map(|held| (first, held));
+            }
+        }
     }
 
     /// Takes out at most one entry that is `expired`, looking at the oldest `looks` of the queue.
     pub fn expire_one(&mut self, looks: usize, expired: impl Fn(&V, Timestamp) -> bool) -> Option<(K, V)> {
         for _ in 0..looks {
-            let (key, joined) = self.queue.pop_front()?;
-            let Some(held) = self.held(&key) else {
-                continue;
-            };
-            if expired(&held.value, held.touched) {
-                let value = self.remove(&key)?;
-                return Some((key, value));
-            }
-            let unchanged = held.touched == joined;
+            let (first, held) = self.first_in_queue()?;
             let touched = held.touched;
-            if unchanged {
+            if expired(&held.value, touched) {
+                return self.take(first.place);
+            }
+            if touched == first.joined {
                 // The oldest is not expired, so nothing behind it is likely to be.
-                self.queue.push_front((key, touched));
+                self.queue.push_front(first);
                 return None;
             }
-            self.queue.push_back((key, touched));
+            self.queue.push_back(Queued { joined: touched, ..first });
         }
         None
     }
 
     /// Takes out the entry longest untouched, as a full map does of itself.
     pub fn evict(&mut self, may_go: impl Fn(&V) -> bool) -> Option<(K, V)> {
-        let mut attempts = 0;
-        while attempts < EVICTION_ATTEMPTS {
-            let (key, joined) = self.queue.pop_front()?;
-            let Some(held) = self.held(&key) else {
-                continue;
-            };
-            attempts = attempts.saturating_add(1);
-            if held.touched == joined && may_go(&held.value) {
-                let value = self.remove(&key)?;
-                self.evicted = self.evicted.saturating_add(1);
-                return Some((key, value));
-            }
+        for _ in 0..EVICTION_ATTEMPTS {
+            let (first, held) = self.first_in_queue()?;
             let touched = held.touched;
-            self.queue.push_back((key, touched));
+            if touched == first.joined && may_go(&held.value) {
+                self.evicted = self.evicted.saturating_add(1);
+                return self.take(first.place);
+            }
+            self.queue.push_back(Queued { joined: touched, ..first });
         }
         None
     }
 
-    /// Keys taken out by `remove` stay in the queue; when they outnumber the living it is made anew.
+    /// Those taken out by `remove` stay in the queue; when they outnumber the living it is made anew.
     fn compact_queue(&mut self) {
         if self.queue.len() < self.entries.len().saturating_mul(2).saturating_add(64) {
             return;
         }
-        let mut queue: Vec<(K, Timestamp)> =
-            self.entries.iter().map(|held| (held.key.clone(), held.touched)).collect();
-        queue.sort_by_key(|(_, touched)| *touched);
-        self.queue = queue.into();
+        let Self { entries, queue, .. } = self;
+        let is_there =
+            |queued: &Queued| entries.get(queued.place as usize).filter(|held| held.serial == queued.serial);
+        queue.retain_mut(|queued| {
+            let held = is_there(queued);
+            queued.joined = held.map_or(queued.joined, |held| held.touched);
+            held.is_some()
+        });
+        queue.make_contiguous().sort_by_key(|queued| queued.joined);
     }
 
     /// Entries held.
@@ -195,17 +235,18 @@ impl<K: Clone + Eq + Hash, V> BoundedMap<K, V> {
     /// Takes everything out, in no particular order.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> {
         self.queue.clear();
+        self.places.clear();
         self.entries.drain().map(|held| (held.key, held.value))
     }
 
     /// Every entry, to be changed without touching it, in no particular order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.entries.iter_mut().map(|held| (&held.key, &mut held.value))
+        self.entries.iter_mut().map(|(_, held)| (&held.key, &mut held.value))
     }
 
     /// Every entry, in no particular order: sort before it reaches an output.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.entries.iter().map(|held| (&held.key, &held.value))
+        self.entries.iter().map(|(_, held)| (&held.key, &held.value))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
         teamspeak, teamtalk,
     },
     rule::{Level, Rule, RuleId, evaluate::Evaluation},
-    signal::{Detail, FlowId, Signal, SignalKind},
+    signal::{AtHand, Detail, FlowId, Signal, SignalKind},
     stream::{Ending, Event, Readers, Streams, Turn},
     time::{Span, Timestamp},
 };
@@ -308,7 +308,7 @@ impl Engine {
         self.handle_output();
         let mut shown = Vec::new();
         self.identities.handle_timeout(now, &mut shown);
-        for signal in shown {
+        for signal in &shown {
             self.handle_signal(signal);
         }
         let mut commands = Vec::new();
@@ -360,11 +360,12 @@ impl Engine {
     fn handle_signals(&mut self, signals: &mut Vec<Signal>) -> bool {
         let mut shown = Vec::new();
         let mut is_banned = false;
-        for signal in signals.drain(..) {
-            self.identities.handle_signal(&signal, &mut shown);
+        for signal in signals.iter() {
+            self.identities.handle_signal(signal, &mut shown);
             is_banned |= self.handle_signal(signal);
         }
-        for signal in shown {
+        signals.clear();
+        for signal in &shown {
             is_banned |= self.handle_signal(signal);
         }
         is_banned
@@ -396,7 +397,7 @@ impl Engine {
     }
 
     /// Shows a signal to the rules and does what they find; answers whether it was of somebody whose ban stands.
-    fn handle_signal(&mut self, signal: Signal) -> bool {
+    fn handle_signal(&mut self, signal: &Signal) -> bool {
         if let Some(tally) = self.signals.get_mut(signal.kind as usize) {
             *tally = tally.saturating_add(1);
         }
@@ -405,26 +406,20 @@ impl Engine {
         // moves no rule. That its sessions end is true all the same: kept, they would make it look like several people.
         let is_banned = self.ledger.ban_of(signal.address, signal.at).is_some();
         if !is_banned || matches!(signal.kind, SignalKind::LoginEnded | SignalKind::ConnectionClosed) {
-            self.decisions.handle_signal(&signal, &mut commands);
+            self.decisions.handle_signal(signal, &mut commands);
         }
         if !commands.is_empty() {
             self.commands.extend(commands.drain(..));
         }
-        if self.watched.is_none() {
-            let evaluation = self.evaluations.get_mut(usize::from(signal.service));
-            if is_banned || evaluation.is_none_or(|evaluation| evaluation.passes(&signal)) {
-                return is_banned;
-            }
-        }
-        // Rules keep it as evidence, and whoever watches shares it with them.
-        let signal = Arc::new(signal);
+        let signal = AtHand::new(signal);
         if let Some(watched) = &mut self.watched {
-            watched.push(Arc::clone(&signal));
-        }
-        if is_banned {
-            return true;
+            watched.push(signal.keep());
         }
         let service = usize::from(signal.service);
+        let evaluation = self.evaluations.get_mut(service);
+        if is_banned || evaluation.is_none_or(|evaluation| evaluation.passes(&signal)) {
+            return is_banned;
+        }
         if let (Some(rules), Some(evaluation)) = (self.rules.get(service), self.evaluations.get_mut(service))
         {
             let level = self.decisions.level_for_rules(signal.service, Front::of(signal.kind));
@@ -501,7 +496,7 @@ impl Engine {
             Server::Irc(server) => server.links().lost(),
             Server::TeamSpeak(_) | Server::TeamTalk(_) => 0,
         });
-        let open = self.streams.flows().filter_map(|flow| match &flow.session {
+        let open = self.streams.flows().filter_map(|flow| match flow.session.as_ref()? {
             Session::Irc(session) => Some(session.link()?.lost()),
             Session::Opaque | Session::TeamSpeak(_) | Session::TeamTalk(_) => None,
         });
@@ -530,7 +525,7 @@ impl Engine {
         let mut views: Vec<LinkView> = self
             .streams
             .flows()
-            .filter_map(|flow| match &flow.session {
+            .filter_map(|flow| match flow.session.as_ref()? {
                 Session::Irc(session) => Some(session.link()?.view(&flow.connection, rows)),
                 Session::Opaque | Session::TeamSpeak(_) | Session::TeamTalk(_) => None,
             })

@@ -1,5 +1,7 @@
 //! Signals: what happened, in one closed vocabulary for all services.
 
+use std::{cell::OnceCell, ops::Deref, sync::Arc};
+
 use floodwall_wire::Address;
 
 use crate::{packet::Packet, text::Text, time::Timestamp};
@@ -289,6 +291,34 @@ impl Signal {
     /// Something a client's packet shows by itself, outside any connection.
     pub const fn of_packet(kind: SignalKind, packet: &Packet<'_>, detail: Detail) -> Self {
         Self { kind, at: packet.at, service: packet.service, address: packet.client, flow: None, detail }
+    }
+}
+
+/// A signal that is being dealt with. It is put where several can keep it only when the first of them does: a flood brings one
+/// with every packet, and nearly all are forgotten at once.
+#[derive(Debug)]
+pub struct AtHand<'a> {
+    signal: &'a Signal,
+    kept: OnceCell<Arc<Signal>>,
+}
+
+impl<'a> AtHand<'a> {
+    /// Kept by nobody yet.
+    pub const fn new(signal: &'a Signal) -> Self {
+        Self { signal, kept: OnceCell::new() }
+    }
+
+    /// The one that all share who keep it.
+    pub fn keep(&self) -> Arc<Signal> {
+        Arc::clone(self.kept.get_or_init(|| Arc::new(self.signal.clone())))
+    }
+}
+
+impl Deref for AtHand<'_> {
+    type Target = Signal;
+
+    fn deref(&self) -> &Signal {
+        self.signal
     }
 }
 

@@ -128,8 +128,8 @@ pub enum Turn {
 pub struct Flow<S> {
     /// Who and since when.
     pub connection: Connection,
-    /// The dissector's state.
-    pub session: S,
+    /// The dissector's state, made when there is something to tell it: a flood of SYNs makes none.
+    pub session: Option<S>,
     server_port: u16,
     state: State,
     client: Half,
@@ -303,7 +303,6 @@ impl<S> Streams<S> {
             opened: packet.at,
             midway: !syn,
         };
-        let session = readers.open(&connection, packet.server_port);
         let mut evicted = None;
         let inserted = self
             .flows
@@ -312,7 +311,7 @@ impl<S> Streams<S> {
                 packet.at,
                 || Flow {
                     connection,
-                    session,
+                    session: None,
                     server_port: packet.server_port,
                     state: if syn { State::Opening } else { State::Open },
                     client: Half::default(),
@@ -324,7 +323,11 @@ impl<S> Streams<S> {
                     client_finish: None,
                     charged: 0,
                 },
-                |flow| flow.state == State::Closed || !readers.is_protected(&flow.session),
+                |flow| {
+                    let session = flow.session.as_ref();
+                    flow.state == State::Closed
+                        || session.is_none_or(|session| !readers.is_protected(session))
+                },
                 |key, flow| evicted = Some((key, flow)),
             )
             .is_some();
@@ -459,7 +462,8 @@ impl<S> Flow<S> {
     }
 
     fn held_bytes(&self, readers: &impl Readers<S>) -> usize {
-        self.buffered().saturating_add(readers.held_bytes(&self.session))
+        let held = self.session.as_ref().map_or(0, |session| readers.held_bytes(session));
+        self.buffered().saturating_add(held)
     }
 
     /// Lets go of what is held: both sides go on behind a gap.
@@ -508,7 +512,7 @@ impl<S> Flow<S> {
             return Stored::Kept;
         }
         if self.state == State::Closed {
-            self.pick_up_again(readers);
+            self.pick_up_again();
         }
         self.complete_handshake(segment, readers);
         let stored = self.take_bytes(segment, readers);
@@ -564,7 +568,7 @@ impl<S> Flow<S> {
         self.close(segment.now, Ending::Finished(Side::Client), readers);
         self.connection.opened = segment.now;
         self.connection.midway = false;
-        self.session = readers.open(&self.connection, self.server_port);
+        self.session = None;
         self.client = Half::default();
         self.server = Half::default();
         self.has_checksums = false;
@@ -580,9 +584,9 @@ impl<S> Flow<S> {
     }
 
     /// The same connection, read on from here.
-    fn pick_up_again(&mut self, readers: &mut impl Readers<S>) {
+    fn pick_up_again(&mut self) {
         self.connection.midway = true;
-        self.session = readers.open(&self.connection, self.server_port);
+        self.session = None;
         self.client = Half::default();
         self.server = Half::default();
         self.reset_by = None;
@@ -647,7 +651,7 @@ impl<S> Flow<S> {
         let served = segment.from == Side::Server && !segment.payload.is_empty();
         if acknowledged || served {
             self.state = State::Open;
-            readers.tell(&self.connection, &mut self.session, segment.now, Event::Opened);
+            self.tell(segment.now, Event::Opened, readers);
         }
     }
 
@@ -677,9 +681,9 @@ impl<S> Flow<S> {
     }
 
     fn tell(&mut self, now: Timestamp, event: Event<'_>, readers: &mut impl Readers<S>) {
-        if readers.tell(&self.connection, &mut self.session, now, event) == Progress::Opaque
-            && self.state == State::Open
-        {
+        let session = self.session.get_or_insert_with(|| readers.open(&self.connection, self.server_port));
+        let progress = readers.tell(&self.connection, session, now, event);
+        if progress == Progress::Opaque && self.state == State::Open {
             self.state = State::Opaque;
             self.client.clear();
             self.server.clear();
@@ -699,7 +703,7 @@ impl<S> Flow<S> {
         let was_opening = self.state == State::Opening;
         self.state = State::Closed;
         if !was_opening {
-            readers.tell(&self.connection, &mut self.session, now, Event::Closed(ending));
+            self.tell(now, Event::Closed(ending), readers);
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 use floodwall_engine::{
     Timestamp,
     rule::{Rule, RuleId, evaluate::Evaluation},
-    signal::Signal,
+    signal::{AtHand, Signal},
 };
 use floodwall_wire::Address;
 
@@ -93,7 +93,7 @@ impl Peaks {
     /// Takes a signal. `rules` are those it was made for; whom `leave_out` holds for is nobody's false positive.
     pub(crate) fn take(&mut self, rules: &[Rule], signal: &Arc<Signal>, leave_out: impl Fn(Address) -> bool) {
         let Self { evaluation, rules: reached, changed } = self;
-        evaluation.measure(rules, signal, |index, count, addresses| {
+        evaluation.measure(rules, &AtHand::new(signal), |index, count, addresses| {
             let Some(rule) = rules.get(index) else { return };
             if !reached.contains_key(&rule.id) {
                 reached.insert(rule.id.clone(), Reached::default());

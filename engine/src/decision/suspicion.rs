@@ -64,7 +64,7 @@ impl Suspicion {
             limit: rule.limit,
             within: rule.within,
             subject: finding.subject.clone(),
-            signal: Arc::clone(finding.signal),
+            signal: finding.signal.keep(),
             count: finding.count,
             evidence: finding.evidence.clone(),
         }

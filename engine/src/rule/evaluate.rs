@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     bounded::BoundedMap,
-    limits::{COUNTERS_MAX, EVIDENCE_LINES_MAX, FLOWS_MAX, SUBJECTS_MAX, VACANT_MAX},
-    signal::{FlowId, Signal, SignalKind},
+    limits::{CLAIMED_COUNTERS_MAX, COUNTERS_MAX, EVIDENCE_LINES_MAX, FLOWS_MAX, SUBJECTS_MAX, VACANT_MAX},
+    signal::{AtHand, EvidenceClass, FlowId, Signal, SignalKind},
     text::Text,
     time::{Span, Timestamp},
 };
@@ -130,7 +130,7 @@ pub struct Finding<'a> {
     /// Whom it counted by.
     pub subject: &'a Subject,
     /// The signal that reached the limit.
-    pub signal: &'a Arc<Signal>,
+    pub signal: &'a AtHand<'a>,
     /// How many there were.
     pub count: u32,
     /// Which addresses contributed, and how often, where the subject is not an address itself.
@@ -147,6 +147,9 @@ pub struct Evaluation {
     /// The rules that a kind of signal concerns, by kind.
     by_kind: Vec<Concerned>,
     counts: Counts,
+    /// Of rules that rest on nothing but packets in whose name anybody can send them: what a million forged sources
+    /// count takes no room from what real connections do.
+    claimed: Counts,
 }
 
 /// Rules that one kind of signal concerns, in the order of their files.
@@ -157,12 +160,14 @@ struct Concerned {
     /// Neighbours that count by the same are asked for their counts together: that is one look-up, and most rules count by
     /// address.
     groups: Vec<(By, Vec<(usize, Part)>)>,
+    /// The same of those that rest on nothing but what can be forged.
+    claimed: Vec<(By, Vec<(usize, Part)>)>,
 }
 
 impl Concerned {
     /// Whether there are any.
     const fn is_somebody(&self) -> bool {
-        !self.allowances.is_empty() || !self.groups.is_empty()
+        !self.allowances.is_empty() || !self.groups.is_empty() || !self.claimed.is_empty()
     }
 }
 
@@ -232,6 +237,11 @@ impl Counted {
     fn tally(&mut self, index: usize, make: impl FnOnce() -> Tally) -> (Option<&mut Tally>, bool) {
         let found = self.position(index);
         if found.is_none() {
+            if self.tallies.is_empty() {
+                // Most of many have but this one.
+                self.rules.reserve_exact(1);
+                self.tallies.reserve_exact(1);
+            }
             self.rules.push(u16::try_from(index).unwrap_or(u16::MAX));
             self.tallies.push(make());
         }
@@ -323,8 +333,13 @@ impl Evaluation {
             let before = rule.after.iter().flat_map(|after| &after.signals).map(|kind| (*kind, Part::Before));
             let against =
                 rule.against.iter().flat_map(|against| &against.signals).map(|kind| (*kind, Part::Against));
-            for (kind, part) in counted.chain(before).chain(against) {
-                let Some(Concerned { allowances, groups }) = by_kind.get_mut(kind as usize) else { continue };
+            let kinds: Vec<(SignalKind, Part)> = counted.chain(before).chain(against).collect();
+            let is_claim = |(kind, _): &(SignalKind, Part)| kind.evidence() == EvidenceClass::Spoofable;
+            let are_claims = kinds.iter().all(is_claim);
+            for (kind, part) in kinds {
+                let Some(Concerned { allowances, groups, claimed }) = by_kind.get_mut(kind as usize) else {
+                    continue;
+                };
                 if rule.allowance.is_some() && part != Part::Against {
                     let shared = Shared::of(rule);
                     match allowances.iter_mut().find(|(other, _)| *other == shared) {
@@ -333,26 +348,15 @@ impl Evaluation {
                     }
                     continue;
                 }
+                let groups = if are_claims { claimed } else { groups };
                 match groups.last_mut() {
                     Some((by, group)) if *by == rule.by => group.push((index, part)),
                     _ => groups.push((rule.by, vec![(index, part)])),
                 }
             }
         }
-        let counters = BoundedMap::new(capacity, seed);
-        let hasher = FixedState::with_seed(seed);
-        let counts = Counts {
-            counters,
-            heirs: BoundedMap::new(FLOWS_MAX, seed),
-            vacant: BoundedMap::new(SUBJECTS_MAX, seed),
-            beyond: Vec::new(),
-            capacity,
-            held: 0,
-            let_go: 0,
-            hasher,
-            seed,
-        };
-        Self { by_kind, counts }
+        let claimed = Counts::new(capacity.min(CLAIMED_COUNTERS_MAX), seed);
+        Self { by_kind, counts: Counts::new(capacity, seed), claimed }
     }
 
     /// Whether a signal is of a kind that concerns no rule. Then only what its connection has counted changes hands, and that is
@@ -370,7 +374,7 @@ impl Evaluation {
     pub fn handle_signal(
         &mut self,
         rules: &[Rule],
-        signal: &Arc<Signal>,
+        signal: &AtHand<'_>,
         level: Level,
         mut found: impl FnMut(&Rule, Finding<'_>) -> bool,
     ) {
@@ -381,20 +385,18 @@ impl Evaluation {
             let added = tally.join(rule, total, signal);
             tally.conclude((index, rule), subject, added, signal, level, &mut found)
         });
+        let mut count = |tally: &mut Tally, (index, rule): (usize, &Rule), subject: &Subject, distinct| {
+            if let Some(added) = tally.add(rule, distinct, signal, rule.limit)
+                && tally.conclude((index, rule), subject, added, signal, level, &mut found)
+            {
+                tally.rearm();
+            }
+        };
         for (by, group) in &concerned.groups {
-            self.counts.handle_group(
-                rules,
-                (*by, group),
-                signal,
-                connection,
-                &mut |tally, (index, rule), subject, distinct| {
-                    if let Some(added) = tally.add(rule, distinct, signal, rule.limit)
-                        && tally.conclude((index, rule), subject, added, signal, level, &mut found)
-                    {
-                        tally.rearm();
-                    }
-                },
-            );
+            self.counts.handle_group(rules, (*by, group), signal, connection, &mut count);
+        }
+        for (by, group) in &concerned.claimed {
+            self.claimed.handle_group(rules, (*by, group), signal, connection, &mut count);
         }
         self.counts.vacate(signal, connection);
     }
@@ -404,7 +406,7 @@ impl Evaluation {
     pub fn measure(
         &mut self,
         rules: &[Rule],
-        signal: &Arc<Signal>,
+        signal: &AtHand<'_>,
         mut counted: impl FnMut(usize, u32, &mut dyn Iterator<Item = Address>),
     ) {
         let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
@@ -429,24 +431,42 @@ impl Evaluation {
             measured(tally, (index, rule), added);
             false
         });
+        let mut measure = |tally: &mut Tally, (index, rule): (usize, &Rule), _: &_, distinct| {
+            if let Some(added) = tally.add(rule, distinct, signal, 1) {
+                measured(tally, (index, rule), added);
+            }
+        };
         for (by, group) in &concerned.groups {
-            let mut measure = |tally: &mut Tally, (index, rule): (usize, &Rule), _: &_, distinct| {
-                if let Some(added) = tally.add(rule, distinct, signal, 1) {
-                    measured(tally, (index, rule), added);
-                }
-            };
             self.counts.handle_group(rules, (*by, group), signal, connection, &mut measure);
+        }
+        for (by, group) in &concerned.claimed {
+            self.claimed.handle_group(rules, (*by, group), signal, connection, &mut measure);
         }
         self.counts.vacate(signal, connection);
     }
 
     /// Counters held now, let go for lack of room since the start.
     pub const fn counters(&self) -> (usize, u64) {
-        (self.counts.held, self.counts.let_go)
+        let held = self.counts.held.saturating_add(self.claimed.held);
+        (held, self.counts.let_go.saturating_add(self.claimed.let_go))
     }
 }
 
 impl Counts {
+    fn new(capacity: usize, seed: u64) -> Self {
+        Self {
+            counters: BoundedMap::new(capacity, seed),
+            heirs: BoundedMap::new(FLOWS_MAX, seed),
+            vacant: BoundedMap::new(SUBJECTS_MAX, seed),
+            beyond: Vec::new(),
+            capacity,
+            held: 0,
+            let_go: 0,
+            hasher: FixedState::with_seed(seed),
+            seed,
+        }
+    }
+
     /// The connection that a signal counts for: its own, or the earlier one whose counts it goes on with. Who comes back on a
     /// new connection does not begin anew.
     fn connection(&mut self, signal: &Signal) -> Option<FlowId> {
@@ -497,7 +517,7 @@ impl Counts {
         &mut self,
         rules: &[Rule],
         allowances: &[(Shared, Vec<(usize, Part)>)],
-        signal: &Arc<Signal>,
+        signal: &AtHand<'_>,
         connection: Option<FlowId>,
         mut within: impl FnMut(usize, u32),
     ) {
@@ -559,7 +579,7 @@ impl Counts {
     fn handle_excesses(
         &mut self,
         rules: &[Rule],
-        signal: &Arc<Signal>,
+        signal: &AtHand<'_>,
         mut conclude: impl FnMut(&mut Tally, (usize, &Rule), &Subject, u32) -> bool,
     ) {
         let beyond = std::mem::take(&mut self.beyond);
@@ -634,7 +654,7 @@ impl Counts {
         &mut self,
         rules: &[Rule],
         (by, group): (By, &[(usize, Part)]),
-        signal: &Arc<Signal>,
+        signal: &AtHand<'_>,
         connection: Option<FlowId>,
         count: &mut impl FnMut(&mut Tally, (usize, &Rule), &Subject, Option<u64>),
     ) {
@@ -748,7 +768,7 @@ impl Tally {
 
     /// Takes note of a signal that goes beyond an allowance, with what all together have: one of them has the
     /// allowance counted.
-    fn join(&mut self, rule: &Rule, total: u32, signal: &Arc<Signal>) -> Added {
+    fn join(&mut self, rule: &Rule, total: u32, signal: &AtHand<'_>) -> Added {
         let count = total.saturating_add(rule.allowed().unwrap_or(0));
         self.weigh(rule, count, 1, signal)
     }
@@ -759,7 +779,7 @@ impl Tally {
         (index, rule): (usize, &Rule),
         subject: &Subject,
         added: Added,
-        signal: &Arc<Signal>,
+        signal: &AtHand<'_>,
         level: Level,
         found: &mut impl FnMut(&Rule, Finding<'_>) -> bool,
     ) -> bool {
@@ -794,13 +814,7 @@ impl Tally {
     }
 
     /// Counts a signal. Where values are told apart, counts below `enough` may hold some that have left the window.
-    fn add(
-        &mut self,
-        rule: &Rule,
-        distinct: Option<u64>,
-        signal: &Arc<Signal>,
-        enough: u32,
-    ) -> Option<Added> {
+    fn add(&mut self, rule: &Rule, distinct: Option<u64>, signal: &AtHand<'_>, enough: u32) -> Option<Added> {
         let at = signal.at;
         if rule.after.as_ref().is_some_and(|after| !self.is_soon(after.within, at)) {
             return None;
@@ -816,9 +830,13 @@ impl Tally {
     }
 
     /// Takes note of a signal that was counted.
-    fn weigh(&mut self, rule: &Rule, count: u32, own: u32, signal: &Arc<Signal>) -> Added {
+    fn weigh(&mut self, rule: &Rule, count: u32, own: u32, signal: &AtHand<'_>) -> Added {
         let at = signal.at;
-        self.note(signal);
+        // What lies further back than that is no evidence when the limit is reached, each counting for one at most.
+        let is_near = count.saturating_add(EVIDENCE_LINES_MAX as u32) >= rule.limit;
+        if is_near || rule.sums_bytes || rule.after.is_some() || self.active_until > at {
+            self.note(signal);
+        }
         let own = self.contributors.as_mut().map(|all| all.add(signal.address, own, at, rule.within));
         let outweighs = rule.against.as_ref().is_none_or(|against| {
             let others = self.against.as_mut().map_or(0, |count| count.held(at, rule.within));
@@ -832,11 +850,11 @@ impl Tally {
         self.before.is_some_and(|at| now.since(at) <= within)
     }
 
-    fn note(&mut self, signal: &Arc<Signal>) {
+    fn note(&mut self, signal: &AtHand<'_>) {
         if self.evidence.len() >= EVIDENCE_LINES_MAX {
             self.evidence.pop_front();
         }
-        self.evidence.push_back(Arc::clone(signal));
+        self.evidence.push_back(signal.keep());
     }
 
     /// A rule fires anew only when its limit is reached anew.

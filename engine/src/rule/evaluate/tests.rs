@@ -29,7 +29,7 @@ impl World {
             detail: Detail { target: Some(Text::from(target)), content: Some(1), ..Detail::default() },
         };
         let fired = &mut self.fired;
-        self.evaluation.handle_signal(&self.rules, &Arc::new(signal), Level::Normal, |_, finding| {
+        self.evaluation.handle_signal(&self.rules, &AtHand::new(&signal), Level::Normal, |_, finding| {
             fired.push((finding.subject.clone(), finding.count));
             true
         });
