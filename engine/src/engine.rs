@@ -465,11 +465,12 @@ impl Engine {
     }
 
     /// What bounds and brakes have cost since the start, by name: whatever is not 0 weakens what is reported.
-    pub fn losses(&self) -> [(&'static str, u64); 9] {
+    pub fn losses(&self) -> [(&'static str, u64); 10] {
         let (flows_evicted, segments_refused) = self.streams.losses();
         let counters_evicted = self.evaluations.iter().map(|evaluation| evaluation.counters().1).sum();
         [
             ("connections let go for lack of room", flows_evicted),
+            ("connection attempts let go for lack of room", self.streams.openings_lost()),
             ("segments not kept for lack of room", segments_refused),
             ("segments with a wrong checksum", self.streams.broken_segments()),
             ("counters let go for lack of room", counters_evicted),
@@ -726,7 +727,7 @@ fn with_dissector(
 }
 
 impl Readers<Session> for Conversations {
-    fn open(&mut self, connection: &Connection, server_port: u16) -> Session {
+    fn open(&mut self, connection: &Connection) -> Session {
         match self.servers.get(usize::from(connection.service)) {
             Some((Server::TeamTalk(_), _)) => Session::TeamTalk(Box::new(teamtalk::Session::new())),
             Some((Server::Irc(server), _)) => {
@@ -734,7 +735,7 @@ impl Readers<Session> for Conversations {
                 let make = if is_ours { irc::Session::of_link } else { irc::Session::new };
                 Session::Irc(Box::new(make(connection)))
             }
-            Some((Server::TeamSpeak(_), query_ports)) if query_ports.contains(&server_port) => {
+            Some((Server::TeamSpeak(_), query_ports)) if query_ports.contains(&connection.server_port) => {
                 Session::TeamSpeak(Box::new(teamspeak::Session::new(connection)))
             }
             Some((Server::TeamSpeak(_), _)) | None => Session::Opaque,

@@ -6,6 +6,8 @@ use crate::time::Span;
 
 /// Connections followed at once. When full, the connection longest silent goes, logged-in ones last.
 pub const FLOWS_MAX: usize = 16_384;
+/// Connections of which nothing but SYNs was seen. When full, the one longest silent goes.
+pub const OPENING_MAX: usize = 16_384;
 /// Bytes buffered for one connection: out of order, or sent and not yet acknowledged.
 pub const FLOW_BYTES_MAX: usize = 256 * 1024;
 /// Bytes buffered for all connections together, with what their sessions remember: unfinished lines, questions without

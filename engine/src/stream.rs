@@ -7,7 +7,8 @@
 //! [`GAP_PATIENCE`](crate::limits::GAP_PATIENCE) are reported as missed, not guessed. A client's segment with a
 //! wrong checksum is passed over where the same client has shown right ones.
 //!
-//! Bounds: [`FLOWS_MAX`] connections and
+//! Bounds: [`OPENING_MAX`] connections of which nothing but SYNs was seen, so that a flood of those takes nobody's place;
+//! [`FLOWS_MAX`] others and
 //! [`FLOWS_BYTES_MAX`] bytes of segments and of what sessions remember of them. Beyond the first, the connection longest
 //! silent goes, logged-in ones last. Beyond the second, further segments are not kept and become gaps, but only on
 //! connections that hold more than their share: nobody is blinded because others fill the memory. With all those shares it is
@@ -20,7 +21,7 @@ use floodwall_wire::{
 
 use crate::{
     bounded::BoundedMap,
-    limits::{FLOW_HALF_OPEN, FLOW_IDLE, FLOWS_BYTES_MAX, FLOWS_MAX},
+    limits::{FLOW_HALF_OPEN, FLOW_IDLE, FLOWS_BYTES_MAX, FLOWS_MAX, OPENING_MAX},
     packet::{Checksum, Packet},
     protocol::{Connection, Progress, Side},
     signal::FlowId,
@@ -28,8 +29,10 @@ use crate::{
 };
 
 mod half;
+mod opening;
 
 use half::{Due, Half, Stored};
+use opening::Opening;
 
 /// How long a closed connection is remembered, so that its last packets do not look like a new one.
 const CLOSED_LINGER: Span = Span::from_secs(10);
@@ -106,6 +109,8 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub struct Streams<S> {
     flows: BoundedMap<FlowKey, Flow<S>>,
+    /// Those of which nothing but SYNs was seen.
+    opening: BoundedMap<FlowKey, Opening>,
     buffered: usize,
     next_id: u64,
     refused_segments: u64,
@@ -130,7 +135,6 @@ pub struct Flow<S> {
     pub connection: Connection,
     /// The dissector's state, made when there is something to tell it: a flood of SYNs makes none.
     pub session: Option<S>,
-    server_port: u16,
     state: State,
     client: Half,
     server: Half,
@@ -151,7 +155,7 @@ pub struct Flow<S> {
 /// Life of a connection: `Opening` → `Open` → `Closed`; `Opaque` is `Open` without reading.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    /// From a SYN.
+    /// From what comes after a SYN.
     Opening,
     /// From the completed handshake, or from payload in mid-stream.
     Open,
@@ -181,7 +185,7 @@ pub struct Ends {
 /// How sessions are made and told.
 pub trait Readers<S> {
     /// A session for a new connection.
-    fn open(&mut self, connection: &Connection, server_port: u16) -> S;
+    fn open(&mut self, connection: &Connection) -> S;
 
     /// Tells a session what happened.
     fn tell(&mut self, connection: &Connection, session: &mut S, at: Timestamp, event: Event<'_>)
@@ -199,6 +203,7 @@ impl<S> Streams<S> {
     pub fn new(seed: u64) -> Self {
         Self {
             flows: BoundedMap::new(FLOWS_MAX, seed),
+            opening: BoundedMap::new(OPENING_MAX, seed),
             buffered: 0,
             next_id: 1,
             refused_segments: 0,
@@ -227,7 +232,7 @@ impl<S> Streams<S> {
         let flow = match self.flows.touch(&key, now) {
             Some(flow) => flow,
             None => {
-                if !self.open(&key, packet, tcp, payload, readers) {
+                if !self.begin(&key, packet, tcp, payload, readers) {
                     return;
                 }
                 let Some(flow) = self.flows.touch(&key, now) else {
@@ -280,8 +285,9 @@ impl<S> Streams<S> {
         is_news.then_some(flow.connection.id)
     }
 
-    /// Starts following, if the segment is one that a connection can be picked up from.
-    fn open(
+    /// Starts following, if the segment is one that a connection can be picked up from. Answers whether it has something to say
+    /// on one.
+    fn begin(
         &mut self,
         key: &FlowKey,
         packet: &Packet<'_>,
@@ -289,62 +295,80 @@ impl<S> Streams<S> {
         payload: &[u8],
         readers: &mut impl Readers<S>,
     ) -> bool {
-        let syn = tcp.flags & tcp_flags::SYN != 0;
-        if !syn && payload.is_empty() {
+        if tcp.flags & tcp_flags::SYN != 0 {
+            self.take_syn(key, packet, tcp);
             return false;
         }
-        let connection = Connection {
-            id: FlowId(self.next_id),
-            service: packet.service,
-            client: packet.client,
-            client_port: packet.client_port,
-            server: packet.server,
-            server_port: packet.server_port,
-            opened: packet.at,
-            midway: !syn,
+        if tcp.flags & tcp_flags::RST != 0 {
+            if self.opening.get(key).is_some_and(|opening| opening.is_ended_by(packet.from, tcp)) {
+                self.opening.remove(key);
+            }
+            return false;
+        }
+        let flow = match self.opening.remove(key) {
+            Some(opening) => opening.into_flow(key),
+            None if payload.is_empty() => return false,
+            None => {
+                let connection = Connection {
+                    id: self.take_id(),
+                    service: packet.service,
+                    client: packet.client,
+                    client_port: packet.client_port,
+                    server: packet.server,
+                    server_port: packet.server_port,
+                    opened: packet.at,
+                    midway: true,
+                };
+                Flow::new(connection, State::Open)
+            }
+        };
+        self.follow(key, flow, packet.at, readers)
+    }
+
+    fn take_id(&mut self) -> FlowId {
+        let id = FlowId(self.next_id);
+        self.next_id = self.next_id.saturating_add(1);
+        id
+    }
+
+    /// Takes a SYN of a connection that is not followed yet.
+    fn take_syn(&mut self, key: &FlowKey, packet: &Packet<'_>, tcp: &TcpHeader) {
+        if let Some(opening) = self.opening.touch(key, packet.at) {
+            return opening.take_syn(packet, tcp);
+        }
+        let mut opening = Opening::new(self.take_id(), packet);
+        opening.take_syn(packet, tcp);
+        self.opening.touch_or_insert(key, packet.at, || opening, |_| true, |_, _| {});
+    }
+
+    fn follow(
+        &mut self,
+        key: &FlowKey,
+        flow: Flow<S>,
+        now: Timestamp,
+        readers: &mut impl Readers<S>,
+    ) -> bool {
+        let may_go = |flow: &Flow<S>| {
+            let session = flow.session.as_ref();
+            flow.state == State::Closed || session.is_none_or(|session| !readers.is_protected(session))
         };
         let mut evicted = None;
         let inserted = self
             .flows
-            .touch_or_insert(
-                key,
-                packet.at,
-                || Flow {
-                    connection,
-                    session: None,
-                    server_port: packet.server_port,
-                    state: if syn { State::Opening } else { State::Open },
-                    client: Half::default(),
-                    server: Half::default(),
-                    has_checksums: false,
-                    new_syn: None,
-                    was_refused: false,
-                    reset_by: None,
-                    client_finish: None,
-                    charged: 0,
-                },
-                |flow| {
-                    let session = flow.session.as_ref();
-                    flow.state == State::Closed
-                        || session.is_none_or(|session| !readers.is_protected(session))
-                },
-                |key, flow| evicted = Some((key, flow)),
-            )
+            .touch_or_insert(key, now, || flow, may_go, |key, flow| evicted = Some((key, flow)))
             .is_some();
         if let Some((key, flow)) = evicted {
             if flow.is_opaque() {
                 self.turns.push(Turn::Over(key));
             }
-            self.finish(flow, packet.at, Ending::Evicted, readers);
-        }
-        if inserted {
-            self.next_id = self.next_id.saturating_add(1);
+            self.finish(flow, now, Ending::Evicted, readers);
         }
         inserted
     }
 
     /// Forgets connections that have been silent too long; call it now and then.
     pub fn handle_timeout(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
+        while self.opening.expire_one(16, |_, touched| now.since(touched) > FLOW_HALF_OPEN).is_some() {}
         while let Some((key, flow)) = self.flows.expire_one(16, |flow, touched| {
             now.since(touched)
                 > match flow.state {
@@ -377,6 +401,7 @@ impl<S> Streams<S> {
 
     /// Ends every connection: the input is over.
     pub fn close_all(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
+        self.opening.drain().for_each(drop);
         let mut flows: Vec<(FlowKey, Flow<S>)> = self.flows.drain().collect();
         flows.sort_by_key(|(_, flow)| flow.connection.id);
         for (_, flow) in flows {
@@ -413,14 +438,14 @@ impl<S> Streams<S> {
         })
     }
 
-    /// Connections followed now.
+    /// Connections followed now, those with it of which nothing but SYNs was seen.
     pub fn len(&self) -> usize {
-        self.flows.len()
+        self.flows.len().saturating_add(self.opening.len())
     }
 
     /// Whether none is followed.
     pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
+        self.flows.is_empty() && self.opening.is_empty()
     }
 
     /// Bytes buffered now: segments, and what the sessions remember of them.
@@ -436,6 +461,11 @@ impl<S> Streams<S> {
     /// Connections let go for lack of room, and segments not kept for lack of room.
     pub const fn losses(&self) -> (u64, u64) {
         (self.flows.evicted(), self.refused_segments)
+    }
+
+    /// Connections let go for lack of room of which nothing but SYNs was seen.
+    pub const fn openings_lost(&self) -> u64 {
+        self.opening.evicted()
     }
 }
 
@@ -457,6 +487,23 @@ impl Segment<'_> {
 }
 
 impl<S> Flow<S> {
+    /// Of which nothing was seen yet.
+    const fn new(connection: Connection, state: State) -> Self {
+        Self {
+            connection,
+            session: None,
+            state,
+            client: Half::new(),
+            server: Half::new(),
+            has_checksums: false,
+            new_syn: None,
+            was_refused: false,
+            reset_by: None,
+            client_finish: None,
+            charged: 0,
+        }
+    }
+
     fn buffered(&self) -> usize {
         self.client.buffered().saturating_add(self.server.buffered())
     }
@@ -569,8 +616,8 @@ impl<S> Flow<S> {
         self.connection.opened = segment.now;
         self.connection.midway = false;
         self.session = None;
-        self.client = Half::default();
-        self.server = Half::default();
+        self.client = Half::new();
+        self.server = Half::new();
         self.has_checksums = false;
         self.new_syn = None;
         self.reset_by = None;
@@ -587,8 +634,8 @@ impl<S> Flow<S> {
     fn pick_up_again(&mut self) {
         self.connection.midway = true;
         self.session = None;
-        self.client = Half::default();
-        self.server = Half::default();
+        self.client = Half::new();
+        self.server = Half::new();
         self.reset_by = None;
         self.client_finish = None;
         self.state = State::Open;
@@ -681,7 +728,7 @@ impl<S> Flow<S> {
     }
 
     fn tell(&mut self, now: Timestamp, event: Event<'_>, readers: &mut impl Readers<S>) {
-        let session = self.session.get_or_insert_with(|| readers.open(&self.connection, self.server_port));
+        let session = self.session.get_or_insert_with(|| readers.open(&self.connection));
         let progress = readers.tell(&self.connection, session, now, event);
         if progress == Progress::Opaque && self.state == State::Open {
             self.state = State::Opaque;

@@ -279,7 +279,7 @@ struct Told {
 }
 
 impl Readers<bool> for Told {
-    fn open(&mut self, _connection: &Connection, _server_port: u16) -> bool {
+    fn open(&mut self, _connection: &Connection) -> bool {
         false
     }
 

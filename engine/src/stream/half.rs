@@ -37,7 +37,7 @@ pub(super) enum Due {
     Missed(u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Half {
     begun: bool,
     /// Everything before this offset has been handed on or given up.
@@ -68,6 +68,20 @@ impl Held {
 }
 
 impl Half {
+    /// Of which nothing was seen yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            begun: false,
+            delivered: 0,
+            acknowledged: 0,
+            finish: None,
+            segments: VecDeque::new(),
+            buffered: 0,
+            stuck_since: None,
+            impatient: false,
+        }
+    }
+
     /// Takes a SYN's sequence number.
     pub(super) fn begin(&mut self, sequence: u32) {
         if self.segments.is_empty() {

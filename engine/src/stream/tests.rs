@@ -14,10 +14,13 @@ struct Recorder {
     client: Vec<u8>,
     server: Vec<u8>,
     opaque_after: Option<usize>,
+    sessions: usize,
 }
 
 impl Readers<()> for Recorder {
-    fn open(&mut self, _connection: &Connection, _server_port: u16) {}
+    fn open(&mut self, _connection: &Connection) {
+        self.sessions += 1;
+    }
 
     fn tell(&mut self, _: &Connection, _session: &mut (), _at: Timestamp, event: Event<'_>) -> Progress {
         match event {
@@ -584,4 +587,33 @@ proptest! {
         world.streams.close_all(Timestamp::from_nanos(world.now * 1_000_000), &mut world.recorder);
         prop_assert_eq!(world.streams.buffered_bytes(), 0);
     }
+}
+
+#[test]
+fn a_flood_of_syns_makes_no_sessions_and_takes_nobodys_place() {
+    let mut world = World::opened();
+    let quiet = world.streams.flows().next().unwrap().connection.id;
+    for number in 0..2 * OPENING_MAX as u32 {
+        let syn = TcpHeader { sequence: number, flags: SYN, ..TcpHeader::ABSENT };
+        let packet =
+            Packet { client: Address::from_v4(number), client_port: 9, ..world.packet(Side::Client) };
+        world.streams.handle_segment(&packet, &syn, b"", &mut world.recorder);
+    }
+    assert_eq!(world.streams.len(), 1 + OPENING_MAX);
+    assert_eq!((world.streams.losses().0, world.streams.openings_lost()), (0, OPENING_MAX as u64));
+    assert_eq!(world.recorder.sessions, 1);
+    world.client(0, b"hello");
+    world.server(0, 5, b"");
+    assert_eq!(world.recorder.client, b"hello");
+    assert_eq!(world.streams.flows().next().unwrap().connection.id, quiet);
+}
+
+#[test]
+fn a_reset_ends_an_attempt_only_where_it_would_be_believed() {
+    let mut world = World::new();
+    world.send(Side::Client, SYN, -1, 0, b"");
+    world.send(Side::Client, RST, 77, 0, b"");
+    assert_eq!(world.streams.len(), 1);
+    world.send(Side::Server, RST | ACK, -1, 0, b"");
+    assert_eq!((world.streams.len(), world.recorder.told.len()), (0, 0));
 }

@@ -230,3 +230,24 @@ fn one_address_that_logs_in_often_outweighs_nothing_where_addresses_are_told_apa
     }
     assert_eq!(world.counts(), [10]);
 }
+
+#[test]
+fn forged_sources_take_no_room_from_what_real_ones_have_counted() {
+    const TWO: &str = "signal = \"login.failed\"\nby = \"address\"\nlimit = 8\n[[rule]]\nid = \"a/c\"\nwhy = \"x\"\nwithin = \"10s\"\n\
+        action = \"limit\"\nsignal = \"datagram.malformed\"\nby = \"address\"\nlimit = 20\n";
+    let mut world = World::new(TWO);
+    for n in 0..7 {
+        world.tell(SignalKind::LoginFailed, 1, n * 10, "", HOUSE);
+    }
+    let forged = COUNTERS_MAX as u32 * 2;
+    for source in 0..forged {
+        world.tell(SignalKind::DatagramMalformed, 2, 100, "", source);
+    }
+    let (held, let_go) = world.evaluation.counters();
+    assert!(
+        held <= CLAIMED_COUNTERS_MAX + 2 && let_go >= u64::from(forged) - held as u64,
+        "{held}, {let_go}"
+    );
+    world.tell(SignalKind::LoginFailed, 1, 200, "", HOUSE);
+    assert_eq!(world.fired, [(Subject::Address(Address::from_v4(HOUSE)), 8)]);
+}
