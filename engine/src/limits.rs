@@ -26,7 +26,7 @@ pub const FLOW_HALF_OPEN: Span = Span::from_secs(30);
 /// Counters (rule × subject) held at once. When full, the one longest untouched goes.
 pub const COUNTERS_MAX: usize = 32_768;
 /// The same of rules that rest on nothing but packets in whose name anybody can send them.
-pub const CLAIMED_COUNTERS_MAX: usize = 8_192;
+pub const CLAIMED_COUNTERS_MAX: usize = 4_096;
 /// Connections of one address that are over and whose counts the next ones go on with.
 pub const VACANT_MAX: usize = 16;
 /// Different values one distinct-count remembers.

@@ -4,12 +4,14 @@
 //! - [`object`] loads the prebuilt object over new maps or over those an earlier controller left pinned;
 //! - [`gate`] attaches it to interfaces, pins it, adopts it, takes it away;
 //! - [`tables`] writes and reads the maps, `sources` the one that is searched by the program itself; [`ring`] reads the mirror; [`clock`] tells the gate's time;
-//! - [`mod@bpf`] holds the few `bpf(2)` commands behind all that, and with [`ring`] and `sources` all unsafe code.
+//! - [`priority`] gives the one who decides a turn while an attack keeps the processors busy;
+//! - [`mod@bpf`] holds the few `bpf(2)` commands behind all that, and with [`ring`], [`priority`] and `sources` all unsafe code.
 
 pub mod bpf;
 pub mod clock;
 pub mod gate;
 pub mod object;
+pub mod priority;
 pub mod ring;
 mod sources;
 pub mod tables;

@@ -864,6 +864,24 @@ fn garbage_huge_and_slow_requests_do_not_stall_the_wall() {
 }
 
 #[test]
+fn whoever_decides_goes_before_others() {
+    let Some(mut lab) = Lab::open("whoever_decides_goes_before_others") else { return };
+    lab.start_daemon(&IRC);
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", lab.daemon().pid())).unwrap();
+    let mut nice = BTreeMap::new();
+    for task in tasks {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
+        // proc(5), field 19; the state is field 3.
+        nice.insert(name.to_owned(), fields.split(' ').nth(16).unwrap().parse::<i32>().unwrap());
+    }
+    assert!(nice.len() > 1, "{nice:?}");
+    for (thread, nice) in nice {
+        assert_eq!(nice, if thread == "wall" { -10 } else { 0 }, "{thread}");
+    }
+}
+
+#[test]
 fn a_wall_that_nobody_confirms_takes_itself_back() {
     let Some(mut lab) = Lab::open("a_wall_that_nobody_confirms_takes_itself_back") else { return };
     lab.start_daemon(&[&IRC[..], &["--confirm", "1s"]].concat());

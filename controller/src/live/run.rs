@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use floodwall_engine::{Span, command::Prefix};
-use floodwall_kernel::{Clock, Gate, KernelTables, Mode, Ring, gate};
+use floodwall_kernel::{Clock, Gate, KernelTables, Mode, Ring, gate, priority};
 use floodwall_wire::{
     Address,
     frame::{self, Fragment},
@@ -270,6 +270,9 @@ fn guard_host(plan: Plan) -> Result<()> {
     let stopping = Arc::clone(&stop);
     let (ended, end) = tokio::sync::oneshot::channel();
     let worker = thread::Builder::new().name("wall".into()).spawn(move || {
+        if let Err(error) = priority::raise() {
+            tracing::warn!(%error, "Bans may come late while the processors are busy: the wall cannot go before others");
+        }
         let outcome = home.work(asked, &stopping);
         // The other side has stopped listening only if it was told to stop before.
         ended.send(()).unwrap_or_default();
