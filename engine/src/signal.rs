@@ -288,6 +288,13 @@ pub struct Signal {
 }
 
 impl Signal {
+    /// Whether somebody may have done it who had a session at another address, and does not know yet that it is lost. Nobody else
+    /// has that one still.
+    pub fn may_be_of_moved(&self) -> bool {
+        let claims = matches!(self.kind, SignalKind::DatagramForeign | SignalKind::DatagramStranger);
+        claims && self.detail.reason.is_none()
+    }
+
     /// Something a client's packet shows by itself, outside any connection.
     pub const fn of_packet(kind: SignalKind, packet: &Packet<'_>, detail: Detail) -> Self {
         Self { kind, at: packet.at, service: packet.service, address: packet.client, flow: None, detail }

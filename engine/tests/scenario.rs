@@ -138,6 +138,26 @@ impl World {
         }
     }
 
+    /// Voice with somebody's user id, which the gate drops unless it comes from where they are.
+    fn speak(&mut self, from: Address, user_id: u16, reason: Reason) {
+        let [low, high] = user_id.to_le_bytes();
+        let payload = [3, low, high | 0x10, 0, 0, 0, 0, 0, 1, 0x10, 0];
+        self.wait(40);
+        self.engine.handle_packet(&Packet {
+            at: self.now,
+            service: 0,
+            from: Side::Client,
+            client: from,
+            client_port: 40_000,
+            server: SERVER,
+            server_port: 10_333,
+            class: Class::UdpVoice,
+            reason,
+            standing: Standing::Stranger,
+            body: Body::Datagram { payload: &payload, bytes: payload.len() as u32 },
+        });
+    }
+
     fn fail(&mut self, connection: &mut Connection, account: &str) {
         self.say(
             connection,
@@ -1015,4 +1035,114 @@ fn who_has_been_there_for_a_while_may_wish_what_everybody_wishes_and_drones_may_
     assert_eq!(wish(&mut world, &mut regulars), 0);
     let mut drones = join(&mut world, 0xcb01_0000);
     assert_eq!(wish(&mut world, &mut drones), 8);
+}
+
+/// A telephone in another network speaks into a session that hangs, until its client has noticed.
+#[test]
+fn a_telephone_that_changes_networks_has_time_to_log_in_there() {
+    let (old, new) = (address("203.0.113.5"), address("198.51.100.5"));
+    for account in ["alice", "guest"] {
+        let mut world = World::new(SHIPPED);
+        let mut telephone = world.connect(old);
+        world.log_in(&mut telephone, account);
+        world.speak(old, telephone.user_id, Reason::Admitted);
+        world.wait(60_000);
+        for _ in 0..250 {
+            world.speak(new, telephone.user_id, Reason::StandingForeign);
+        }
+        let mut again = world.connect(new);
+        world.log_in(&mut again, account);
+        world.wait(120_000);
+        world.engine.finish();
+        assert_eq!(world.deeds(), [""; 0], "{account}");
+    }
+}
+
+/// Its session was reset at once: the user id is nobody's any more.
+#[test]
+fn a_telephone_whose_session_is_gone_has_time_to_log_in() {
+    let (old, new) = (address("203.0.113.5"), address("198.51.100.5"));
+    let mut world = World::new(SHIPPED);
+    let mut telephone = world.connect(old);
+    world.log_in(&mut telephone, "alice");
+    let user_id = telephone.user_id;
+    world.drop_by_server(telephone);
+    for _ in 0..100 {
+        world.speak(new, user_id, Reason::StandingStranger);
+    }
+    let mut again = world.connect(new);
+    world.log_in(&mut again, "alice");
+    world.wait(120_000);
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+#[test]
+fn whoever_speaks_in_anothers_name_and_does_not_log_in_is_limited() {
+    let limited = ["limit 198.51.100.66 by teamtalk/datagram-masquerade"];
+    let (victim, impostor) = (address("203.0.113.5"), address("198.51.100.66"));
+    let begin = |names: usize| {
+        let mut world = World::new(SHIPPED);
+        let ids: Vec<u16> = (0..names)
+            .map(|number| {
+                let mut regular = world.connect(victim);
+                world.log_in(&mut regular, &format!("regular{number}"));
+                world.speak(victim, regular.user_id, Reason::Admitted);
+                regular.user_id
+            })
+            .collect();
+        world.wait(10_000);
+        (world, ids)
+    };
+    // Nobody logs in from there.
+    let (mut world, ids) = begin(1);
+    for _ in 0..20 {
+        world.speak(impostor, ids[0], Reason::StandingForeign);
+    }
+    assert_eq!(world.deeds(), [""; 0]);
+    world.wait(46_000);
+    assert_eq!(world.deeds(), limited);
+    // Nor has the record's end made anybody a telephone.
+    let (mut world, ids) = begin(1);
+    for _ in 0..20 {
+        world.speak(impostor, ids[0], Reason::StandingForeign);
+    }
+    world.engine.finish();
+    assert_eq!(world.deeds(), limited);
+    // Whom they claim to be speaks on.
+    let (mut world, ids) = begin(1);
+    for _ in 0..40 {
+        world.speak(impostor, ids[0], Reason::StandingForeign);
+        world.speak(victim, ids[0], Reason::Admitted);
+    }
+    assert_eq!(world.deeds(), limited);
+    // No telephone is three people's.
+    let (mut world, ids) = begin(3);
+    for id in ids {
+        world.speak(impostor, id, Reason::StandingForeign);
+    }
+    assert_eq!(world.deeds(), limited);
+}
+
+/// What may have been forged in somebody's name hides nothing they have done.
+#[test]
+fn a_telephones_patience_is_none_for_passwords() {
+    let mut world = World::new(SHIPPED);
+    let mut regular = world.connect(address("203.0.113.5"));
+    world.log_in(&mut regular, "alice");
+    world.wait(10_000);
+    let guesser = address("198.51.100.66");
+    for _ in 0..3 {
+        world.speak(guesser, regular.user_id, Reason::StandingForeign);
+    }
+    for n in 0..15u32 {
+        guess_once(&mut world, &format!("198.51.{n}.7"), "x");
+    }
+    for n in 0..3 {
+        guess_once(&mut world, "198.51.100.66", &format!("somebody{n}"));
+    }
+    let mut guest = world.connect(guesser);
+    world.log_in(&mut guest, "guest");
+    world.wait(60_000);
+    let deeds = world.deeds();
+    assert!(deeds.iter().any(|deed| deed.contains("198.51.100.66")), "{deeds:?}");
 }

@@ -96,11 +96,7 @@ impl Decisions {
         if made_good {
             return true;
         }
-        let has_room = self.suspects.len() < SUBJECTS_MAX || self.suspects.contains_key(&address);
-        if has_room {
-            self.suspects.entry(address).or_insert_with(|| Suspect::new(rule, finding));
-        }
-        has_room
+        self.suspect(address, || Suspect::new(rule, finding))
     }
 
     /// Whether most of these failed logins from one address were followed by the right password.

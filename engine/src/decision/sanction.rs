@@ -10,7 +10,6 @@ use super::{
 use crate::{
     command::{Command, Prefix},
     ledger::{Ban, Ledger},
-    limits::SUBJECTS_MAX,
     rule::{
         Action, By, Rule,
         evaluate::{Finding, Subject},
@@ -95,9 +94,8 @@ impl Decisions {
             } else if (!is_neighbourhood || *count >= CONTRIBUTIONS_PLAIN)
                 && !is_parroted
                 && !has_allowance
-                && self.suspects.len() < SUBJECTS_MAX
             {
-                self.suspects.entry(*address).or_insert_with(|| Suspect::new(rule, finding));
+                self.suspect(*address, || Suspect::new(rule, finding));
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::{
 
 /// How long others are given before a limit.
 pub(super) const PATIENCE: Span = Span::from_secs(15);
-/// How long somebody is given to find the right password after all.
+/// How long somebody is given to log in after all, with the right password.
 pub(super) const PATIENCE_TO_LOG_IN: Span = Span::from_secs(45);
 
 /// Somebody who contributed a little to an attack, and may have only mistyped.
@@ -68,6 +68,11 @@ impl Suspicion {
             count: finding.count,
             evidence: finding.evidence.clone(),
         }
+    }
+
+    /// Whether it rests on what anybody can send in somebody's name.
+    pub(super) fn is_forgeable(&self) -> bool {
+        self.signal.kind.evidence() == EvidenceClass::Spoofable
     }
 
     pub(super) fn explain(&self) -> Explanation {

@@ -216,7 +216,9 @@ impl Voice {
             let is_watched = self.heard_for(packet.at).is_some_and(|span| span > WATCH_MIN);
             let is_watched = is_watched && self.remembers_all(packet.at);
             let claims = claims_session(header) && packet.reason != Reason::StandingStranger;
-            return (is_watched && claims).then(|| (SignalKind::DatagramStranger, Detail::default()));
+            let number = (header.client_id != 0).then(|| u32::from(header.client_id));
+            let detail = Detail { number, ..Detail::default() };
+            return (is_watched && claims).then_some((SignalKind::DatagramStranger, detail));
         };
         if header.is_unencrypted() && *association.mac.get_or_insert(header.mac) != header.mac {
             let detail = Detail { reason: Some("mac"), ..Detail::default() };
