@@ -293,7 +293,7 @@ impl Court<'_, '_> {
                 self.on_modes(origin, channel, timestamp, modes, &arguments);
             }
             Event::Mask { channel, timestamp } => {
-                self.is_of_another_time(channel, timestamp);
+                self.is_of_another_time(origin, channel, timestamp);
             }
             Event::Resync { channel } => {
                 let now = self.now();
@@ -642,7 +642,13 @@ impl Court<'_, '_> {
     }
 
     /// Judges a channel's timestamp on its way in; whether it was wrong.
-    fn judge_timestamp(&mut self, channel: &[u8], timestamp: u64, has_operator: bool) -> bool {
+    fn judge_timestamp(
+        &mut self,
+        origin: &Origin,
+        channel: &[u8],
+        timestamp: u64,
+        has_operator: bool,
+    ) -> bool {
         let reason = if has_operator { "op" } else { "no-op" };
         let detail = Detail {
             channel: Some(Text::new(channel)),
@@ -663,8 +669,13 @@ impl Court<'_, '_> {
             return true;
         }
         let Some(known) = known else { return false };
-        let [Some(one), Some(other)] = known.said else { return false };
-        let current = one.min(other);
+        let Some(current) = known.timestamp() else { return false };
+        // What only the other side has said was heard on this one, which would have told of an older channel of its own.
+        let is_agreed = match known.said {
+            [Some(_), Some(_)] => true,
+            _ if known.said[index(self.side)].is_some() => false,
+            _ => self.knows_ranks() && self.now().since(known.changed) > CROSSING,
+        };
         let is_asked_for = known.resync.is_some_and(|at| self.now().since(at) <= CROSSING);
         let is_cleared = self.link.judge.dialect == Dialect::Ts4 && timestamp.saturating_add(1) == current;
         if timestamp >= current
@@ -672,6 +683,8 @@ impl Court<'_, '_> {
             || self.brings_servers()
             || is_asked_for
             || is_cleared
+            || !is_agreed
+            || self.is_office(origin)
         {
             return false;
         }
@@ -706,7 +719,7 @@ impl Court<'_, '_> {
                 self.forged(reason, Some(name));
                 true
             }
-            (None, Some(timestamp)) => self.judge_timestamp(name, timestamp, has_operator),
+            (None, Some(timestamp)) => self.judge_timestamp(origin, name, timestamp, has_operator),
             (None, None) => false,
         };
         let keeps_ranks = self.merge(name, timestamp, has_operator, is_wrong);
@@ -807,7 +820,7 @@ impl Court<'_, '_> {
                 self.violation(SignalKind::LinkPlainJoin, Some("join"), detail);
             }
             if let Some(timestamp) = timestamp {
-                self.judge_timestamp(name, timestamp, false);
+                self.judge_timestamp(origin, name, timestamp, false);
             }
             self.merge(name, timestamp, false, false);
             self.link.network.add_member(self.side, id, name, is_operator, &mut self.links.room);
@@ -826,14 +839,14 @@ impl Court<'_, '_> {
     }
 
     /// Whether a line about a channel carries another timestamp than the channel has; then it was told.
-    fn is_of_another_time(&mut self, name: &[u8], timestamp: Option<u64>) -> bool {
+    fn is_of_another_time(&mut self, origin: &Origin, name: &[u8], timestamp: Option<u64>) -> bool {
         let Some(timestamp) = timestamp else { return false };
         let Some(channel) = self.link.network.channel(name) else { return false };
         let Some(current) = channel.timestamp() else { return false };
         let is_settled = self.now().since(channel.changed) > CROSSING;
         let reason = match timestamp.cmp(&current) {
             std::cmp::Ordering::Equal => return false,
-            std::cmp::Ordering::Less if timestamp == 0 => return self.judge_timestamp(name, 0, false),
+            std::cmp::Ordering::Less if timestamp == 0 => return self.judge_timestamp(origin, name, 0, false),
             std::cmp::Ordering::Less if !self.is_bursting(self.side) && !self.brings_servers() => "older",
             std::cmp::Ordering::Greater if is_settled => "newer",
             std::cmp::Ordering::Less | std::cmp::Ordering::Greater => return true,
@@ -856,7 +869,7 @@ impl Court<'_, '_> {
         modes: &[u8],
         arguments: &Arguments<'_>,
     ) {
-        if self.is_of_another_time(name, timestamp) {
+        if self.is_of_another_time(origin, name, timestamp) {
             return;
         }
         match origin {
