@@ -7,8 +7,8 @@
 //!   never of their neighbours: at once if they did so often, after a little patience otherwise, not at all if
 //!   they have meanwhile logged in with a password. A mistyped password is followed by the right one;
 //! - failed logins that the right password has followed are nobody's attack, nor are those of people who are known; where
-//!   different accounts failed from one address on different connections, as in a house or at a bouncer after a restart, the first finding waits for
-//!   that as well, the second does not;
+//!   several accounts failed from one address, each on a connection of its own, as in a house or at a bouncer after a restart, the first
+//!   finding waits for that as well, the second does not;
 //! - a whole IPv6 /64 is banned only when many of its addresses contributed and nobody in it behaves well;
 //! - behind an address with several other good sessions, the offending connection is cut, not the house;
 //! - no more than [`BANS_PER_MINUTE_MAX`] bans a minute, and of those who are known no more than one in

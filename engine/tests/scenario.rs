@@ -455,6 +455,59 @@ fn a_house_has_time_to_find_its_passwords_and_a_guesser_has_it_once() {
 }
 
 /// Somebody with an account of their own mistypes it again and again, and makes it good, between guesses at others.
+/// Two people mistype four times each.
+#[test]
+fn a_house_of_two_has_time_as_well_and_a_guesser_with_two_connections_is_stopped() {
+    let house = address("203.0.113.90");
+    let fail = |world: &mut World, tries: usize| {
+        let mut two = ["father", "child"].map(|name| (world.connect(house), name));
+        for _ in 0..tries {
+            for (connection, account) in &mut two {
+                world.fail(connection, account);
+            }
+            world.wait(1_000);
+        }
+        two
+    };
+    let mut world = World::new(SHIPPED);
+    for (mut connection, account) in fail(&mut world, 4) {
+        world.wait(5_000);
+        world.log_in(&mut connection, account);
+    }
+    world.wait(60_000);
+    assert_eq!(world.deeds(), [""; 0]);
+    let mut world = World::new(SHIPPED);
+    fail(&mut world, 4);
+    world.wait(60_000);
+    assert!(matches!(&world.deeds()[..], [only] if only.starts_with("limit 203.0.113.90 by ")));
+    let mut world = World::new(SHIPPED);
+    fail(&mut world, 20);
+    assert_eq!(world.deeds(), ["ban 203.0.113.90/32 for 10m by teamtalk/login-storm"]);
+}
+
+/// A class shares one account: whoever is in has shown that its password is known there.
+#[test]
+fn a_class_mistypes_the_password_that_others_of_it_have_found() {
+    let mut world = World::new(SHIPPED);
+    let school = address("203.0.113.90");
+    let mut pupils = Vec::new();
+    for number in 0..24 {
+        guess_once(&mut world, "203.0.113.90", "class");
+        let mut pupil = world.connect(school);
+        if number == 0 {
+            world.log_in(&mut pupil, "class");
+        }
+        pupils.push(pupil);
+        world.wait(4_000);
+    }
+    assert_eq!(world.deeds(), [""; 0]);
+    // What nobody there knows is a guess.
+    for _ in 0..9 {
+        guess_once(&mut world, "203.0.113.90", "teacher");
+    }
+    assert_eq!(world.deeds().len(), 1);
+}
+
 #[test]
 fn mistakes_on_purpose_hide_guesses_for_a_while_only() {
     let mut world = World::new(SHIPPED);

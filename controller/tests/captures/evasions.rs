@@ -605,6 +605,8 @@ pub(crate) fn crowds() -> Vec<Evening> {
                 server.wire.wait_millis(900);
             }
         }),
+        teamtalk("a class whose line fails, and who come again", class),
+        irc("a class whose line fails, and who come again", class),
         teamtalk("a school of sixty that chats", school),
         irc("a school of sixty that chats", school),
         irc("a bridge of two hundred puppets, three of whom paste a poem", |server| {
@@ -780,6 +782,24 @@ fn game_night<S: Talk>(
         }
         server.wait(10_000);
     }
+}
+
+/// Twenty-five come, lose their connections twenty seconds later, and come again.
+fn class<S: Talk>(server: &mut S) {
+    for _ in 0..2 {
+        let mut pupils: Vec<Connection> = Vec::new();
+        for number in 0..25 {
+            pupils.push(server.guest("10.77.51.1", &format!("pupil{number}")));
+            server.wait(500);
+        }
+        server.wait(10_000);
+        for pupil in pupils {
+            server.leave(pupil);
+            server.wait(100);
+        }
+        server.wait(40_000);
+    }
+    server.wait(60_000);
 }
 
 /// Everybody comes within a minute, and all chat for two.

@@ -24,11 +24,11 @@ const MADE_GOOD_MAX: u32 = 3;
 /// and so many while there is still patience for them to be.
 const MISTAKEN_MAX: u32 = 3;
 /// Accounts that failed from one address, each on a connection of its own, from which on they may be several people's.
-const MISTAKEN_ACCOUNTS: usize = 3;
+const MISTAKEN_ACCOUNTS: usize = 2;
 
 impl Decisions {
-    /// Whether failed logins from one address are mistakes: most of the last ones were followed by the right password, or each
-    /// was of another account on another connection and this is the first time. Then the address has time to show it.
+    /// Whether failed logins from one address are mistakes: of most of the last ones the right password is known there, or they were of
+    /// several accounts, each on a connection of its own, and this is the first time. Then the address has time to show it.
     pub(super) fn is_mistaken(&mut self, rule: &Rule, finding: &Finding<'_>, address: Address) -> bool {
         if rule.action == Action::Note || !rule.counts_failed_logins() {
             return false;
@@ -41,7 +41,6 @@ impl Decisions {
         };
         let failed: Vec<&Arc<Signal>> = finding.evidence.iter().filter(is_recent).collect();
         let has_made_good = self.have_made_good(address, failed.iter().copied());
-        let count = failed.len();
         // Everybody may try whether there are guests, and then be somebody.
         let of_accounts = || {
             let account =
@@ -50,9 +49,7 @@ impl Decisions {
         };
         let accounts: BTreeSet<Text> = of_accounts().map(|(account, _)| account).collect();
         let flows: BTreeSet<FlowId> = of_accounts().map(|(_, flow)| flow).collect();
-        let is_of_several = accounts.len() >= MISTAKEN_ACCOUNTS
-            && flows.len() == accounts.len()
-            && count <= accounts.len().saturating_mul(2);
+        let is_of_several = accounts.len() >= MISTAKEN_ACCOUNTS && flows.len() == accounts.len();
         let has_room = self.suspects.len() < SUBJECTS_MAX;
         let most = match (has_made_good, is_of_several && has_room) {
             (true, _) => MADE_GOOD_MAX,
@@ -99,7 +96,7 @@ impl Decisions {
         self.suspect(address, || Suspect::new(rule, finding))
     }
 
-    /// Whether most of these failed logins from one address were followed by the right password.
+    /// Whether the right passwords of most of these failed logins are known at the address they came from.
     pub(super) fn have_made_good<'a>(
         &self,
         address: Address,

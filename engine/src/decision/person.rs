@@ -128,14 +128,15 @@ impl Person {
         self.logged_in_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
     }
 
-    /// Whether the right password has followed a login that failed.
+    /// Whether the right password of a login that failed is known here: it has followed, or was used before. Whoever is a guest
+    /// instead has guessed nothing.
     pub(super) fn has_made_good(&self, failed: &Signal) -> bool {
         let Some(account) = &failed.detail.account else { return false };
-        let is_later = |at: Timestamp| at >= failed.at;
-        self.accounts.get(account).is_some_and(|at| is_later(*at))
-            || self.sessions.values().any(|session| {
-                (session.named.as_ref() == Some(account) || is_guests(account)) && is_later(session.since)
-            })
+        if is_guests(account) {
+            return self.sessions.values().any(|session| session.since >= failed.at);
+        }
+        self.accounts.contains_key(account)
+            || self.sessions.values().any(|session| session.named.as_ref() == Some(account))
     }
 
     /// Whether one more finding of a rule may be taken for mistakes: so many within [`MISTAKEN_WITHIN`]. Whatever somebody makes
