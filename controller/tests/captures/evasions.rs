@@ -394,6 +394,34 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
                 )
             })
         }),
+        attack("nicknames that are taken", 25, Stopped, |server, who, count| {
+            one_by_one(server, who, count, 800, |_| {
+                let refused = ":lab.example 433 guest alice :Nickname is already in use.".to_owned();
+                ("NICK alice".to_owned(), refused)
+            })
+        }),
+        attack("words to a moderated channel", 40, Stopped, |server, who, count| {
+            one_by_one(server, who, count, 500, |_| {
+                let refused = ":lab.example 404 guest #quiet :Cannot send to channel".to_owned();
+                ("PRIVMSG #quiet :buy".to_owned(), refused)
+            })
+        }),
+        attack("takeover: kicks without a rank", 15, Noted, |server, who, count| {
+            one_by_one(server, who, count.min(30), 700, |number| {
+                let refused = ":lab.example 482 guest #talk :You're not channel operator".to_owned();
+                (format!("KICK #talk user{number} :bye"), refused)
+            })
+        }),
+        attack("TeamTalk's logins", 5, Stopped, |server, who, count| {
+            for _ in 0..count {
+                let mut connection = server.wire.connect(who);
+                let line = b"login nickname=\"a\" username=\"b\" password=\"throw-away\"\r\n";
+                server.wire.ask(&mut connection, line);
+                server.wire.close(connection);
+                server.wire.wait_millis(2_000);
+            }
+            Vec::new()
+        }),
         attack("lists of channels", 20, Stopped, |server, who, count| {
             one_by_one(server, who, count, 1_000, |_| {
                 ("LIST".to_owned(), ":lab.example 323 guest :End of /LIST".to_owned())

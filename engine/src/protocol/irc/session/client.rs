@@ -73,6 +73,10 @@ impl State {
             }
             return;
         };
+        // A word of services: nobody has a nickname yet. TeamTalk and ServerQuery begin with it.
+        if is_first && keyword == "LOGIN" && self.phase == Phase::Registering && !self.is_link() {
+            self.garbage("foreign-words", context);
+        }
         match keyword {
             "CAP" | "PING" | "PONG" | "ERROR" => {}
             "PASS" => self.on_pass(message),
