@@ -192,7 +192,7 @@ impl Decisions {
         let Some(content) = signal.detail.content else { return };
         let talk = self.talk.touch_or_insert(&signal.address, signal.at, Talk::default, |_| true, |_, _| {});
         if let Some(talk) = talk {
-            talk.note(content);
+            talk.note(content, signal.at);
         }
     }
 
@@ -653,7 +653,10 @@ impl Decisions {
 
     fn settle_suspect(&mut self, address: Address, commands: &mut Vec<Command>) {
         if let Some(suspect) = self.suspects.remove(&address) {
-            if suspect.is_of_several && self.have_made_good(address, suspect.grounds.evidence.iter()) {
+            let has_made_good =
+                suspect.is_of_several && self.have_made_good(address, suspect.grounds.evidence.iter());
+            let talks_on = suspect.may_talk_on && self.talk.get(&address).is_some_and(Talk::is_varied);
+            if has_made_good || talks_on {
                 return;
             }
             let now = suspect.grounds.signal.at;

@@ -363,6 +363,24 @@ impl std::fmt::Display for Signal {
     }
 }
 
+/// A message's content by its keyed hashes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Content {
+    /// The same for texts that are nearly the same.
+    pub alike: u64,
+    /// The same for texts that differ in figures, marks, blanks and letter case alone.
+    pub letters: u64,
+    /// The text as it is.
+    pub exact: u64,
+}
+
+/// A text of which nothing is known but whether another is the same.
+impl From<u64> for Content {
+    fn from(hash: u64) -> Self {
+        Self { alike: hash, letters: hash, exact: hash }
+    }
+}
+
 /// The fields a rule can match or count by.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Detail {
@@ -384,8 +402,8 @@ pub struct Detail {
     pub number: Option<u32>,
     /// A reason from a closed list.
     pub reason: Option<&'static str>,
-    /// Keyed hash of a message's content, so that equal texts can be counted without being kept.
-    pub content: Option<u64>,
+    /// What a message says, so that equal texts can be counted without being kept.
+    pub content: Option<Content>,
     /// How much: bytes of a message, of a gap, of a transfer.
     pub weight: u64,
 }

@@ -1196,3 +1196,53 @@ fn a_telephones_patience_is_none_for_passwords() {
     let deeds = world.deeds();
     assert!(deeds.iter().any(|deed| deed.contains("198.51.100.66")), "{deeds:?}");
 }
+
+/// Eight of whom one says the next line every second and a half.
+#[test]
+fn scripts_that_count_up_in_turn_are_no_drones() {
+    let mut world = World::new(SHIPPED);
+    let mut regulars: Vec<Connection> = (0..8)
+        .map(|number| {
+            let mut regular = world.connect(address(&format!("203.0.113.{}", 20 + number)));
+            world.log_in(&mut regular, &format!("user{number}"));
+            regular
+        })
+        .collect();
+    for number in 0..120 {
+        let line = format!("message type=2 chanid=1 content=\"background message number {number} of the lab\"");
+        let regular = &mut regulars[number % 8];
+        world.say(regular, Side::Client, &line);
+        world.say(regular, Side::Server, "ok");
+        world.wait(1_500);
+    }
+    world.engine.finish();
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+#[test]
+fn drones_that_count_up_are_drones() {
+    let limited = |lines: usize, pause: u64, text: &dyn Fn(usize) -> String| {
+        let mut world = World::new(SHIPPED);
+        let mut drones: Vec<Connection> = (0..8)
+            .map(|number| {
+                let mut drone = world.connect(address(&format!("198.51.{number}.7")));
+                world.log_in(&mut drone, &format!("drone{number}"));
+                drone
+            })
+            .collect();
+        for number in 0..lines * 8 {
+            let line = format!("message type=2 chanid=1 content=\"{}\"", text(number));
+            world.say(&mut drones[number % 8], Side::Client, &line);
+            world.say(&mut drones[number % 8], Side::Server, "ok");
+            world.wait(pause);
+        }
+        world.wait(61_000);
+        world.deeds().iter().filter(|deed| deed.starts_with("limit")).count()
+    };
+    let counted = |number: usize| format!("everybody come over to the other place {number}");
+    // Said once, said fast, the same all along, and with a site in it.
+    assert_eq!(limited(1, 1_500, &counted), 8);
+    assert_eq!(limited(5, 100, &counted), 8);
+    assert_eq!(limited(8, 1_500, &|_| "everybody come over to the other place".to_owned()), 8);
+    assert_eq!(limited(8, 1_500, &|number| format!("come to http://evil.example/{number} all of you now")), 8);
+}

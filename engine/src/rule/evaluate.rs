@@ -63,7 +63,7 @@ impl Subject {
             By::Nickname => detail.nickname.clone().map(Self::Nickname),
             By::Session => signal.flow.map(Self::Session),
             By::Channel => detail.channel.as_ref().map(folded).map(Self::Channel),
-            By::Content => detail.content.map(Self::Content),
+            By::Content => detail.content.map(|content| Self::Content(content.alike)),
             By::Service => Some(Self::Service),
             By::Target => detail.target.as_ref().map(folded).map(Self::Target),
             By::Kind => None,
