@@ -318,7 +318,7 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
     let mut all = talk::<Irc>(100);
-    all.extend::<[Attack<Irc>; 24]>([
+    all.extend::<[Attack<Irc>; 28]>([
         // Four with four each to themselves reach fifteen with 27.
         attack("CTCP over four connections", 27, Stopped, |server, who, count| {
             side_by_side(server, who, count, 4, 40, |server, connection, _| {
