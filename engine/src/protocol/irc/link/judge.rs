@@ -460,11 +460,25 @@ impl Court<'_, '_> {
         }
         if !self.is_bursting(self.side) && !self.brings_servers() {
             self.count(INTRODUCTIONS);
+            if timestamp.is_some_and(|timestamp| self.takes_nickname(origin, nickname, timestamp)) {
+                self.violation(SignalKind::LinkImpossible, Some("introduction"), detail());
+            }
         }
         let person = self.context.hash(&[user, b"@", host].concat());
         let user = User::new(name_of(nickname), timestamp, person, is_operator, server);
         self.link.network.add_user(self.side, id, user, &mut self.links.room);
         self.meet(id, nickname);
+    }
+
+    /// Whether a user who is introduced only now is said to have been there for long, and would win somebody's nickname by that. Who
+    /// comes while a link stands is introduced at once; only two who come at the same time can collide.
+    fn takes_nickname(&self, origin: &Origin, nickname: &[u8], timestamp: u64) -> bool {
+        let behind = self.link.judge.clocks[index(self.side)].unwrap_or(0).clamp(-CLOCK_MOST_SECONDS, 0);
+        let allowed = behind.unsigned_abs().saturating_add(CLOCK_MOST_SECONDS.unsigned_abs());
+        let is_old = timestamp < (self.now().as_nanos() / 1_000_000_000).saturating_sub(allowed);
+        let holder = self.link.network.holder(self.other(), nickname);
+        let wins = holder.is_some_and(|(_, holder)| holder.timestamp.is_some_and(|held| timestamp < held));
+        is_old && wins && timestamp != SAVED_TIMESTAMP && self.knows_everybody() && !self.is_office(origin)
     }
 
     /// Whether somebody on the other side has this nickname too, and who loses then.

@@ -158,6 +158,21 @@ fn a_channel_of_the_other_side_alone_is_taken_by_an_older_timestamp_too() {
     assert_eq!(ts6().say(&[ours, "+11"]).say(&behind).heard(), ["link.ops-lost younger"]);
 }
 
+#[test]
+fn nobody_who_is_introduced_late_has_been_there_for_long() {
+    let says = |timestamp: u64| {
+        let line = format!("S: :1HB UID anna 1 {timestamp} +i ~x h.test 0 1HBAAAAAB :x");
+        ts6().say(&["+11", &line]).heard()
+    };
+    assert_eq!(says(1_793_000_000), ["link.impossible introduction", "link.collision older-wins"]);
+    // Who is younger loses.
+    assert_eq!(says(1_794_990_000), ["link.collision older-wins"]);
+    // Whoever comes with a server that is new here has been there.
+    let behind =
+        ["+11", "S: :1HB SID far.test 2 9FR :f", "S: :9FR UID anna 1 1793000000 +i ~x h.test 0 9FRAAAAAB :x"];
+    assert_eq!(ts6().say(&behind).heard(), ["link.collision older-wins"]);
+}
+
 /// Services keep the timestamp with which a channel was registered.
 #[test]
 fn services_may_bring_an_older_timestamp_where_the_configuration_says_so() {
