@@ -261,7 +261,11 @@ impl Nickname {
                 return None;
             }
             let is_namesake = account.is_some() && fold(&owner.account) != *name;
-            return (!is_namesake).then_some(if account.is_some() { "another-account" } else { "no-account" });
+            return (!is_namesake).then_some(if account.is_some() {
+                "another-account"
+            } else {
+                "no-account"
+            });
         }
         // Nobody has proven that it is theirs: two at the same time cannot both be right.
         let is_taken = self.present.iter().any(|(other, network)| *other != flow && *network != here);

@@ -1209,7 +1209,8 @@ fn scripts_that_count_up_in_turn_are_no_drones() {
         })
         .collect();
     for number in 0..120 {
-        let line = format!("message type=2 chanid=1 content=\"background message number {number} of the lab\"");
+        let line =
+            format!("message type=2 chanid=1 content=\"background message number {number} of the lab\"");
         let regular = &mut regulars[number % 8];
         world.say(regular, Side::Client, &line);
         world.say(regular, Side::Server, "ok");
@@ -1244,5 +1245,8 @@ fn drones_that_count_up_are_drones() {
     assert_eq!(limited(1, 1_500, &counted), 8);
     assert_eq!(limited(5, 100, &counted), 8);
     assert_eq!(limited(8, 1_500, &|_| "everybody come over to the other place".to_owned()), 8);
-    assert_eq!(limited(8, 1_500, &|number| format!("come to http://evil.example/{number} all of you now")), 8);
+    assert_eq!(
+        limited(8, 1_500, &|number| format!("come to http://evil.example/{number} all of you now")),
+        8
+    );
 }

@@ -221,7 +221,8 @@ impl Talk {
     /// Where figures alone differ it is something else only if they took their time.
     pub(super) fn note(&mut self, content: Content, at: Timestamp) {
         let is_slow = at.since(self.at) >= TAKES_TURNS;
-        let is_next = |text: &Content| is_slow && text.letters == content.letters && text.exact != content.exact;
+        let is_next =
+            |text: &Content| is_slow && text.letters == content.letters && text.exact != content.exact;
         let is_known = |text: &Content| text.alike == content.alike && !is_next(text);
         if self.texts.iter().any(is_known) {
             return;

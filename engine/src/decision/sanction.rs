@@ -93,10 +93,7 @@ impl Decisions {
                     continue;
                 }
                 self.sanction(rule, *address, None, Grounds::Finding(rule, finding), ledger, commands);
-            } else if (!is_neighbourhood || *count >= CONTRIBUTIONS_PLAIN)
-                && !is_parroted
-                && !has_allowance
-            {
+            } else if (!is_neighbourhood || *count >= CONTRIBUTIONS_PLAIN) && !is_parroted && !has_allowance {
                 self.suspect(*address, || Suspect::new(rule, finding));
             }
         }

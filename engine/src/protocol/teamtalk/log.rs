@@ -5,7 +5,7 @@
 use floodwall_wire::Address;
 
 use super::super::{
-    GREETED_WITHIN, GREETING, LINK, hash_content, has_link,
+    GREETED_WITHIN, GREETING, LINK, has_link, hash_content,
     log::{Actor, Addresses, Cursor, Glance, Reading, instant, six_digits},
 };
 use crate::{

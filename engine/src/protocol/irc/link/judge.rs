@@ -301,7 +301,12 @@ impl Court<'_, '_> {
                     channel.resync = Some(now);
                 }
             }
-            Event::Ban => self.count(BANS),
+            Event::Ban { is_of_everybody } => {
+                if is_of_everybody {
+                    self.violation(SignalKind::LinkMassAction, Some("everybody"), Detail::default());
+                }
+                self.count(BANS);
+            }
             Event::Other => {}
         }
     }
@@ -860,7 +865,9 @@ impl Court<'_, '_> {
         let is_settled = self.now().since(channel.changed) > CROSSING;
         let reason = match timestamp.cmp(&current) {
             std::cmp::Ordering::Equal => return false,
-            std::cmp::Ordering::Less if timestamp == 0 => return self.judge_timestamp(origin, name, 0, false),
+            std::cmp::Ordering::Less if timestamp == 0 => {
+                return self.judge_timestamp(origin, name, 0, false);
+            }
             std::cmp::Ordering::Less if !self.is_bursting(self.side) && !self.brings_servers() => "older",
             std::cmp::Ordering::Greater if is_settled => "newer",
             std::cmp::Ordering::Less | std::cmp::Ordering::Greater => return true,

@@ -159,6 +159,25 @@ fn a_channel_of_the_other_side_alone_is_taken_by_an_older_timestamp_too() {
 }
 
 #[test]
+fn a_ban_of_everybody_is_told_and_one_of_somebody_is_not() {
+    let says = |line: &str| ts6().say(&[line]).heard();
+    for everybody in
+        ["ENCAP * KLINE 0 * * :bye", "KLINE * 0 * * :bye", "ENCAP * DLINE 0 0.0.0.0/0 :x", "GLINE *@* 0 :x"]
+    {
+        assert_eq!(
+            says(&format!("S: :1HBAAAAAA {everybody}")),
+            ["link.mass-action everybody"],
+            "{everybody}"
+        );
+    }
+    for somebody in
+        ["ENCAP * KLINE 0 * bad.example.net :bye", "KLINE * 0 ~x * :bye", "ENCAP * DLINE 0 192.0.2.0/24 :x"]
+    {
+        assert_eq!(says(&format!("S: :1HBAAAAAA {somebody}")), Vec::<String>::new(), "{somebody}");
+    }
+}
+
+#[test]
 fn nobody_who_is_introduced_late_has_been_there_for_long() {
     let says = |timestamp: u64| {
         let line = format!("S: :1HB UID anna 1 {timestamp} +i ~x h.test 0 1HBAAAAAB :x");
