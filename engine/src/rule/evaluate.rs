@@ -193,7 +193,8 @@ enum Shared {
 
 impl Shared {
     fn of(rule: &Rule) -> Self {
-        let is_of_others = matches!(rule.by, By::Channel | By::Target | By::Content | By::Service);
+        let is_of_others =
+            matches!(rule.by, By::Account | By::Channel | By::Target | By::Content | By::Service);
         // What comes before is a connection's, whatever it comes before.
         if is_of_others && rule.after.is_none() { Self::ByAddress(rule.by) } else { Self::ByConnection }
     }
