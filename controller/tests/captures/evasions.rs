@@ -191,7 +191,16 @@ fn talk<S: Talk>(over_four: u32) -> Vec<Attack<S>> {
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
     let mut all = talk::<TeamTalk>(100);
-    all.extend::<[Attack<TeamTalk>; 20]>([
+    all.extend::<[Attack<TeamTalk>; 21]>([
+        attack("sessions of one account that are nowhere", 40, Stopped, |server, who, count| {
+            for _ in 0..count.min(100) {
+                let (mut connection, id) = server.connect(who);
+                server.enter(&mut connection, id, who, "everybodys");
+                server.wire.wait_millis(600);
+            }
+            pass(server, 8, TeamTalk::breathe);
+            Vec::new()
+        }),
         attack("channels created, coming back after five", 20, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");

@@ -117,7 +117,9 @@ impl Decisions {
                 && (count < excused || self.others(*address, None, now) == Others::People)
         };
         if rule.by != By::Content {
-            return is_known(CONTRIBUTIONS_OF_KNOWN);
+            // Who has enough sessions of their own needs nobody else's.
+            let is_own_deed = rule.distinct == Some(By::Session) && count >= rule.limit;
+            return !is_own_deed && is_known(CONTRIBUTIONS_OF_KNOWN);
         }
         // An account that was made for it is as new as what it says, and accounts of one's own making cost nothing where
         // anybody may register: being known excuses little.
