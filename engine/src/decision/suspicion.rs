@@ -54,7 +54,7 @@ pub(super) struct Suspect {
 
 impl Suspect {
     pub(super) fn new(rule: &Rule, finding: &Finding<'_>) -> Self {
-        let may_talk_on = rule.by == By::Content && differ_in_figures(&finding.evidence);
+        let may_talk_on = rule.by == By::Content && differ_in_figures(finding.evidence);
         let patience = match (rule.counts_failed_logins(), may_talk_on) {
             (true, _) => PATIENCE_TO_LOG_IN,
             (false, true) => PATIENCE_TO_TALK_ON,
