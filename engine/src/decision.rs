@@ -7,8 +7,8 @@
 //!   never of their neighbours: at once if they did so often, after a little patience otherwise, not at all if
 //!   they have meanwhile logged in with a password. A mistyped password is followed by the right one;
 //! - failed logins that the right password has followed are nobody's attack, nor are those of people who are known; where
-//!   different accounts failed from one address on different connections, as in a house or at a bouncer after a restart, the first finding waits for
-//!   that as well, the second does not;
+//!   several accounts failed from one address, each on a connection of its own, as in a house or at a bouncer after a restart, the first
+//!   finding waits for that as well, the second does not;
 //! - a whole IPv6 /64 is banned only when many of its addresses contributed and nobody in it behaves well;
 //! - behind an address with several other good sessions, the offending connection is cut, not the house;
 //! - no more than [`BANS_PER_MINUTE_MAX`] bans a minute, and of those who are known no more than one in
@@ -45,7 +45,7 @@ mod suspicion;
 
 use person::{Account, LoggedIn, Mistyped, Person, Talk, is_guests};
 pub use sanction::{BANS_PER_MINUTE_MAX, KNOWN_BANS_WITHIN, KNOWN_PER_BAN};
-use suspicion::{Grounds, Suspect, explain, explain_pressure};
+use suspicion::{Grounds, PATIENCE_TO_LOG_IN, Suspect, explain, explain_pressure};
 
 /// How long an address stays known after a login with a password.
 pub const KNOWN_FOR: Span = Span::from_secs(30 * 24 * 3_600);
@@ -55,6 +55,8 @@ const FAMILIAR_FOR: Span = Span::from_secs(7 * 24 * 3_600);
 pub const PRESSURE_RULE: &str = "floodwall/pressure";
 /// Addresses of one IPv4 /24 or IPv6 /48 that are known by their logins at a time.
 pub const KNOWN_PER_SITE: usize = 64;
+/// Sessions at most that those who change networks at one address go on with.
+const MOVED_SESSIONS_MAX: usize = 2;
 const MINUTE: Span = Span::from_secs(60);
 /// Contributions to a finding from which on a contributor is sanctioned without patience.
 const CONTRIBUTIONS_PLAIN: u32 = 3;
@@ -190,7 +192,7 @@ impl Decisions {
         let Some(content) = signal.detail.content else { return };
         let talk = self.talk.touch_or_insert(&signal.address, signal.at, Talk::default, |_| true, |_, _| {});
         if let Some(talk) = talk {
-            talk.note(content);
+            talk.note(content, signal.at);
         }
     }
 
@@ -209,7 +211,7 @@ impl Decisions {
             let has_failed = |failed: &Arc<Signal>| {
                 failed.address == signal.address && is_of_account(failed.detail.account.as_ref())
             };
-            by_account || suspect.grounds.evidence.iter().any(has_failed)
+            suspect.grounds.is_forgeable() || by_account || suspect.grounds.evidence.iter().any(has_failed)
         };
         let made_good = signal.detail.account.as_ref().is_some_and(|account| {
             self.mistyped.get_mut(&signal.address).is_some_and(|mistyped| mistyped.make_good(account, now))
@@ -454,7 +456,7 @@ impl Decisions {
         let is_settled = by_address
             && (self.is_settled(rule, finding.signal)
                 || self.is_mistaken(rule, finding, finding.signal.address));
-        if is_settled {
+        if is_settled || (by_address && self.may_have_moved(rule, finding)) {
             return true;
         }
         match rule.action {
@@ -498,6 +500,24 @@ impl Decisions {
         let is_known = person.behaves_well(signal.at);
         let is_somebody = is_known || !person.sessions.is_empty() || person.voice_sessions > 0;
         is_limited || (is_known && rule.level > Level::Normal) || (is_forgeable && is_somebody)
+    }
+
+    /// Whether datagrams that claim a session may be those of a telephone that has changed networks: it goes on with the one it had,
+    /// whose other end has fallen silent, until it has logged in from where it is now. There is time for that: whoever logs in, as
+    /// whomever, was that telephone. Meanwhile nobody hears it.
+    fn may_have_moved(&mut self, rule: &Rule, finding: &Finding<'_>) -> bool {
+        let may_be = finding.evidence.iter().all(|signal| signal.may_be_of_moved());
+        let sessions: BTreeSet<u32> =
+            finding.evidence.iter().filter_map(|signal| signal.detail.number).collect();
+        // Forged senders take no place from those who have mistyped.
+        let has_room = self.suspects.len() < SUBJECTS_MAX / 2;
+        let address = finding.signal.address;
+        if rule.action == Action::Note || !may_be || sessions.len() > MOVED_SESSIONS_MAX || !has_room {
+            return false;
+        }
+        let until = finding.signal.at + PATIENCE_TO_LOG_IN;
+        self.suspects.entry(address).or_insert_with(|| Suspect { until, ..Suspect::new(rule, finding) });
+        true
     }
 
     fn raise_level(&mut self, rule: &Rule, finding: &Finding<'_>, commands: &mut Vec<Command>) {
@@ -619,9 +639,24 @@ impl Decisions {
         }
     }
 
+    /// Suspects an address, unless it is already: what it may have been lent gives way to what it has done. Whether there is
+    /// room.
+    fn suspect(&mut self, address: Address, suspect: impl FnOnce() -> Suspect) -> bool {
+        match self.suspects.get(&address) {
+            Some(before) if !before.grounds.is_forgeable() => return true,
+            None if self.suspects.len() >= SUBJECTS_MAX => return false,
+            Some(_) | None => {}
+        }
+        self.suspects.insert(address, suspect());
+        true
+    }
+
     fn settle_suspect(&mut self, address: Address, commands: &mut Vec<Command>) {
         if let Some(suspect) = self.suspects.remove(&address) {
-            if suspect.is_of_several && self.have_made_good(address, suspect.grounds.evidence.iter()) {
+            let has_made_good =
+                suspect.is_of_several && self.have_made_good(address, suspect.grounds.evidence.iter());
+            let talks_on = suspect.may_talk_on && self.talk.get(&address).is_some_and(Talk::is_varied);
+            if has_made_good || talks_on {
                 return;
             }
             let now = suspect.grounds.signal.at;

@@ -208,7 +208,7 @@ impl Identities {
         let is_nameless = key.1.as_str().starts_with(NAMELESS);
         // On IRC two have one nickname for as long as a netsplit or a dead connection lasts: the network's doing.
         let reason = entry
-            .spoofed_by(flow, here, account.as_ref())
+            .spoofed_by(&key.1, flow, here, account.as_ref())
             .filter(|reason| !((is_unique || is_nameless) && *reason == TWO_AT_ONCE));
         let is_present = entry.present.iter().any(|(other, _)| *other == flow);
         if !is_present && entry.present.len() < IDENTITY_SESSIONS_PER_NICKNAME_MAX {
@@ -248,13 +248,24 @@ impl Identities {
 
 impl Nickname {
     /// In what way somebody who takes it now is not who had it. Everybody in the owner's own networks is taken for the owner: a
-    /// household, or the owner as a guest.
-    fn spoofed_by(&self, flow: FlowId, here: Address, account: Option<&Text>) -> Option<&'static str> {
+    /// household, or the owner as a guest. Two who have accounts of their own may have one name, unless it is that of an account.
+    fn spoofed_by(
+        &self,
+        name: &Text,
+        flow: FlowId,
+        here: Address,
+        account: Option<&Text>,
+    ) -> Option<&'static str> {
         if let Some(owner) = &self.owner {
             if account == Some(&owner.account) || owner.networks.contains(here) {
                 return None;
             }
-            return Some(if account.is_some() { "another-account" } else { "no-account" });
+            let is_namesake = account.is_some() && fold(&owner.account) != *name;
+            return (!is_namesake).then_some(if account.is_some() {
+                "another-account"
+            } else {
+                "no-account"
+            });
         }
         // Nobody has proven that it is theirs: two at the same time cannot both be right.
         let is_taken = self.present.iter().any(|(other, network)| *other != flow && *network != here);
@@ -388,6 +399,15 @@ mod tests {
         assert!(told[0].ends_with("reason no-account"), "{told:?}");
         let told = people.log_in(3, 3, "mallory", "alice");
         assert!(told[0].ends_with("reason another-account"), "{told:?}");
+    }
+
+    #[test]
+    fn two_with_accounts_may_have_one_name_and_a_guest_may_not() {
+        let mut people = People::new();
+        assert!(people.log_in(1, 1, "maria1", "Maria").is_empty());
+        assert!(people.log_in(2, 2, "maria2", "Maria").is_empty());
+        let told = people.log_in(3, 3, "", "Maria");
+        assert!(told[0].ends_with("reason no-account"), "{told:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use foldhash::quality::FixedState;
 
 use crate::{
     catalogue::{Catalogue, Sort},
-    signal::{Detail, FlowId, Signal, SignalKind},
+    signal::{Content, Detail, FlowId, Signal, SignalKind},
     time::{Span, Timestamp},
 };
 
@@ -164,9 +164,9 @@ impl Context<'_> {
         }
     }
 
-    /// Keyed hash of a message's content, see [`content_hash`].
-    pub fn content_hash(&self, content: &[u8]) -> u64 {
-        content_hash(self.seed, content)
+    /// Keyed hashes of a message's content, see [`hash_content`].
+    pub fn hash_content(&self, content: &[u8]) -> Content {
+        hash_content(self.seed, content)
     }
 
     /// Keyed hash of something as it is.
@@ -185,20 +185,21 @@ fn keyed(seed: u64) -> impl Hasher {
     FixedState::with_seed(seed).build_hasher()
 }
 
-/// Keyed hash of a message's content: of its letters, if it has any. Letter case, figures, marks, blanks and colours are
-/// what drones make their texts different by, and a word or two of nonsense: where five pairs of words follow each
-/// other or more, it is the smallest hash of a pair, which texts share as often as they share their words (Broder, "On the
-/// resemblance and containment of documents", 1997).
-pub fn content_hash(seed: u64, content: &[u8]) -> u64 {
+/// Keyed hashes of a message's content: as it is; of its letters, if it has any; and of what is alike. Letter case, figures,
+/// marks, blanks and colours are what drones make their texts different by, and a word or two of nonsense: where five pairs of
+/// words follow each other or more, alike is what has the same smallest hash of a pair, which texts share as often as they share
+/// their words (Broder, "On the resemblance and containment of documents", 1997).
+pub fn hash_content(seed: u64, content: &[u8]) -> Content {
+    let mut hasher = keyed(seed);
+    hasher.write(content);
+    let exact = hasher.finish();
     let letters = |bytes: &[u8], hasher: &mut dyn Hasher| {
         let letters = bytes.iter().filter(|byte| is_letter(byte));
         letters.for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
     };
     let mut words = content.split(u8::is_ascii_whitespace).filter(|word| word.iter().any(is_letter));
     let Some(mut before) = words.next() else {
-        let mut hasher = keyed(seed);
-        hasher.write(content);
-        return hasher.finish();
+        return Content::from(exact);
     };
     let (mut pairs, mut smallest) = (0_usize, u64::MAX);
     for word in words {
@@ -210,12 +211,11 @@ pub fn content_hash(seed: u64, content: &[u8]) -> u64 {
         pairs = pairs.saturating_add(1);
         before = word;
     }
-    if pairs >= ALIKE_PAIRS {
-        return smallest;
-    }
     let mut hasher = keyed(seed);
     letters(content, &mut hasher);
-    hasher.finish()
+    let letters = hasher.finish();
+    let alike = if pairs >= ALIKE_PAIRS { smallest } else { letters };
+    Content { alike, letters, exact }
 }
 
 /// Pairs of words that a text must have to be taken for one that is only like it: of fewer, any two say too little.
@@ -328,8 +328,12 @@ mod tests {
 
     #[test]
     fn texts_with_the_same_letters_are_one() {
-        let hash = |text: &str| content_hash(7, text.as_bytes());
+        let hash = |text: &str| hash_content(7, text.as_bytes()).alike;
         assert_eq!(hash("join evil.example now [7919]"), hash("JOIN evil.example, now! \u{3}04 15838"));
+        let content = |text: &str| hash_content(7, text.as_bytes());
+        let (one, other) = (content("this is message number 7"), content("this is message number 8"));
+        assert_eq!(one.letters, other.letters);
+        assert_ne!(one.exact, other.exact);
         assert_ne!(hash("join evil.example now"), hash("join good.example now"));
         assert_ne!(hash("12345"), hash("12346"), "there is nothing else to tell them apart");
         assert_ne!(hash("привет"), hash("пока"));
@@ -337,7 +341,7 @@ mod tests {
 
     #[test]
     fn long_texts_that_share_their_words_mostly_share_a_hash() {
-        let hash = |text: &str| content_hash(7, text.as_bytes());
+        let hash = |text: &str| hash_content(7, text.as_bytes()).alike;
         let nonsense = |number: u32| {
             [0, 5, 10].map(|shift| char::from(b'a' + (number >> shift) as u8 % 26)).iter().collect::<String>()
         };

@@ -288,6 +288,13 @@ pub struct Signal {
 }
 
 impl Signal {
+    /// Whether somebody may have done it who had a session at another address, and does not know yet that it is lost. Nobody else
+    /// has that one still.
+    pub fn may_be_of_moved(&self) -> bool {
+        let claims = matches!(self.kind, SignalKind::DatagramForeign | SignalKind::DatagramStranger);
+        claims && self.detail.reason.is_none()
+    }
+
     /// Something a client's packet shows by itself, outside any connection.
     pub const fn of_packet(kind: SignalKind, packet: &Packet<'_>, detail: Detail) -> Self {
         Self { kind, at: packet.at, service: packet.service, address: packet.client, flow: None, detail }
@@ -356,6 +363,24 @@ impl std::fmt::Display for Signal {
     }
 }
 
+/// A message's content by its keyed hashes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Content {
+    /// The same for texts that are nearly the same.
+    pub alike: u64,
+    /// The same for texts that differ in figures, marks, blanks and letter case alone.
+    pub letters: u64,
+    /// The text as it is.
+    pub exact: u64,
+}
+
+/// A text of which nothing is known but whether another is the same.
+impl From<u64> for Content {
+    fn from(hash: u64) -> Self {
+        Self { alike: hash, letters: hash, exact: hash }
+    }
+}
+
 /// The fields a rule can match or count by.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Detail {
@@ -377,8 +402,8 @@ pub struct Detail {
     pub number: Option<u32>,
     /// A reason from a closed list.
     pub reason: Option<&'static str>,
-    /// Keyed hash of a message's content, so that equal texts can be counted without being kept.
-    pub content: Option<u64>,
+    /// What a message says, so that equal texts can be counted without being kept.
+    pub content: Option<Content>,
     /// How much: bytes of a message, of a gap, of a transfer.
     pub weight: u64,
 }

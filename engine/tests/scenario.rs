@@ -138,6 +138,26 @@ impl World {
         }
     }
 
+    /// Voice with somebody's user id, which the gate drops unless it comes from where they are.
+    fn speak(&mut self, from: Address, user_id: u16, reason: Reason) {
+        let [low, high] = user_id.to_le_bytes();
+        let payload = [3, low, high | 0x10, 0, 0, 0, 0, 0, 1, 0x10, 0];
+        self.wait(40);
+        self.engine.handle_packet(&Packet {
+            at: self.now,
+            service: 0,
+            from: Side::Client,
+            client: from,
+            client_port: 40_000,
+            server: SERVER,
+            server_port: 10_333,
+            class: Class::UdpVoice,
+            reason,
+            standing: Standing::Stranger,
+            body: Body::Datagram { payload: &payload, bytes: payload.len() as u32 },
+        });
+    }
+
     fn fail(&mut self, connection: &mut Connection, account: &str) {
         self.say(
             connection,
@@ -435,6 +455,56 @@ fn a_house_has_time_to_find_its_passwords_and_a_guesser_has_it_once() {
 }
 
 /// Somebody with an account of their own mistypes it again and again, and makes it good, between guesses at others.
+/// Two people mistype four times each.
+#[test]
+fn a_house_of_two_has_time_as_well_and_a_guesser_with_two_connections_is_stopped() {
+    let house = address("203.0.113.90");
+    let fail = |world: &mut World, tries: usize| {
+        let mut two = ["father", "child"].map(|name| (world.connect(house), name));
+        for _ in 0..tries {
+            for (connection, account) in &mut two {
+                world.fail(connection, account);
+            }
+            world.wait(1_000);
+        }
+        two
+    };
+    let mut world = World::new(SHIPPED);
+    for (mut connection, account) in fail(&mut world, 4) {
+        world.wait(5_000);
+        world.log_in(&mut connection, account);
+    }
+    world.wait(60_000);
+    assert_eq!(world.deeds(), [""; 0]);
+    let mut world = World::new(SHIPPED);
+    fail(&mut world, 4);
+    world.wait(60_000);
+    assert!(matches!(&world.deeds()[..], [only] if only.starts_with("limit 203.0.113.90 by ")));
+    let mut world = World::new(SHIPPED);
+    fail(&mut world, 20);
+    assert_eq!(world.deeds(), ["ban 203.0.113.90/32 for 10m by teamtalk/login-storm"]);
+}
+
+/// A class shares one account: whoever is in has shown that its password is known there.
+#[test]
+fn a_class_mistypes_the_password_that_others_of_it_have_found() {
+    let mut world = World::new(SHIPPED);
+    let mut first = world.connect(address("203.0.113.90"));
+    for number in 0..24 {
+        guess_once(&mut world, "203.0.113.90", "class");
+        if number == 0 {
+            world.log_in(&mut first, "class");
+        }
+        world.wait(4_000);
+    }
+    assert_eq!(world.deeds(), [""; 0]);
+    // What nobody there knows is a guess.
+    for _ in 0..9 {
+        guess_once(&mut world, "203.0.113.90", "teacher");
+    }
+    assert_eq!(world.deeds().len(), 1);
+}
+
 #[test]
 fn mistakes_on_purpose_hide_guesses_for_a_while_only() {
     let mut world = World::new(SHIPPED);
@@ -1015,4 +1085,168 @@ fn who_has_been_there_for_a_while_may_wish_what_everybody_wishes_and_drones_may_
     assert_eq!(wish(&mut world, &mut regulars), 0);
     let mut drones = join(&mut world, 0xcb01_0000);
     assert_eq!(wish(&mut world, &mut drones), 8);
+}
+
+/// A telephone in another network speaks into a session that hangs, until its client has noticed.
+#[test]
+fn a_telephone_that_changes_networks_has_time_to_log_in_there() {
+    let (old, new) = (address("203.0.113.5"), address("198.51.100.5"));
+    for account in ["alice", "guest"] {
+        let mut world = World::new(SHIPPED);
+        let mut telephone = world.connect(old);
+        world.log_in(&mut telephone, account);
+        world.speak(old, telephone.user_id, Reason::Admitted);
+        world.wait(60_000);
+        for _ in 0..250 {
+            world.speak(new, telephone.user_id, Reason::StandingForeign);
+        }
+        let mut again = world.connect(new);
+        world.log_in(&mut again, account);
+        world.wait(120_000);
+        world.engine.finish();
+        assert_eq!(world.deeds(), [""; 0], "{account}");
+    }
+}
+
+/// Its session was reset at once: the user id is nobody's any more.
+#[test]
+fn a_telephone_whose_session_is_gone_has_time_to_log_in() {
+    let (old, new) = (address("203.0.113.5"), address("198.51.100.5"));
+    let mut world = World::new(SHIPPED);
+    let mut telephone = world.connect(old);
+    world.log_in(&mut telephone, "alice");
+    let user_id = telephone.user_id;
+    world.drop_by_server(telephone);
+    for _ in 0..100 {
+        world.speak(new, user_id, Reason::StandingStranger);
+    }
+    let mut again = world.connect(new);
+    world.log_in(&mut again, "alice");
+    world.wait(120_000);
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+#[test]
+fn whoever_speaks_in_anothers_name_and_does_not_log_in_is_limited() {
+    let limited = ["limit 198.51.100.66 by teamtalk/datagram-masquerade"];
+    let (victim, impostor) = (address("203.0.113.5"), address("198.51.100.66"));
+    let begin = |names: usize| {
+        let mut world = World::new(SHIPPED);
+        let ids: Vec<u16> = (0..names)
+            .map(|number| {
+                let mut regular = world.connect(victim);
+                world.log_in(&mut regular, &format!("regular{number}"));
+                world.speak(victim, regular.user_id, Reason::Admitted);
+                regular.user_id
+            })
+            .collect();
+        world.wait(10_000);
+        (world, ids)
+    };
+    // Nobody logs in from there.
+    let (mut world, ids) = begin(1);
+    for _ in 0..20 {
+        world.speak(impostor, ids[0], Reason::StandingForeign);
+    }
+    assert_eq!(world.deeds(), [""; 0]);
+    world.wait(46_000);
+    assert_eq!(world.deeds(), limited);
+    // Nor has the record's end made anybody a telephone.
+    let (mut world, ids) = begin(1);
+    for _ in 0..20 {
+        world.speak(impostor, ids[0], Reason::StandingForeign);
+    }
+    world.engine.finish();
+    assert_eq!(world.deeds(), limited);
+    // Whom they claim to be speaks on.
+    let (mut world, ids) = begin(1);
+    for _ in 0..40 {
+        world.speak(impostor, ids[0], Reason::StandingForeign);
+        world.speak(victim, ids[0], Reason::Admitted);
+    }
+    assert_eq!(world.deeds(), limited);
+    // No telephone is three people's.
+    let (mut world, ids) = begin(3);
+    for id in ids {
+        world.speak(impostor, id, Reason::StandingForeign);
+    }
+    assert_eq!(world.deeds(), limited);
+}
+
+/// What may have been forged in somebody's name hides nothing they have done.
+#[test]
+fn a_telephones_patience_is_none_for_passwords() {
+    let mut world = World::new(SHIPPED);
+    let mut regular = world.connect(address("203.0.113.5"));
+    world.log_in(&mut regular, "alice");
+    world.wait(10_000);
+    let guesser = address("198.51.100.66");
+    for _ in 0..3 {
+        world.speak(guesser, regular.user_id, Reason::StandingForeign);
+    }
+    for n in 0..15u32 {
+        guess_once(&mut world, &format!("198.51.{n}.7"), "x");
+    }
+    for n in 0..3 {
+        guess_once(&mut world, "198.51.100.66", &format!("somebody{n}"));
+    }
+    let mut guest = world.connect(guesser);
+    world.log_in(&mut guest, "guest");
+    world.wait(60_000);
+    let deeds = world.deeds();
+    assert!(deeds.iter().any(|deed| deed.contains("198.51.100.66")), "{deeds:?}");
+}
+
+/// Eight of whom one says the next line every second and a half.
+#[test]
+fn scripts_that_count_up_in_turn_are_no_drones() {
+    let mut world = World::new(SHIPPED);
+    let mut regulars: Vec<Connection> = (0..8)
+        .map(|number| {
+            let mut regular = world.connect(address(&format!("203.0.113.{}", 20 + number)));
+            world.log_in(&mut regular, &format!("user{number}"));
+            regular
+        })
+        .collect();
+    for number in 0..120 {
+        let line =
+            format!("message type=2 chanid=1 content=\"background message number {number} of the lab\"");
+        let regular = &mut regulars[number % 8];
+        world.say(regular, Side::Client, &line);
+        world.say(regular, Side::Server, "ok");
+        world.wait(1_500);
+    }
+    world.engine.finish();
+    assert_eq!(world.deeds(), [""; 0]);
+}
+
+#[test]
+fn drones_that_count_up_are_drones() {
+    let limited = |lines: usize, pause: u64, text: &dyn Fn(usize) -> String| {
+        let mut world = World::new(SHIPPED);
+        let mut drones: Vec<Connection> = (0..8)
+            .map(|number| {
+                let mut drone = world.connect(address(&format!("198.51.{number}.7")));
+                world.log_in(&mut drone, &format!("drone{number}"));
+                drone
+            })
+            .collect();
+        for number in 0..lines * 8 {
+            let line = format!("message type=2 chanid=1 content=\"{}\"", text(number));
+            world.say(&mut drones[number % 8], Side::Client, &line);
+            world.say(&mut drones[number % 8], Side::Server, "ok");
+            world.wait(pause);
+        }
+        world.wait(61_000);
+        world.deeds().iter().filter(|deed| deed.starts_with("limit")).count()
+    };
+    let counted = |number: usize| format!("everybody come over to the other place {number}");
+    // Said once, said fast, the same all along, and with a site in it.
+    assert_eq!(limited(1, 1_500, &counted), 8);
+    assert_eq!(limited(5, 100, &counted), 8);
+    assert_eq!(limited(8, 1_500, &|_| "everybody come over to the other place".to_owned()), 8);
+    assert_eq!(
+        limited(8, 1_500, &|number| format!("come to http://evil.example/{number} all of you now")),
+        8
+    );
 }

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use floodwall_engine::{
     Span, Timestamp,
     rule::diagnostic::{Diagnostic, suggest},
-    signal::{Detail, FlowId, Method, Signal, SignalKind},
+    signal::{Content, Detail, FlowId, Method, Signal, SignalKind},
     text::Text,
 };
 use floodwall_wire::Address;
@@ -202,7 +202,7 @@ impl Reader {
             "command" => detail.command = Some(self.word(value)?),
             "reason" => detail.reason = Some(self.word(value)?),
             "number" => detail.number = Some(u32::try_from(number()?).unwrap_or(u32::MAX)),
-            "content" => detail.content = Some(number()?),
+            "content" => detail.content = Some(Content::from(number()?)),
             "bytes" => detail.weight = number()?,
             _ => return Err((format!("unknown field \"{field}\""), suggest(field, FIELDS))),
         }

@@ -191,7 +191,16 @@ fn talk<S: Talk>(over_four: u32) -> Vec<Attack<S>> {
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
     let mut all = talk::<TeamTalk>(100);
-    all.extend::<[Attack<TeamTalk>; 20]>([
+    all.extend::<[Attack<TeamTalk>; 21]>([
+        attack("sessions of one account that are nowhere", 40, Stopped, |server, who, count| {
+            for _ in 0..count.min(100) {
+                let (mut connection, id) = server.connect(who);
+                server.enter(&mut connection, id, who, "everybodys");
+                server.wire.wait_millis(600);
+            }
+            pass(server, 8, TeamTalk::breathe);
+            Vec::new()
+        }),
         attack("channels created, coming back after five", 20, Stopped, |server, who, count| {
             coming_back(server, who, count, 5, 500, |server, connection, number| {
                 server.command(connection, &format!("makechannel parentid=1 name=\"c{number}\""), "ok\r\n");
@@ -318,7 +327,7 @@ pub(crate) fn on_teamtalk() -> Vec<Attack<TeamTalk>> {
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
     let mut all = talk::<Irc>(100);
-    all.extend::<[Attack<Irc>; 24]>([
+    all.extend::<[Attack<Irc>; 28]>([
         // Four with four each to themselves reach fifteen with 27.
         attack("CTCP over four connections", 27, Stopped, |server, who, count| {
             side_by_side(server, who, count, 4, 40, |server, connection, _| {
@@ -393,6 +402,34 @@ pub(crate) fn on_irc() -> Vec<Attack<Irc>> {
                     ":lab.example 306 guest :You have been marked as away".to_owned(),
                 )
             })
+        }),
+        attack("nicknames that are taken", 25, Stopped, |server, who, count| {
+            one_by_one(server, who, count, 800, |_| {
+                let refused = ":lab.example 433 guest alice :Nickname is already in use.".to_owned();
+                ("NICK alice".to_owned(), refused)
+            })
+        }),
+        attack("words to a moderated channel", 40, Stopped, |server, who, count| {
+            one_by_one(server, who, count, 500, |_| {
+                let refused = ":lab.example 404 guest #quiet :Cannot send to channel".to_owned();
+                ("PRIVMSG #quiet :buy".to_owned(), refused)
+            })
+        }),
+        attack("takeover: kicks without a rank", 15, Noted, |server, who, count| {
+            one_by_one(server, who, count.min(30), 700, |number| {
+                let refused = ":lab.example 482 guest #talk :You're not channel operator".to_owned();
+                (format!("KICK #talk user{number} :bye"), refused)
+            })
+        }),
+        attack("TeamTalk's logins", 5, Stopped, |server, who, count| {
+            for _ in 0..count {
+                let mut connection = server.wire.connect(who);
+                let line = b"login nickname=\"a\" username=\"b\" password=\"throw-away\"\r\n";
+                server.wire.ask(&mut connection, line);
+                server.wire.close(connection);
+                server.wire.wait_millis(2_000);
+            }
+            Vec::new()
         }),
         attack("lists of channels", 20, Stopped, |server, who, count| {
             one_by_one(server, who, count, 1_000, |_| {
@@ -605,6 +642,8 @@ pub(crate) fn crowds() -> Vec<Evening> {
                 server.wire.wait_millis(900);
             }
         }),
+        teamtalk("a class whose line fails, and who come again", class),
+        irc("a class whose line fails, and who come again", class),
         teamtalk("a school of sixty that chats", school),
         irc("a school of sixty that chats", school),
         irc("a bridge of two hundred puppets, three of whom paste a poem", |server| {
@@ -780,6 +819,24 @@ fn game_night<S: Talk>(
         }
         server.wait(10_000);
     }
+}
+
+/// Twenty-five come, lose their connections twenty seconds later, and come again.
+fn class<S: Talk>(server: &mut S) {
+    for _ in 0..2 {
+        let mut pupils: Vec<Connection> = Vec::new();
+        for number in 0..25 {
+            pupils.push(server.guest("10.77.51.1", &format!("pupil{number}")));
+            server.wait(500);
+        }
+        server.wait(10_000);
+        for pupil in pupils {
+            server.leave(pupil);
+            server.wait(100);
+        }
+        server.wait(40_000);
+    }
+    server.wait(60_000);
 }
 
 /// Everybody comes within a minute, and all chat for two.

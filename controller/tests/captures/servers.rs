@@ -182,6 +182,16 @@ impl TeamTalk {
     }
 
     pub(crate) fn log_in(&mut self, connection: &mut Connection, id: u16, address: &str, account: &str) {
+        self.enter(connection, id, address, account);
+        self.command(
+            connection,
+            "join chanid=1 password=\"\" id=2",
+            "begin id=2\r\njoined chanid=1\r\nok\r\nend id=2\r\n",
+        );
+    }
+
+    /// The same, without going into a channel.
+    pub(crate) fn enter(&mut self, connection: &mut Connection, id: u16, address: &str, account: &str) {
         self.wire.datagram(address, &[1, id as u8, (id >> 8) as u8, 0, 9, 9, 9, 9, 1, 0x10, 1]);
         let line = format!(
             "login nickname=\"{account}\" username=\"{account}\" password=\"throw-away\" clientname=\"Lab\" protocol=\"5.14\" \
@@ -193,11 +203,6 @@ impl TeamTalk {
              end id=1\r\n"
         );
         self.command(connection, &line, &answer);
-        self.command(
-            connection,
-            "join chanid=1 password=\"\" id=2",
-            "begin id=2\r\njoined chanid=1\r\nok\r\nend id=2\r\n",
-        );
     }
 
     /// Without a password; everybody's account.

@@ -194,6 +194,87 @@ fn one_puzzle_is_not_solved_a_hundred_times() {
     assert_eq!(server.wire.report().rules("10.78.2.9"), ["teamspeak/junk-solutions"]);
 }
 
+/// Who speaks before the server has been heard for long enough is judged once it has.
+#[test]
+fn a_stranger_at_the_very_beginning_is_one() {
+    let mut server = TeamSpeak { wire: Wire::new(9_987), given: 0 };
+    server.log_in(TALKER, 7);
+    for _ in 0..50 {
+        server.wire.datagram("10.78.2.13", &packet(9, 3, 0x80, 120));
+        server.wire.wait_millis(20);
+    }
+    for _ in 0..10 {
+        server.wire.wait_millis(1_000);
+        server.breathe();
+    }
+    let report = server.wire.report();
+    assert_eq!(report.rules("10.78.2.13"), ["teamspeak/datagram-stranger"]);
+    assert_eq!(report.outcome(TALKER), "clean");
+}
+
+/// A session older than the watch is spoken to by the server.
+#[test]
+fn a_talker_older_than_the_watch_is_no_stranger() {
+    let mut server = TeamSpeak { wire: Wire::new(9_987), given: 0 };
+    for _ in 0..200 {
+        server.wire.datagram(TALKER, &packet(7, 1, 0x80, 120));
+        server.wire.wait_millis(4);
+    }
+    for _ in 0..10 {
+        server.breathe();
+        server.wire.wait_millis(1_000);
+    }
+    assert_eq!(server.wire.report().outcome(TALKER), "clean");
+}
+
+/// It speaks into its old session from the new network, until its client has noticed.
+#[test]
+fn a_telephone_that_changes_networks_is_not_limited() {
+    let mut server = TeamSpeak::new();
+    server.log_in("10.78.2.13", 9);
+    for _ in 0..20 {
+        server.wire.wait_millis(1_000);
+        server.breathe();
+        server.wire.datagram("10.78.2.13", &packet(9, 1, 0x80, 120));
+        server.wire.answer_datagram("10.78.2.13", &reply(9, 0x84, 0));
+    }
+    for second in 0..60 {
+        server.wire.wait_millis(1_000);
+        server.breathe();
+        if second < 20 {
+            for _ in 0..10 {
+                server.wire.datagram("10.78.3.13", &packet(9, 1, 0x80, 120));
+            }
+        } else if second == 22 {
+            server.log_in("10.78.3.13", 10);
+        } else if second > 22 {
+            server.wire.datagram("10.78.3.13", &packet(10, 1, 0x80, 120));
+            server.wire.answer_datagram("10.78.3.13", &reply(10, 0x84, 0));
+        }
+    }
+    assert_eq!(server.wire.report().rules("10.78.3.13"), [""; 0]);
+}
+
+/// Two from each of nine addresses.
+#[test]
+fn a_recorded_handshake_played_thinly_from_many_addresses_is_noticed() {
+    let mut server = TeamSpeak::new();
+    for round in 0..2 {
+        for last in 1..=9 {
+            server.wire.datagram(&format!("10.78.4.{last}"), FIRST_COMMAND);
+            server.wire.wait_millis(1_000);
+            server.breathe();
+        }
+        server.wire.wait_millis(round * 20_000);
+        server.breathe();
+    }
+    let report = server.wire.report();
+    for last in 2..=9 {
+        let rules = report.rules(&format!("10.78.4.{last}"));
+        assert_eq!(rules, ["teamspeak/handshakes-from-everywhere"], "{last}");
+    }
+}
+
 /// A session that the server has left is none, however long the client goes on.
 #[test]
 fn who_goes_on_alone_has_no_session() {

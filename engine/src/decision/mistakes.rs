@@ -15,20 +15,36 @@ use crate::{
         Action, By, Level, Rule,
         evaluate::{Finding, site},
     },
-    signal::{FlowId, Signal, SignalKind},
-    text::Text,
+    signal::{Signal, SignalKind},
 };
 
 /// ...are so many;
 const MADE_GOOD_MAX: u32 = 3;
 /// and so many while there is still patience for them to be.
 const MISTAKEN_MAX: u32 = 3;
-/// Accounts that failed from one address, each on a connection of its own, from which on they may be several people's.
-const MISTAKEN_ACCOUNTS: usize = 3;
+/// Accounts that failed, each from a place of its own, from which on they may be several people's.
+const MISTAKEN_ACCOUNTS: usize = 2;
+
+/// Whether failed logins may be several people's: of several accounts, each from a place of its own. Everybody may try whether there
+/// are guests, and then be somebody.
+fn may_be_of_several<'a, P: Ord>(
+    failed: impl Iterator<Item = &'a Arc<Signal>>,
+    place: impl Fn(&Signal) -> Option<P>,
+) -> bool {
+    let (mut accounts, mut places) = (BTreeSet::new(), BTreeSet::new());
+    for signal in failed {
+        let account = signal.detail.account.as_ref().filter(|name| !is_guests(name));
+        if let (Some(account), Some(place)) = (account, place(signal)) {
+            accounts.insert(account);
+            places.insert(place);
+        }
+    }
+    accounts.len() >= MISTAKEN_ACCOUNTS && places.len() == accounts.len()
+}
 
 impl Decisions {
-    /// Whether failed logins from one address are mistakes: most of the last ones were followed by the right password, or each
-    /// was of another account on another connection and this is the first time. Then the address has time to show it.
+    /// Whether failed logins from one address are mistakes: of most of the last ones the right password is known there, or they were of
+    /// several accounts, each on a connection of its own, and this is the first time. Then the address has time to show it.
     pub(super) fn is_mistaken(&mut self, rule: &Rule, finding: &Finding<'_>, address: Address) -> bool {
         if rule.action == Action::Note || !rule.counts_failed_logins() {
             return false;
@@ -41,18 +57,7 @@ impl Decisions {
         };
         let failed: Vec<&Arc<Signal>> = finding.evidence.iter().filter(is_recent).collect();
         let has_made_good = self.have_made_good(address, failed.iter().copied());
-        let count = failed.len();
-        // Everybody may try whether there are guests, and then be somebody.
-        let of_accounts = || {
-            let account =
-                |signal: &&Arc<Signal>| signal.detail.account.clone().filter(|name| !is_guests(name));
-            failed.iter().filter_map(move |signal| Some((account(signal)?, signal.flow?)))
-        };
-        let accounts: BTreeSet<Text> = of_accounts().map(|(account, _)| account).collect();
-        let flows: BTreeSet<FlowId> = of_accounts().map(|(_, flow)| flow).collect();
-        let is_of_several = accounts.len() >= MISTAKEN_ACCOUNTS
-            && flows.len() == accounts.len()
-            && count <= accounts.len().saturating_mul(2);
+        let is_of_several = may_be_of_several(failed.iter().copied(), |signal| signal.flow);
         let has_room = self.suspects.len() < SUBJECTS_MAX;
         let most = match (has_made_good, is_of_several && has_room) {
             (true, _) => MADE_GOOD_MAX,
@@ -96,14 +101,10 @@ impl Decisions {
         if made_good {
             return true;
         }
-        let has_room = self.suspects.len() < SUBJECTS_MAX || self.suspects.contains_key(&address);
-        if has_room {
-            self.suspects.entry(address).or_insert_with(|| Suspect::new(rule, finding));
-        }
-        has_room
+        self.suspect(address, || Suspect::new(rule, finding))
     }
 
-    /// Whether most of these failed logins from one address were followed by the right password.
+    /// Whether the right passwords of most of these failed logins are known at the address they came from.
     pub(super) fn have_made_good<'a>(
         &self,
         address: Address,
@@ -132,17 +133,12 @@ impl Decisions {
         strangers.len() < finding.contributors.len() && strangers.len() < rule.limit as usize
     }
 
-    /// Whether those of one network who failed to log in may be as many people, a class or a carrier's telephones: the last ones
-    /// each had another account and another address, and it is the first time. Then they have time to find the right password.
+    /// Whether those of one network who failed to log in may be as many people, a class or a carrier's telephones: the last ones were
+    /// of several accounts, each from an address of its own, and it is the first time. Then they have time to find the right password.
     pub(super) fn is_class(&mut self, rule: &Rule, finding: &Finding<'_>, network: Address) -> bool {
         let now = finding.signal.at;
-        let accounts: BTreeSet<&Text> =
-            finding.evidence.iter().filter_map(|signal| signal.detail.account.as_ref()).collect();
-        let addresses: BTreeSet<Address> = finding.evidence.iter().map(|signal| signal.address).collect();
-        let count = finding.evidence.len();
         rule.counts_failed_logins()
-            && accounts.len() == count
-            && addresses.len() == count
+            && may_be_of_several(finding.evidence.iter(), |signal| Some(signal.address))
             && self.person(network, now).is_some_and(|person| {
                 person.may_be_mistaken(
                     &rule.id,

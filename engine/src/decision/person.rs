@@ -7,13 +7,15 @@ use floodwall_wire::Address;
 use super::KNOWN_FOR;
 use crate::{
     rule::{Rule, RuleId, counter::SlidingCount, evaluate::network},
-    signal::{FlowId, Signal},
+    signal::{Content, FlowId, Signal},
     text::Text,
     time::{Span, Timestamp},
 };
 
 /// Accounts that somebody mistypes the passwords of at a time.
 const MISTYPED_MAX: usize = 4;
+/// How long people who talk to others listen in between.
+const TAKES_TURNS: Span = Span::from_secs(5);
 /// Different texts from which on somebody talks, rather than repeats.
 const VARIED_TEXTS: usize = 4;
 /// Findings about one address that are taken for mistakes within this time, if they are made good...
@@ -128,14 +130,15 @@ impl Person {
         self.logged_in_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
     }
 
-    /// Whether the right password has followed a login that failed.
+    /// Whether the right password of a login that failed is known here: it has followed, or was used before. Whoever is a guest
+    /// instead has guessed nothing.
     pub(super) fn has_made_good(&self, failed: &Signal) -> bool {
         let Some(account) = &failed.detail.account else { return false };
-        let is_later = |at: Timestamp| at >= failed.at;
-        self.accounts.get(account).is_some_and(|at| is_later(*at))
-            || self.sessions.values().any(|session| {
-                (session.named.as_ref() == Some(account) || is_guests(account)) && is_later(session.since)
-            })
+        if is_guests(account) {
+            return self.sessions.values().any(|session| session.since >= failed.at);
+        }
+        self.accounts.contains_key(account)
+            || self.sessions.values().any(|session| session.named.as_ref() == Some(account))
     }
 
     /// Whether one more finding of a rule may be taken for mistakes: so many within [`MISTAKEN_WITHIN`]. Whatever somebody makes
@@ -210,23 +213,35 @@ impl Mistyped {
 /// What somebody has said lately: the last different texts, newest last.
 #[derive(Debug, Default)]
 pub(super) struct Talk {
-    texts: VecDeque<u64>,
+    texts: VecDeque<Content>,
+    at: Timestamp,
 }
 
 impl Talk {
-    pub(super) fn note(&mut self, content: u64) {
-        if self.texts.contains(&content) {
+    /// Where figures alone differ it is something else only if they took their time.
+    pub(super) fn note(&mut self, content: Content, at: Timestamp) {
+        let is_slow = at.since(self.at) >= TAKES_TURNS;
+        let is_next =
+            |text: &Content| is_slow && text.letters == content.letters && text.exact != content.exact;
+        let is_known = |text: &Content| text.alike == content.alike && !is_next(text);
+        if self.texts.iter().any(is_known) {
             return;
         }
         if self.texts.len() >= VARIED_TEXTS {
             self.texts.pop_front();
         }
         self.texts.push_back(content);
+        self.at = at;
     }
 
     /// Whether there is more than one.
     pub(super) fn is_of_several(&self) -> bool {
         self.texts.len() > 1
+    }
+
+    /// Whether so many messages were as many different texts, as far as that is remembered.
+    pub(super) fn keeps_up_with(&self, messages: u32) -> bool {
+        self.texts.len() >= VARIED_TEXTS.min(usize::try_from(messages).unwrap_or(usize::MAX))
     }
 
     /// Whether somebody says now this, now that. Drones come for one text.

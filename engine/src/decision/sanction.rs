@@ -5,12 +5,11 @@ use floodwall_wire::Address;
 use super::{
     CONTRIBUTIONS_OF_KNOWN, CONTRIBUTIONS_PLAIN, Decisions, KNOWN_FOR, MINUTE,
     person::{Talk, is_fresh},
-    suspicion::{Grounds, Suspect},
+    suspicion::{Grounds, Suspect, differ_in_figures},
 };
 use crate::{
     command::{Command, Prefix},
     ledger::{Ban, Ledger},
-    limits::SUBJECTS_MAX,
     rule::{
         Action, By, Rule,
         evaluate::{Finding, Subject},
@@ -82,7 +81,9 @@ impl Decisions {
             } else {
                 CONTRIBUTIONS_PLAIN
             };
-            if *count >= plain {
+            let talks_on = self.suspects.get(address).is_some_and(|suspect| suspect.may_talk_on)
+                && self.talk.get(address).is_some_and(|talk| talk.keeps_up_with(*count));
+            if *count >= plain && !talks_on {
                 if self.is_mistaken(rule, finding, *address) {
                     continue;
                 }
@@ -92,12 +93,8 @@ impl Decisions {
                     continue;
                 }
                 self.sanction(rule, *address, None, Grounds::Finding(rule, finding), ledger, commands);
-            } else if (!is_neighbourhood || *count >= CONTRIBUTIONS_PLAIN)
-                && !is_parroted
-                && !has_allowance
-                && self.suspects.len() < SUBJECTS_MAX
-            {
-                self.suspects.entry(*address).or_insert_with(|| Suspect::new(rule, finding));
+            } else if (!is_neighbourhood || *count >= CONTRIBUTIONS_PLAIN) && !is_parroted && !has_allowance {
+                self.suspect(*address, || Suspect::new(rule, finding));
             }
         }
     }
@@ -120,14 +117,18 @@ impl Decisions {
                 && (count < excused || self.others(*address, None, now) == Others::People)
         };
         if rule.by != By::Content {
-            return is_known(CONTRIBUTIONS_OF_KNOWN);
+            // Who has enough sessions of their own needs nobody else's.
+            let is_own_deed = rule.distinct == Some(By::Session) && count >= rule.limit;
+            return !is_own_deed && is_known(CONTRIBUTIONS_OF_KNOWN);
         }
-        // Whoever alone says enough of one text is no bystander, whoever else logs in from there, unless as many have been there for
-        // a while. Other deeds have rules that count by address.
-        let is_own_deed = count >= rule.limit && self.lasting_sessions(address, now) < count as usize;
         // An account that was made for it is as new as what it says, and accounts of one's own making cost nothing where
         // anybody may register: being known excuses little.
         let talk = self.talk.get(address);
+        // Whoever alone says enough of one text is no bystander, whoever else logs in from there, unless as many have been there for
+        // a while. Other deeds have rules that count by address.
+        let is_one_text = !(differ_in_figures(finding.evidence) && talk.is_some_and(Talk::is_varied));
+        let is_own_deed =
+            is_one_text && count >= rule.limit && self.lasting_sessions(address, now) < count as usize;
         let is_new = !self.people.get(address).is_some_and(|person| person.has_been_known(now))
             && !talk.is_some_and(Talk::is_of_several);
         // At midnight everybody wishes the same; drones come for what they say, and say nothing else.

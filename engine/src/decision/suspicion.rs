@@ -1,6 +1,9 @@
 //! Who is suspected, and why something is done.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use floodwall_wire::Address;
 
@@ -8,8 +11,9 @@ use super::PRESSURE_RULE;
 use crate::{
     baseline::{INTERVAL, Pressure},
     command::Explanation,
+    protocol::LINK,
     rule::{
-        Rule, RuleId,
+        By, Rule, RuleId,
         evaluate::{Finding, Subject},
     },
     signal::{EvidenceClass, Signal},
@@ -18,8 +22,23 @@ use crate::{
 
 /// How long others are given before a limit.
 pub(super) const PATIENCE: Span = Span::from_secs(15);
-/// How long somebody is given to find the right password after all.
+/// How long somebody is given to log in after all, with the right password.
 pub(super) const PATIENCE_TO_LOG_IN: Span = Span::from_secs(45);
+
+/// How long somebody is given to say something else: in a dozen that say one thing each in turn everybody has.
+pub(super) const PATIENCE_TO_TALK_ON: Span = Span::from_secs(60);
+
+/// Whether texts that are alike are so because figures were counted up in one, and not because many say the same. What a site is
+/// named in is passed on for that.
+pub(super) fn differ_in_figures(said: &VecDeque<Arc<Signal>>) -> bool {
+    let contents = || said.iter().filter_map(|signal| signal.detail.content);
+    let mut letters = contents().map(|content| content.letters);
+    let first = letters.next();
+    let exact: BTreeSet<u64> = contents().map(|content| content.exact).collect();
+    letters.all(|other| Some(other) == first)
+        && exact.len() == said.len()
+        && !said.iter().any(|signal| signal.detail.reason == Some(LINK))
+}
 
 /// Somebody who contributed a little to an attack, and may have only mistyped.
 #[derive(Debug)]
@@ -28,16 +47,24 @@ pub(super) struct Suspect {
     pub(super) duration: Span,
     /// Several may have mistyped: one who logs in clears nobody but themselves.
     pub(super) is_of_several: bool,
+    /// What they have said differs in figures from what the others have: people go on and say something else, scripts the next one.
+    pub(super) may_talk_on: bool,
     pub(super) grounds: Suspicion,
 }
 
 impl Suspect {
     pub(super) fn new(rule: &Rule, finding: &Finding<'_>) -> Self {
-        let patience = if rule.counts_failed_logins() { PATIENCE_TO_LOG_IN } else { PATIENCE };
+        let may_talk_on = rule.by == By::Content && differ_in_figures(finding.evidence);
+        let patience = match (rule.counts_failed_logins(), may_talk_on) {
+            (true, _) => PATIENCE_TO_LOG_IN,
+            (false, true) => PATIENCE_TO_TALK_ON,
+            (false, false) => PATIENCE,
+        };
         Self {
             until: finding.signal.at + patience,
             duration: rule.duration,
             is_of_several: false,
+            may_talk_on,
             grounds: Suspicion::new(rule, finding),
         }
     }
@@ -68,6 +95,11 @@ impl Suspicion {
             count: finding.count,
             evidence: finding.evidence.clone(),
         }
+    }
+
+    /// Whether it rests on what anybody can send in somebody's name.
+    pub(super) fn is_forgeable(&self) -> bool {
+        self.signal.kind.evidence() == EvidenceClass::Spoofable
     }
 
     pub(super) fn explain(&self) -> Explanation {

@@ -63,7 +63,7 @@ impl Subject {
             By::Nickname => detail.nickname.clone().map(Self::Nickname),
             By::Session => signal.flow.map(Self::Session),
             By::Channel => detail.channel.as_ref().map(folded).map(Self::Channel),
-            By::Content => detail.content.map(Self::Content),
+            By::Content => detail.content.map(|content| Self::Content(content.alike)),
             By::Service => Some(Self::Service),
             By::Target => detail.target.as_ref().map(folded).map(Self::Target),
             By::Kind => None,
@@ -193,7 +193,8 @@ enum Shared {
 
 impl Shared {
     fn of(rule: &Rule) -> Self {
-        let is_of_others = matches!(rule.by, By::Channel | By::Target | By::Content | By::Service);
+        let is_of_others =
+            matches!(rule.by, By::Account | By::Channel | By::Target | By::Content | By::Service);
         // What comes before is a connection's, whatever it comes before.
         if is_of_others && rule.after.is_none() { Self::ByAddress(rule.by) } else { Self::ByConnection }
     }

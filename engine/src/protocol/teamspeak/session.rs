@@ -364,7 +364,7 @@ impl State {
         let detail = Detail {
             command: Some(command.keyword),
             target: command.value("target").or_else(|| command.value("clid")).and_then(number),
-            content: Some(context.content_hash(text)),
+            content: Some(context.hash_content(text)),
             weight: u64::try_from(text.len()).unwrap_or(u64::MAX),
             ..self.detail()
         };

@@ -8,7 +8,7 @@
 //! Judged is only what the server can be heard to answer: in a capture of one side nobody is a forger.
 //!
 //! Bounds: [`ASSOCIATIONS_MAX`] addresses with port, sessions the last to go; [`COMMANDS_MAX`] first commands
-//! remembered; what is beyond says nothing about anybody.
+//! remembered, [`CLAIMS_MAX`] claims of sessions; what is beyond says nothing about anybody.
 
 use std::{
     collections::VecDeque,
@@ -36,7 +36,9 @@ const GIVEN_MAX: usize = 4;
 /// Silence after which a session is over, on both sides.
 const SILENCE_MAX: Span = Span::from_secs(30);
 /// How long the server is heard before somebody whom it never spoke to has no session. It pings every second.
-const WATCH_MIN: Span = Span::from_secs(10);
+const WATCH_MIN: Span = Span::from_secs(5);
+/// Datagrams remembered until then that claim a session.
+const CLAIMS_MAX: usize = 256;
 /// A server takes or refuses a solution within this time.
 const SOLUTION_PATIENCE: Span = Span::from_secs(5);
 /// Associations looked at each time, to find one that is over.
@@ -50,6 +52,8 @@ pub(crate) struct Voice {
     commands: BoundedMap<u64, Address>,
     /// Solutions that the server may still take, by deadline.
     awaited: VecDeque<(Timestamp, Place, u64)>,
+    /// What was said by those who claimed a session before the server had been heard for long enough.
+    claims: VecDeque<(Place, Signal)>,
     hasher: FixedState,
     /// Since when the server's side is heard without a longer silence, and when last.
     heard: Option<(Timestamp, Timestamp)>,
@@ -95,6 +99,7 @@ impl Voice {
             associations: BoundedMap::new(ASSOCIATIONS_MAX, seed),
             commands: BoundedMap::new(COMMANDS_MAX, seed),
             awaited: VecDeque::new(),
+            claims: VecDeque::new(),
             hasher: FixedState::with_seed(seed),
             heard: None,
             crowded_until: Timestamp::EPOCH,
@@ -137,10 +142,18 @@ impl Voice {
             }
             FromClient::Session(header) => self.on_session(&header, packet),
         };
-        if let Some((kind, detail)) = told {
-            let detail = Detail { command: Some(name_of(&datagram)), weight: u64::from(bytes), ..detail };
-            out.push(Signal::of_packet(kind, packet, detail));
+        let Some((kind, detail)) = told else { return };
+        let detail = Detail { command: Some(name_of(&datagram)), weight: u64::from(bytes), ..detail };
+        let signal = Signal::of_packet(kind, packet, detail);
+        // A session older than the watch is one that the server speaks to, every second.
+        let is_claim = kind == SignalKind::DatagramStranger;
+        if is_claim && self.heard_for(packet.at).is_none_or(|span| span <= WATCH_MIN) {
+            if self.claims.len() < CLAIMS_MAX {
+                self.claims.push_back(((packet.client, packet.client_port), signal));
+            }
+            return;
         }
+        out.push(signal);
     }
 
     /// Takes a datagram of the server.
@@ -189,8 +202,24 @@ impl Voice {
         }
     }
 
+    /// Those to whom the server has not spoken since they claimed a session have none.
+    fn settle_claims(&mut self, now: Timestamp, out: &mut Vec<Signal>) {
+        if self.heard_for(now).is_none_or(|span| span <= WATCH_MIN) || !self.remembers_all(now) {
+            return;
+        }
+        let Self { claims, associations, .. } = self;
+        let strangers = claims.drain(..).filter(|(place, signal)| {
+            let is_up = associations.get(place).is_some_and(|association| association.is_up);
+            !is_up && now.since(signal.at) <= SILENCE_MAX
+        });
+        out.extend(strangers.map(|(_, signal)| Signal { at: now, ..signal }));
+    }
+
     /// Solutions that stay without an answer, and sessions that have fallen silent.
     pub(crate) fn handle_timeout(&mut self, service: u8, now: Timestamp, out: &mut Vec<Signal>) {
+        if !self.claims.is_empty() {
+            self.settle_claims(now, out);
+        }
         while let Some((deadline, place, solution)) = self.awaited.front().copied()
             && deadline <= now
         {
@@ -212,11 +241,11 @@ impl Voice {
     fn on_session(&mut self, header: &Header, packet: &Packet<'_>) -> Option<(SignalKind, Detail)> {
         let place = (packet.client, packet.client_port);
         let Some(association) = self.associations.get_mut(&place).filter(|known| known.is_up) else {
-            // A session older than the watch is one that the server speaks to, every second.
-            let is_watched = self.heard_for(packet.at).is_some_and(|span| span > WATCH_MIN);
-            let is_watched = is_watched && self.remembers_all(packet.at);
+            let is_watched = self.remembers_all(packet.at);
             let claims = claims_session(header) && packet.reason != Reason::StandingStranger;
-            return (is_watched && claims).then(|| (SignalKind::DatagramStranger, Detail::default()));
+            let number = (header.client_id != 0).then(|| u32::from(header.client_id));
+            let detail = Detail { number, ..Detail::default() };
+            return (is_watched && claims).then_some((SignalKind::DatagramStranger, detail));
         };
         if header.is_unencrypted() && *association.mac.get_or_insert(header.mac) != header.mac {
             let detail = Detail { reason: Some("mac"), ..Detail::default() };

@@ -5,7 +5,7 @@
 use floodwall_wire::Address;
 
 use super::super::{
-    GREETED_WITHIN, GREETING, LINK, content_hash, has_link,
+    GREETED_WITHIN, GREETING, LINK, has_link, hash_content,
     log::{Actor, Addresses, Cursor, Glance, Reading, instant, six_digits},
 };
 use crate::{
@@ -606,7 +606,7 @@ impl LogReader {
 
     fn talk(&self, id: usize, content: &[u8]) -> Detail {
         Detail {
-            content: Some(content_hash(self.seed, content)),
+            content: Some(hash_content(self.seed, content)),
             reason: has_link(content).then_some(LINK),
             weight: content.len() as u64,
             ..self.own_names(id)

@@ -10,7 +10,7 @@ use crate::{
         breadth::{is_everybody, is_everybody_by_pattern},
         has_link,
     },
-    signal::{Method, SignalKind},
+    signal::{Content, Method, SignalKind},
     text::Text,
 };
 
@@ -143,7 +143,7 @@ pub(super) enum Asked {
         kind: SignalKind,
         channel: Option<Place>,
         target: Option<u16>,
-        content: u64,
+        content: Content,
         weight: u64,
         has_link: bool,
     },
@@ -240,7 +240,7 @@ impl Question {
             kind,
             channel: Place::read(chanid, channelid, path),
             target: target.and_then(Value::user_id),
-            content: context.content_hash(&content),
+            content: context.hash_content(&content),
             weight: content.len() as u64,
             has_link: has_link(&content),
         };

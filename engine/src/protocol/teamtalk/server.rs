@@ -24,6 +24,8 @@ use super::{
 const UNSEEN_PATIENCE: Span = Span::from_secs(10);
 /// For how long after bytes were missed nobody is called unseen.
 const GAP_MEMORY: Span = Span::from_secs(60);
+/// How long a client that changes networks may be heard from both.
+const CHANGES_WITHIN: Span = Span::from_secs(2);
 /// Channel names kept.
 const CHANNELS_MAX: usize = 4_096;
 
@@ -69,6 +71,8 @@ pub struct User {
     pub binding: Binding,
     /// How often it is heard.
     pub habit: Habit,
+    /// Who else uses its id, and since when.
+    pub claimed: Option<(Address, Timestamp)>,
 }
 
 impl Server {
@@ -122,6 +126,7 @@ impl Server {
             packet_protocol: None,
             binding,
             habit: Habit::new(now),
+            claimed: None,
         };
         if let Some(place) = self.users.get_mut(index) {
             *place = Some(Box::new(user));
@@ -329,13 +334,12 @@ impl Server {
             return;
         };
         let from = packet.client;
-        let mut tell = |kind, target: Option<Text>, number: u32| {
+        let mut tell = |kind, number: u32, detail: Detail| {
             let detail = Detail {
                 number: Some(number),
                 command: Some(header.command()),
-                target,
                 weight: payload.len() as u64,
-                ..Detail::default()
+                ..detail
             };
             out.push(Signal::of_packet(kind, packet, detail));
         };
@@ -348,14 +352,14 @@ impl Server {
             // and many different ids without any connection.
             if !header.is_hello() && packet.reason != Reason::StandingStranger {
                 if !has_session && let Some(ids) = self.scans.count(from, header.user_id, packet.at) {
-                    tell(SignalKind::DatagramScan, None, ids);
+                    tell(SignalKind::DatagramScan, ids, Detail::default());
                 }
                 return;
             }
             let kind = if has_session { SignalKind::DatagramAbsent } else { SignalKind::DatagramStranger };
-            tell(kind, None, id);
+            tell(kind, id, Detail::default());
             if let Some(ids) = self.count_scan(from, &header, packet.at) {
-                tell(SignalKind::DatagramScan, None, ids);
+                tell(SignalKind::DatagramScan, ids, Detail::default());
             }
             return;
         };
@@ -368,12 +372,14 @@ impl Server {
                 push_own(SignalKind::DatagramRebound, packet, &header, payload, out);
             }
         } else {
-            let target = user.nickname.clone();
+            let (target, is_contested) = (user.nickname.clone(), user.is_contested(from, packet.at));
             for kind in taken.told_of_others(&header) {
-                tell(kind, target.clone(), id);
+                let is_contested = is_contested && kind == SignalKind::DatagramForeign;
+                let reason = is_contested.then_some("contested");
+                tell(kind, id, Detail { target: target.clone(), reason, ..Detail::default() });
             }
             if let Some(ids) = self.count_scan(from, &header, packet.at) {
-                tell(SignalKind::DatagramScan, None, ids);
+                tell(SignalKind::DatagramScan, ids, Detail::default());
             }
         }
         if header.binds() && matches!(taken, Taken::Refused | Taken::Withheld) {
@@ -463,6 +469,16 @@ impl User {
         if self.nickname.as_ref().is_none_or(|known| known.as_str().as_bytes() != nickname) {
             self.nickname = Some(Text::new(nickname));
         }
+    }
+
+    /// Whether the owner is heard still while somebody else uses the id.
+    fn is_contested(&mut self, other: Address, now: Timestamp) -> bool {
+        let since = match self.claimed {
+            Some((address, since)) if address == other => since,
+            Some(_) | None => now,
+        };
+        self.claimed = Some((other, since));
+        self.habit.last_heard() > since + CHANGES_WITHIN
     }
 
     /// Follows the binding as the server does.

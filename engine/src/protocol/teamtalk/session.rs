@@ -16,6 +16,7 @@ use crate::{
     },
     signal::{Detail, Method, SignalKind},
     stream::Ending,
+    text::Text,
     time::{Span, Timestamp},
 };
 
@@ -94,6 +95,8 @@ struct Conversation {
     place: HeldPlace,
     /// How it last logged in.
     method: Option<Method>,
+    /// The account it was logged in with last.
+    account: Option<Text>,
     /// When it last logged in, said something, changed something or was in a channel.
     active_at: Timestamp,
     kicked: Option<Kicked>,
@@ -139,6 +142,7 @@ impl Session {
                 is_dropped: false,
                 place: HeldPlace::new(),
                 method: None,
+                account: None,
                 active_at: Timestamp::EPOCH,
                 kicked: None,
                 was_thrown_out: false,
@@ -422,9 +426,9 @@ impl Conversation {
         };
         if self.place.is_due(context.at, held, patience) {
             let weight = span.as_nanos() / 1_000_000;
-            let method = self.method;
-            context
-                .signal(SignalKind::ConnectionHeld, Detail { method, reason, weight, ..Detail::default() });
+            let (method, account) = (self.method, self.account.clone());
+            let detail = Detail { method, account, reason, weight, ..Detail::default() };
+            context.signal(SignalKind::ConnectionHeld, detail);
         }
     }
 }

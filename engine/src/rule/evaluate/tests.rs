@@ -26,7 +26,7 @@ impl World {
             service: 0,
             address: Address::from_v4(address),
             flow: Some(FlowId(flow)),
-            detail: Detail { target: Some(Text::from(target)), content: Some(1), ..Detail::default() },
+            detail: Detail { target: Some(Text::from(target)), content: Some(1.into()), ..Detail::default() },
         };
         let fired = &mut self.fired;
         self.evaluation.handle_signal(&self.rules, &AtHand::new(&signal), Level::Normal, |_, finding| {

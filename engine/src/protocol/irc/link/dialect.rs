@@ -4,7 +4,10 @@
 //! InspIRCd 3.15 and ngIRCd 26.1 as recorded (`tests/corpus/irc-links`).
 
 use super::event::{Arguments, Dialect, Event, Introduction, Members, Mistake, is_server_id, is_user_id};
-use crate::protocol::irc::{dialect::seconds, message::Message};
+use crate::protocol::{
+    breadth::is_everybody,
+    irc::{dialect::seconds, message::Message},
+};
 
 /// A server's SERVER line, as the first thing it says about itself.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,14 @@ pub(super) fn read<'a>(dialect: Dialect, message: &Message<'a>) -> Result<Event<
     }
 }
 
+/// Whether the mask of a ban fits people who have nothing in common: `user@host` or a prefix in one parameter, or user and host in
+/// two that follow each other.
+fn names_everybody(params: &[&[u8]]) -> bool {
+    let is_mask = |param: &&&[u8]| param.contains(&b'@') || param.contains(&b'/');
+    params.iter().filter(is_mask).any(|mask| is_everybody(mask))
+        || params.windows(2).any(|pair| is_everybody(&pair.join(&b'@')))
+}
+
 /// What all dialects say alike.
 fn read_common<'a>(message: &Message<'a>) -> Result<Event<'a>, Mistake> {
     let params = message.params();
@@ -64,8 +75,10 @@ fn read_common<'a>(message: &Message<'a>) -> Result<Event<'a>, Mistake> {
         (
             b"KLINE" | b"DLINE" | b"XLINE" | b"RESV" | b"BAN" | b"GLINE" | b"ADDLINE" | b"SHUN" | b"ZLINE",
             _,
-        ) => Event::Ban,
-        (b"ENCAP", [_, b"KLINE" | b"DLINE" | b"XLINE" | b"RESV" | b"BAN", ..]) => Event::Ban,
+        ) => Event::Ban { is_of_everybody: names_everybody(params) },
+        (b"ENCAP", [_, b"KLINE" | b"DLINE" | b"XLINE" | b"RESV" | b"BAN", ..]) => {
+            Event::Ban { is_of_everybody: names_everybody(params) }
+        }
         _ => Event::Other,
     })
 }

@@ -83,7 +83,7 @@ pub(super) fn is_user_id(id: &[u8]) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event<'a> {
     /// K-lines and their kin.
-    Ban,
+    Ban { is_of_everybody: bool },
     /// SJOIN, FJOIN, NJOIN: members of a channel with their status.
     Burst { channel: &'a [u8], timestamp: Option<u64>, members: Members<'a> },
     /// The side's burst is over.

@@ -293,7 +293,7 @@ impl Court<'_, '_> {
                 self.on_modes(origin, channel, timestamp, modes, &arguments);
             }
             Event::Mask { channel, timestamp } => {
-                self.is_of_another_time(channel, timestamp);
+                self.is_of_another_time(origin, channel, timestamp);
             }
             Event::Resync { channel } => {
                 let now = self.now();
@@ -301,7 +301,12 @@ impl Court<'_, '_> {
                     channel.resync = Some(now);
                 }
             }
-            Event::Ban => self.count(BANS),
+            Event::Ban { is_of_everybody } => {
+                if is_of_everybody {
+                    self.violation(SignalKind::LinkMassAction, Some("everybody"), Detail::default());
+                }
+                self.count(BANS);
+            }
             Event::Other => {}
         }
     }
@@ -460,11 +465,25 @@ impl Court<'_, '_> {
         }
         if !self.is_bursting(self.side) && !self.brings_servers() {
             self.count(INTRODUCTIONS);
+            if timestamp.is_some_and(|timestamp| self.takes_nickname(origin, nickname, timestamp)) {
+                self.violation(SignalKind::LinkImpossible, Some("introduction"), detail());
+            }
         }
         let person = self.context.hash(&[user, b"@", host].concat());
         let user = User::new(name_of(nickname), timestamp, person, is_operator, server);
         self.link.network.add_user(self.side, id, user, &mut self.links.room);
         self.meet(id, nickname);
+    }
+
+    /// Whether a user who is introduced only now is said to have been there for long, and would win somebody's nickname by that. Who
+    /// comes while a link stands is introduced at once; only two who come at the same time can collide.
+    fn takes_nickname(&self, origin: &Origin, nickname: &[u8], timestamp: u64) -> bool {
+        let behind = self.link.judge.clocks[index(self.side)].unwrap_or(0).clamp(-CLOCK_MOST_SECONDS, 0);
+        let allowed = behind.unsigned_abs().saturating_add(CLOCK_MOST_SECONDS.unsigned_abs());
+        let is_old = timestamp < (self.now().as_nanos() / 1_000_000_000).saturating_sub(allowed);
+        let holder = self.link.network.holder(self.other(), nickname);
+        let wins = holder.is_some_and(|(_, holder)| holder.timestamp.is_some_and(|held| timestamp < held));
+        is_old && wins && timestamp != SAVED_TIMESTAMP && self.knows_everybody() && !self.is_office(origin)
     }
 
     /// Whether somebody on the other side has this nickname too, and who loses then.
@@ -642,7 +661,13 @@ impl Court<'_, '_> {
     }
 
     /// Judges a channel's timestamp on its way in; whether it was wrong.
-    fn judge_timestamp(&mut self, channel: &[u8], timestamp: u64, has_operator: bool) -> bool {
+    fn judge_timestamp(
+        &mut self,
+        origin: &Origin,
+        channel: &[u8],
+        timestamp: u64,
+        has_operator: bool,
+    ) -> bool {
         let reason = if has_operator { "op" } else { "no-op" };
         let detail = Detail {
             channel: Some(Text::new(channel)),
@@ -663,8 +688,13 @@ impl Court<'_, '_> {
             return true;
         }
         let Some(known) = known else { return false };
-        let [Some(one), Some(other)] = known.said else { return false };
-        let current = one.min(other);
+        let Some(current) = known.timestamp() else { return false };
+        // What only the other side has said was heard on this one, which would have told of an older channel of its own.
+        let is_agreed = match known.said {
+            [Some(_), Some(_)] => true,
+            _ if known.said[index(self.side)].is_some() => false,
+            _ => self.knows_ranks() && self.now().since(known.changed) > CROSSING,
+        };
         let is_asked_for = known.resync.is_some_and(|at| self.now().since(at) <= CROSSING);
         let is_cleared = self.link.judge.dialect == Dialect::Ts4 && timestamp.saturating_add(1) == current;
         if timestamp >= current
@@ -672,6 +702,8 @@ impl Court<'_, '_> {
             || self.brings_servers()
             || is_asked_for
             || is_cleared
+            || !is_agreed
+            || self.is_office(origin)
         {
             return false;
         }
@@ -706,7 +738,7 @@ impl Court<'_, '_> {
                 self.forged(reason, Some(name));
                 true
             }
-            (None, Some(timestamp)) => self.judge_timestamp(name, timestamp, has_operator),
+            (None, Some(timestamp)) => self.judge_timestamp(origin, name, timestamp, has_operator),
             (None, None) => false,
         };
         let keeps_ranks = self.merge(name, timestamp, has_operator, is_wrong);
@@ -807,7 +839,7 @@ impl Court<'_, '_> {
                 self.violation(SignalKind::LinkPlainJoin, Some("join"), detail);
             }
             if let Some(timestamp) = timestamp {
-                self.judge_timestamp(name, timestamp, false);
+                self.judge_timestamp(origin, name, timestamp, false);
             }
             self.merge(name, timestamp, false, false);
             self.link.network.add_member(self.side, id, name, is_operator, &mut self.links.room);
@@ -826,14 +858,16 @@ impl Court<'_, '_> {
     }
 
     /// Whether a line about a channel carries another timestamp than the channel has; then it was told.
-    fn is_of_another_time(&mut self, name: &[u8], timestamp: Option<u64>) -> bool {
+    fn is_of_another_time(&mut self, origin: &Origin, name: &[u8], timestamp: Option<u64>) -> bool {
         let Some(timestamp) = timestamp else { return false };
         let Some(channel) = self.link.network.channel(name) else { return false };
         let Some(current) = channel.timestamp() else { return false };
         let is_settled = self.now().since(channel.changed) > CROSSING;
         let reason = match timestamp.cmp(&current) {
             std::cmp::Ordering::Equal => return false,
-            std::cmp::Ordering::Less if timestamp == 0 => return self.judge_timestamp(name, 0, false),
+            std::cmp::Ordering::Less if timestamp == 0 => {
+                return self.judge_timestamp(origin, name, 0, false);
+            }
             std::cmp::Ordering::Less if !self.is_bursting(self.side) && !self.brings_servers() => "older",
             std::cmp::Ordering::Greater if is_settled => "newer",
             std::cmp::Ordering::Less | std::cmp::Ordering::Greater => return true,
@@ -856,7 +890,7 @@ impl Court<'_, '_> {
         modes: &[u8],
         arguments: &Arguments<'_>,
     ) {
-        if self.is_of_another_time(name, timestamp) {
+        if self.is_of_another_time(origin, name, timestamp) {
             return;
         }
         match origin {

@@ -147,6 +147,76 @@ fn takeovers_on_solanum_are_heard_in_any_case_of_letters() {
 }
 
 #[test]
+fn a_channel_of_the_other_side_alone_is_taken_by_an_older_timestamp_too() {
+    let ours = "C: :0HA SJOIN 1794000500 #home +nt :@0HAAAAAAA";
+    let taken = "S: :1HB SJOIN 1793000000 #home +nt :@1HBAAAAAA";
+    let heard = ts6().say(&[ours, "+11", taken]).heard();
+    assert_eq!(heard, ["link.timestamp-backwards op", "link.ops-lost takeover"]);
+    // Both may have made it at once, or the link may have been picked up in the middle.
+    assert_eq!(ts6().say(&[ours, taken]).heard(), ["link.ops-lost younger"]);
+    let behind = ["S: :1HB SID far.test 2 9FR :f", "S: :9FR SJOIN 1793000000 #home +nt :"];
+    assert_eq!(ts6().say(&[ours, "+11"]).say(&behind).heard(), ["link.ops-lost younger"]);
+}
+
+#[test]
+fn a_ban_of_everybody_is_told_and_one_of_somebody_is_not() {
+    let says = |line: &str| ts6().say(&[line]).heard();
+    for everybody in
+        ["ENCAP * KLINE 0 * * :bye", "KLINE * 0 * * :bye", "ENCAP * DLINE 0 0.0.0.0/0 :x", "GLINE *@* 0 :x"]
+    {
+        assert_eq!(
+            says(&format!("S: :1HBAAAAAA {everybody}")),
+            ["link.mass-action everybody"],
+            "{everybody}"
+        );
+    }
+    for somebody in
+        ["ENCAP * KLINE 0 * bad.example.net :bye", "KLINE * 0 ~x * :bye", "ENCAP * DLINE 0 192.0.2.0/24 :x"]
+    {
+        assert_eq!(says(&format!("S: :1HBAAAAAA {somebody}")), Vec::<String>::new(), "{somebody}");
+    }
+}
+
+#[test]
+fn nobody_who_is_introduced_late_has_been_there_for_long() {
+    let says = |timestamp: u64| {
+        let line = format!("S: :1HB UID anna 1 {timestamp} +i ~x h.test 0 1HBAAAAAB :x");
+        ts6().say(&["+11", &line]).heard()
+    };
+    assert_eq!(says(1_793_000_000), ["link.impossible introduction", "link.collision older-wins"]);
+    // Who is younger loses.
+    assert_eq!(says(1_794_990_000), ["link.collision older-wins"]);
+    // Whoever comes with a server that is new here has been there.
+    let behind =
+        ["+11", "S: :1HB SID far.test 2 9FR :f", "S: :9FR UID anna 1 1793000000 +i ~x h.test 0 9FRAAAAAB :x"];
+    assert_eq!(ts6().say(&behind).heard(), ["link.collision older-wins"]);
+}
+
+/// Services keep the timestamp with which a channel was registered.
+#[test]
+fn services_may_bring_an_older_timestamp_where_the_configuration_says_so() {
+    let peer = Peer {
+        name: Text::from("beta.test"),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        opened_by_us: false,
+        services: vec![Text::from("beta.test")],
+    };
+    let mut play = Play::with_links(vec![peer]);
+    play.say(&TS6).say(&[
+        "C: :0HA EUID anna 1 1794000000 +i ~a h.test 0 0HAAAAAAA * * :a",
+        "C: :0HA SJOIN 1794000000 #war +nt :@0HAAAAAAA",
+        "C: PING :0HA",
+        "S: PING :1HB",
+        "S: :1HB PONG beta.test :0HA",
+        "C: :0HA PONG alpha.test :1HB",
+        "+11",
+        "S: :1HB SJOIN 1793000000 #war +nt :",
+    ]);
+    assert_eq!(play.heard(), ["link.stranger", "link.ops-lost younger"]);
+}
+
+#[test]
 fn services_may_give_ranks_where_the_configuration_says_so() {
     let peer = Peer {
         name: Text::from("beta.test"),

@@ -73,6 +73,10 @@ impl State {
             }
             return;
         };
+        // A word of services: nobody has a nickname yet. TeamTalk and ServerQuery begin with it.
+        if is_first && keyword == "LOGIN" && self.phase == Phase::Registering && !self.is_link() {
+            self.garbage("foreign-words", context);
+        }
         match keyword {
             "CAP" | "PING" | "PONG" | "ERROR" => {}
             "PASS" => self.on_pass(message),
@@ -301,7 +305,7 @@ impl State {
         let is_answer = is_ctcp && is_to_one && self.take_ctcp_request();
         let command = talk_command(keyword, text, is_answer);
         let weight = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        let content = service.is_none().then(|| context.content_hash(text));
+        let content = service.is_none().then(|| context.hash_content(text));
         let link = has_link(text).then_some(LINK);
         let targets = targets.split(|byte| *byte == b',').filter(|target| !target.is_empty());
         for target in targets.take(TARGETS_MAX) {

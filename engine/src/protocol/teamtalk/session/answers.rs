@@ -94,6 +94,7 @@ impl Conversation {
         self.had_login = true;
         self.active_at = context.at;
         self.method = Some(method);
+        self.account = Some(account.clone());
         self.kicked = None;
         self.told_mismatch = false;
         if let (None, Some(user_id)) = (self.user_id, message.user_id("userid")) {
