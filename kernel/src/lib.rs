@@ -3,19 +3,22 @@
 //!
 //! - [`object`] loads the prebuilt object over new maps or over those an earlier controller left pinned;
 //! - [`gate`] attaches it to interfaces, pins it, adopts it, takes it away;
-//! - [`tables`] writes and reads the maps, `sources` the one that is searched by the program itself; [`ring`] reads the mirror; [`clock`] tells the gate's time;
-//! - [`mod@bpf`] holds the few `bpf(2)` commands behind all that, and with [`ring`] and `sources` all unsafe code.
+//! - [`tables`] writes and reads the maps, `sources` and `lists` those that the program searches
+//!   itself, in memory `shared` with it; [`ring`] reads the mirror; [`clock`] tells the gate's time;
+//! - [`mod@bpf`] holds the few `bpf(2)` commands behind all that, and with [`ring`] and `shared` all unsafe code.
 
 pub mod bpf;
 pub mod clock;
 pub mod gate;
+mod lists;
 pub mod object;
 pub mod ring;
+mod shared;
 mod sources;
 pub mod tables;
 
 pub use clock::Clock;
 pub use gate::{Gate, Mode};
-pub use object::Object;
+pub use object::{Object, Sizes};
 pub use ring::Ring;
 pub use tables::KernelTables;
