@@ -22,7 +22,7 @@ use floodwall_tests::{
 use floodwall_wire::frame::tcp_flags;
 
 use crate::{
-    crowd::{PORT, REGULARS, Regular, Server, log_in},
+    crowd::{NETWORKS, PORT, REGULARS, Regular, Server, log_in},
     load::{start_wall, wall_address},
 };
 
@@ -133,7 +133,10 @@ fn make_ways(lab: &Lab) -> Result<()> {
         ip("route add default via 10.77.0.2 dev wall0")?;
         ip("-6 route add default via fd77::2 dev wall0")
     })?;
-    lab.among_clients(|| ip("route add local 10.96.0.0/11 dev lo"))
+    lab.among_clients(|| {
+        ip("route add local 10.96.0.0/11 dev lo")?;
+        ip(&format!("route add local {NETWORKS} dev lo"))
+    })
 }
 
 /// Each in a network of its own.
@@ -148,7 +151,14 @@ fn measure(
     (offered, until): (u64, Duration),
     newcomers: &AtomicU32,
 ) -> Result<Phase> {
-    let regulars: Vec<_> = (0..REGULARS).map(|number| Regular::arrive(lab, number)).collect::<Result<_>>()?;
+    let regulars: Vec<_> =
+        (0..REGULARS).map(|number| Regular::arrive_from_afar(lab, number)).collect::<Result<_>>()?;
+    let is_known = |known: &serde_json::Value| known.as_u64() >= Some(u64::from(REGULARS));
+    let begun = now();
+    while !is_known(&lab.answer(&["status"])["known"]) {
+        ensure!(begun.elapsed() < NEWCOMER_PATIENCE, "not every regular is known");
+        thread::sleep(Duration::from_millis(50));
+    }
     let mac = lab.on_host(wall_address)?;
     let over = AtomicBool::new(false);
     let overrun_before = overrun(lab)?;

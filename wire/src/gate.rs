@@ -168,8 +168,8 @@ const UNGUARDED_BYTES: u32 = 8;
 impl Arrival {
     #[inline(always)]
     fn new<W: Window>(window: &W, headers: &Headers, service: u8, role: Role, generation: u32) -> Self {
-        let packed = headers.transport_bytes as u64
-            | (headers.datagram_bytes as u64) << DATAGRAM_BYTES
+        let packed = window.blur(headers.transport_bytes) as u64
+            | (window.blur(headers.datagram_bytes) as u64) << DATAGRAM_BYTES
             | (headers.transport_offset as u64) << TRANSPORT_OFFSET
             | (service as u64) << SERVICE
             | (role as u64) << ROLE

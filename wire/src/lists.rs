@@ -87,6 +87,19 @@ pub const MIXED: u8 = 4;
 pub trait Nodes {
     /// The node with this number.
     fn node(&self, number: u32) -> Option<&Node>;
+
+    /// The number, about which the compiler knows nothing any longer. Otherwise LLVM makes sixteen branches of sixteen
+    /// comparisons, and the verifier walks every way through them.
+    #[inline(always)]
+    fn opaque(&self, number: u64) -> u64 {
+        number
+    }
+
+    /// The number, about which the verifier knows nothing any longer: it walks on from here once, and not once per number.
+    #[inline(always)]
+    fn blur(&self, number: u32) -> u32 {
+        number
+    }
 }
 
 /// What a tree is searched by.
@@ -101,15 +114,15 @@ pub trait Key: Copy + Ord {
     const LAST: Self;
 
     /// How many keys of a node are no greater: the number of the child or range to look at.
-    fn rank(self, node: &Node) -> usize;
+    fn rank<N: Nodes>(self, nodes: &N, node: &Node) -> usize;
     /// A node's link.
     fn link(node: &Node) -> u64;
 }
 
-/// 1 if `start` is no greater than one less than `after`, without a branch that could be guessed wrongly; both below 2^63.
+/// 1 if `start` lies before `after`, without a branch that could be guessed wrongly; both below 2^63.
 #[inline(always)]
-const fn reaches(after: u64, start: u64) -> u64 {
-    start.wrapping_sub(after) >> 63
+fn reaches<N: Nodes>(nodes: &N, after: u64, start: u64) -> u64 {
+    nodes.opaque(start.wrapping_sub(after)) >> 63
 }
 
 impl Key for u32 {
@@ -119,15 +132,15 @@ impl Key for u32 {
     const LAST: Self = Self::MAX;
 
     #[inline(always)]
-    fn rank(self, node: &Node) -> usize {
+    fn rank<N: Nodes>(self, nodes: &N, node: &Node) -> usize {
         let after = self.min(Self::LAST - 1) as u64 + 1;
         let mut rank = 0_u64;
         let mut word = 0;
         while word < NODE_WORDS {
             let keys = node.0[word].load();
-            rank += reaches(after, keys & 0xffff_ffff);
+            rank += reaches(nodes, after, keys & 0xffff_ffff);
             if word + 1 < NODE_WORDS {
-                rank += reaches(after, keys >> 32);
+                rank += reaches(nodes, after, keys >> 32);
             }
             word += 1;
         }
@@ -147,13 +160,13 @@ impl Key for u64 {
     const LAST: Self = Self::MAX;
 
     #[inline(always)]
-    fn rank(self, node: &Node) -> usize {
+    fn rank<N: Nodes>(self, nodes: &N, node: &Node) -> usize {
         let key = self.min(Self::LAST - 1);
         let mut rank = 0;
         while rank + 1 < NODE_WORDS && node.0[rank].load() <= key {
             rank += 1;
         }
-        rank
+        nodes.blur(rank as u32) as usize
     }
 
     #[inline(always)]
@@ -169,7 +182,7 @@ impl Key for Address {
     const LAST: Self = Self { high: u64::MAX, low: u64::MAX };
 
     #[inline(always)]
-    fn rank(self, node: &Node) -> usize {
+    fn rank<N: Nodes>(self, nodes: &N, node: &Node) -> usize {
         let low = if self.high == u64::MAX { self.low.min(u64::MAX - 1) } else { self.low };
         let mut rank = 0;
         while rank + 1 < Self::FAN_OUT {
@@ -179,7 +192,7 @@ impl Key for Address {
             }
             rank += 1;
         }
-        rank
+        nodes.blur(rank as u32) as usize
     }
 
     #[inline(always)]
@@ -217,7 +230,7 @@ fn find<K: Key, N: Nodes>(nodes: &N, head: u32, tree: u64, key: K) -> u8 {
     let mut level = 0;
     while level < K::LEVELS {
         let Some(node) = nodes.node(head.wrapping_add(at)) else { return UNLISTED };
-        let (rank, link) = (key.rank(node), K::link(node));
+        let (rank, link) = (key.rank(nodes, node), K::link(node));
         if below == 0 {
             let mask = (1 << K::TREATMENT_BITS) - 1;
             return ((link >> (rank * K::TREATMENT_BITS)) & mask) as u8;
