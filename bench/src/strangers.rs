@@ -123,7 +123,7 @@ fn report(lab: &Lab, phases: &[Phase], resident_before: f64) -> Result<()> {
 }
 
 /// Gives the host a way back to everybody, and the clients addresses enough for newcomers.
-fn make_ways(lab: &Lab) -> Result<()> {
+pub(crate) fn make_ways(lab: &Lab) -> Result<()> {
     let ip = |arguments: &str| -> Result<()> {
         let output = Command::new("ip").args(arguments.split(' ')).output()?;
         ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
@@ -224,7 +224,7 @@ fn come_in(newcomers: &AtomicU32, over: &AtomicBool) -> (Vec<f64>, usize) {
 }
 
 /// SYN cookies that the guarded host's kernel has made, and that came back.
-fn cookies(lab: &Lab) -> Result<[u64; 2]> {
+pub(crate) fn cookies(lab: &Lab) -> Result<[u64; 2]> {
     let text = lab.on_host(|| fs::read_to_string("/proc/thread-self/net/netstat"))?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
     let (names, values) = (lines.next().context("no TcpExt")?, lines.next().context("no TcpExt")?);
@@ -288,7 +288,7 @@ const fn kind(number: u64) -> usize {
 }
 
 /// SYN and voice, IPv4 and IPv6.
-fn templates(mac: &[u8]) -> [Vec<u8>; 4] {
+pub(crate) fn templates(mac: &[u8]) -> [Vec<u8>; 4] {
     let four = packets::Path::new("192.0.2.1", SERVER, PORT);
     let six = packets::Path::new("2001:db8::1", SERVER_V6, PORT);
     let frames = [
@@ -304,7 +304,7 @@ fn templates(mac: &[u8]) -> [Vec<u8>; 4] {
 }
 
 /// Gives a frame the source with this number, and the checksums that go with it.
-fn claim(frame: &mut [u8], number: u64) {
+pub(crate) fn claim(frame: &mut [u8], number: u64) {
     // Odd factors: no source comes twice.
     let mixed = (number as u32).wrapping_mul(0x9e37_79b1);
     let (addresses, segment) = if frame[12..14] == [0x08, 0x00] {
