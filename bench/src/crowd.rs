@@ -19,6 +19,8 @@ use floodwall_tests::{
 
 pub(crate) const PORT: u16 = 10_333;
 pub(crate) const REGULARS: u16 = 20;
+/// Networks of regulars from afar. Whoever measures has to lead the clients to them.
+pub(crate) const NETWORKS: &str = "10.160.0.0/16";
 /// Voice of one regular: a packet each 40 ms, as TeamTalk sends.
 const VOICE_EVERY: Duration = Duration::from_millis(40);
 /// Longer, and the login has failed.
@@ -45,8 +47,10 @@ impl Server {
         thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 if let Ok((_, from)) = udp.recv_from(&mut [0; 1_500]) {
-                    let is_regular =
-                        matches!(from.ip().to_canonical(), IpAddr::V4(ip) if ip.octets()[..3] == [10, 77, 0]);
+                    let is_regular = matches!(
+                        from.ip().to_canonical(),
+                        IpAddr::V4(ip) if matches!(ip.octets(), [10, 77, 0, _] | [10, 160, _, _])
+                    );
                     (if is_regular { &voice } else { &other }).fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -90,9 +94,19 @@ pub(crate) struct Regular {
 }
 
 impl Regular {
+    /// One of those who live beside each other, of whom the wall does not make everybody known.
     pub(crate) fn arrive(lab: &Lab, number: u16) -> Result<Self> {
         let id = number + 2;
-        let client: IpAddr = format!("10.77.0.{id}").parse()?;
+        Self::arrive_from(lab, id, format!("10.77.0.{id}").parse()?)
+    }
+
+    /// One of those who have a network each, [`NETWORKS`], and so are known once they have logged in.
+    pub(crate) fn arrive_from_afar(lab: &Lab, number: u16) -> Result<Self> {
+        let id = number + 2;
+        Self::arrive_from(lab, id, format!("10.160.{id}.{id}").parse()?)
+    }
+
+    fn arrive_from(lab: &Lab, id: u16, client: IpAddr) -> Result<Self> {
         let (stream, udp) = lab.among_clients(|| -> Result<_> {
             Ok((connect_from(client, format!("{SERVER}:{PORT}").parse()?)?, UdpSocket::bind((client, 0))?))
         })?;

@@ -7,6 +7,7 @@
 use std::{fs, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, ensure};
+use floodwall_kernel::Sizes;
 use floodwall_tests::{
     KernelGate, bpf,
     packets::{Path, udp, voice},
@@ -14,7 +15,11 @@ use floodwall_tests::{
 };
 use floodwall_wire::{
     Address, SourceKey,
-    tables::{Prefix, PrefixKey, Source, Status, names, status_flags},
+    lists::{
+        Treatment,
+        image::{Image, Range},
+    },
+    tables::{PREFIXES_MAX, Prefix, PrefixKey, Source, Status, names, status_flags},
 };
 
 use crate::gate;
@@ -42,7 +47,11 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
         subjects.push(Subject::new("banned address", names::SOURCES, entries, banned(entries)?)?);
     }
     for entries in LISTED {
-        subjects.push(Subject::new("banned by a list", names::PREFIXES, entries, listed(entries)?)?);
+        subjects.push(Subject::new("banned by a list", names::LISTS, entries, listed(entries)?)?);
+    }
+    for entries in [1_000, PREFIXES_MAX] {
+        let gate = banned_prefixes(entries)?;
+        subjects.push(Subject::new("banned prefix of a rule", names::PREFIXES, entries, gate)?);
     }
     for _ in 0..rounds {
         for subject in &mut subjects {
@@ -95,7 +104,7 @@ fn frame(source: Address) -> Vec<u8> {
 }
 
 fn banned(entries: u32) -> Result<KernelGate> {
-    let gate = KernelGate::with_sources(&prebuilt_object(), entries + 16)?;
+    let gate = KernelGate::with_sizes(&prebuilt_object(), Sizes { sources: entries + 16, ..Sizes::DEFAULT })?;
     gate::guard(gate.tables())?;
     let keys: Vec<SourceKey> = (0..entries).map(|number| SourceKey::of(source(number))).collect();
     let banned = Source { banned_until: u64::MAX, ..Source::default() };
@@ -107,13 +116,33 @@ fn banned(entries: u32) -> Result<KernelGate> {
 
 /// Prefixes of the lengths that lists of countries have.
 fn listed(entries: u32) -> Result<KernelGate> {
+    let range = |number: u32| {
+        let Address { high, low } = source(number);
+        // A /32 to a /27; a /26 would meet the next.
+        let last = Address { high, low: low + (1 << (number % 6)) - 1 };
+        Range { first: source(number), last, treatment: Treatment::Ban }
+    };
+    let image = Image::build(&(0..entries).map(range).collect::<Vec<_>>());
+    let list_nodes = u32::try_from(image.nodes().len())?;
+    let gate = KernelGate::with_sizes(&prebuilt_object(), Sizes { list_nodes, ..Sizes::DEFAULT })?;
+    gate::guard(gate.tables())?;
+    let tables = gate.tables();
+    tables.set_lists(&image).context("failed to write lists")?;
+    let status = tables.status()?;
+    tables.set_status(&Status { flags: status.flags | status_flags::LISTS, ..status })?;
+    Ok(gate)
+}
+
+/// Bans of prefixes by rules and operators, which lie in the kernel's trie.
+fn banned_prefixes(entries: u32) -> Result<KernelGate> {
     let gate = KernelGate::as_in_production(&prebuilt_object())?;
     gate::guard(gate.tables())?;
-    let keys: Vec<PrefixKey> =
-        (0..entries).map(|number| PrefixKey::new(source(number), 96 + 26 + number % 7)).collect();
-    let values = vec![Prefix { banned_until: u64::MAX, ..Prefix::default() }; keys.len()];
     let tables = gate.tables();
-    tables.set_prefixes(&keys, &values).context("failed to write prefixes")?;
+    let banned = Prefix { banned_until: u64::MAX, ..Prefix::default() };
+    for number in 0..entries {
+        let key = PrefixKey::new(source(number), 96 + 26 + number % 7);
+        tables.set_prefix(key, &banned).context("failed to write prefixes")?;
+    }
     let status = tables.status()?;
     tables.set_status(&Status { flags: status.flags | status_flags::PREFIXES, ..status })?;
     Ok(gate)

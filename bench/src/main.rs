@@ -1,6 +1,7 @@
 //! `cargo xtask bench WHAT`: measurements side by side, in one run, on one machine.
 
 mod bulk;
+mod cookies;
 mod crowd;
 mod gate;
 mod held;
@@ -64,6 +65,15 @@ enum What {
         #[arg(long, default_value_t = 3)]
         runs: usize,
         /// Fail when xdp-filter cannot be had.
+        #[arg(long)]
+        require_peers: bool,
+    },
+    /// What a SYN cookie costs: the kernel's, and one made in XDP before the kernel has seen the SYN.
+    Cookies {
+        /// Rounds; all take turns in each.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Fail when clang cannot be had.
         #[arg(long)]
         require_peers: bool,
     },
@@ -147,6 +157,7 @@ fn measure_all() -> Result<()> {
     paths::run_egress(3)?;
     paths::run_fallback(3, 5)?;
     load::run(4, 3, None)?;
+    cookies::run(5, true)?;
     strangers::run(10_000_000, "native")?;
     machine::say_tests();
     Ok(())
@@ -155,6 +166,7 @@ fn measure_all() -> Result<()> {
 fn measure(what: What) -> Result<()> {
     match what {
         What::Bulk { rounds, require_peers } => bulk::run(rounds, require_peers),
+        What::Cookies { rounds, require_peers } => cookies::run(rounds, require_peers),
         What::Egress { runs } => paths::run_egress(runs),
         What::Fallback { rounds, seconds } => paths::run_fallback(rounds, seconds),
         What::Gate { repeat, rounds, runs, require_peers } => gate::run(repeat, rounds, runs, require_peers),

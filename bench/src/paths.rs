@@ -16,7 +16,7 @@ use aya::{
     programs::loaded_programs,
     sys::{Stats, enable_stats},
 };
-use floodwall_kernel::{Gate, KernelTables, gate as attached};
+use floodwall_kernel::{Gate, KernelTables, Sizes, gate as attached};
 use floodwall_tests::{
     live::{Lab, SERVER, now},
     packets::voice,
@@ -43,7 +43,7 @@ pub(crate) fn run_egress(runs: usize) -> Result<()> {
     let pins = PathBuf::from(format!("/sys/fs/bpf/floodwall-bench-{}", std::process::id()));
     let before = programs()?;
     let measured = watched.lab.on_host(|| -> Result<_> {
-        let mut gate = Gate::open(&pins)?;
+        let mut gate = Gate::open(&pins, Sizes::DEFAULT.list_nodes)?;
         guard(&KernelTables::open(gate.object())?)?;
         gate.attach("wall0", None)?;
         let counting = Counting::start("floodwall_egres", &before)?;

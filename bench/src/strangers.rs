@@ -22,7 +22,7 @@ use floodwall_tests::{
 use floodwall_wire::frame::tcp_flags;
 
 use crate::{
-    crowd::{PORT, REGULARS, Regular, Server, log_in},
+    crowd::{NETWORKS, PORT, REGULARS, Regular, Server, log_in},
     load::{start_wall, wall_address},
 };
 
@@ -123,7 +123,7 @@ fn report(lab: &Lab, phases: &[Phase], resident_before: f64) -> Result<()> {
 }
 
 /// Gives the host a way back to everybody, and the clients addresses enough for newcomers.
-fn make_ways(lab: &Lab) -> Result<()> {
+pub(crate) fn make_ways(lab: &Lab) -> Result<()> {
     let ip = |arguments: &str| -> Result<()> {
         let output = Command::new("ip").args(arguments.split(' ')).output()?;
         ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
@@ -133,7 +133,10 @@ fn make_ways(lab: &Lab) -> Result<()> {
         ip("route add default via 10.77.0.2 dev wall0")?;
         ip("-6 route add default via fd77::2 dev wall0")
     })?;
-    lab.among_clients(|| ip("route add local 10.96.0.0/11 dev lo"))
+    lab.among_clients(|| {
+        ip("route add local 10.96.0.0/11 dev lo")?;
+        ip(&format!("route add local {NETWORKS} dev lo"))
+    })
 }
 
 /// Each in a network of its own.
@@ -148,7 +151,14 @@ fn measure(
     (offered, until): (u64, Duration),
     newcomers: &AtomicU32,
 ) -> Result<Phase> {
-    let regulars: Vec<_> = (0..REGULARS).map(|number| Regular::arrive(lab, number)).collect::<Result<_>>()?;
+    let regulars: Vec<_> =
+        (0..REGULARS).map(|number| Regular::arrive_from_afar(lab, number)).collect::<Result<_>>()?;
+    let is_known = |known: &serde_json::Value| known.as_u64() >= Some(u64::from(REGULARS));
+    let begun = now();
+    while !is_known(&lab.answer(&["status"])["known"]) {
+        ensure!(begun.elapsed() < NEWCOMER_PATIENCE, "not every regular is known");
+        thread::sleep(Duration::from_millis(50));
+    }
     let mac = lab.on_host(wall_address)?;
     let over = AtomicBool::new(false);
     let overrun_before = overrun(lab)?;
@@ -214,7 +224,7 @@ fn come_in(newcomers: &AtomicU32, over: &AtomicBool) -> (Vec<f64>, usize) {
 }
 
 /// SYN cookies that the guarded host's kernel has made, and that came back.
-fn cookies(lab: &Lab) -> Result<[u64; 2]> {
+pub(crate) fn cookies(lab: &Lab) -> Result<[u64; 2]> {
     let text = lab.on_host(|| fs::read_to_string("/proc/thread-self/net/netstat"))?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
     let (names, values) = (lines.next().context("no TcpExt")?, lines.next().context("no TcpExt")?);
@@ -278,7 +288,7 @@ const fn kind(number: u64) -> usize {
 }
 
 /// SYN and voice, IPv4 and IPv6.
-fn templates(mac: &[u8]) -> [Vec<u8>; 4] {
+pub(crate) fn templates(mac: &[u8]) -> [Vec<u8>; 4] {
     let four = packets::Path::new("192.0.2.1", SERVER, PORT);
     let six = packets::Path::new("2001:db8::1", SERVER_V6, PORT);
     let frames = [
@@ -294,7 +304,7 @@ fn templates(mac: &[u8]) -> [Vec<u8>; 4] {
 }
 
 /// Gives a frame the source with this number, and the checksums that go with it.
-fn claim(frame: &mut [u8], number: u64) {
+pub(crate) fn claim(frame: &mut [u8], number: u64) {
     // Odd factors: no source comes twice.
     let mixed = (number as u32).wrapping_mul(0x9e37_79b1);
     let (addresses, segment) = if frame[12..14] == [0x08, 0x00] {

@@ -9,12 +9,13 @@ use std::{
 };
 
 use floodwall_engine::text::Text;
+use floodwall_kernel::tables::Fill;
 use serde::de::DeserializeOwned;
 
 use crate::{
     cli::{ConnectArguments, Format},
     live::{
-        answers::{Bans, ClassOfTraffic, Done, Explanation, Link, Links, Present, Status, TableFill, Who},
+        answers::{Bans, ClassOfTraffic, Done, Explanation, Link, Links, Present, Status, Who},
         control::{DEFAULT_SOCKET, Envelope, Outcome, Refusal, RefusalKind, Reply, Request, VERSION},
         ledger::BanRow,
         logs::LogFigures,
@@ -292,7 +293,7 @@ pub(crate) fn status(status: &Status) -> String {
         lines.push("The ledger cannot be written; bans hold from memory. Free the disk.".into());
     }
     for table in status.tables.iter().filter(|table| table.refused + table.evicted > 0) {
-        let TableFill { table, entries, capacity, refused, evicted } = table;
+        let Fill { table, entries, capacity, refused, evicted } = table;
         lines.push(format!(
             "Table {table}: {entries} of {capacity} entries; no room for {refused}, and {evicted} made room for others."
         ));

@@ -14,7 +14,7 @@ use floodwall_engine::command::Prefix;
 use floodwall_kernel::{Clock, Gate, KernelTables, gate};
 use floodwall_wire::{
     Address, SourceKey,
-    tables::{Source, Status},
+    tables::{LIST_NODES_MIN, Source, Status},
 };
 use serde_json::json;
 
@@ -263,7 +263,7 @@ impl SelfTest {
 
     fn run(&self) -> Result<String> {
         let (gate, mode) = self.host.run(|| -> Result<_> {
-            let mut gate = Gate::open(&self.pins)?;
+            let mut gate = Gate::open(&self.pins, LIST_NODES_MIN)?;
             let attachment = gate.attach("fwdoc0", None)?;
             Ok((gate, attachment.mode))
         })??;

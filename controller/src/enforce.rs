@@ -6,7 +6,8 @@ pub(crate) mod copies;
 pub(crate) mod kernel;
 pub(crate) mod memory;
 pub(crate) mod nftables;
-mod prefixes;
+pub(crate) mod prefixes;
+mod ranges;
 pub(crate) mod tables;
 
 /// Something that can put a decision into force.

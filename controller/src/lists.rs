@@ -9,6 +9,7 @@ use std::{
 };
 
 use floodwall_engine::{command::Prefix, rule::diagnostic::Diagnostic};
+pub(crate) use floodwall_wire::lists::Treatment;
 use floodwall_wire::{Address, tables::LISTED_MAX};
 
 use crate::configuration::parse_prefix;
@@ -22,29 +23,6 @@ const LINE_BYTES_MAX: usize = 1_024;
 /// Prefixes wider than these are a mistake more often than not.
 const V4_BITS_MIN: u8 = 96 + 8;
 const V6_BITS_MIN: u8 = 16;
-
-/// What a list is for. Where several hold an address, the greatest counts.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Treatment {
-    /// Held to the tightest limits.
-    Limit,
-    /// Dropped.
-    Ban,
-    /// Let in, whatever the rules say.
-    Allow,
-}
-
-impl Treatment {
-    pub(crate) const ALL: [Self; 3] = [Self::Allow, Self::Limit, Self::Ban];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Ban => "ban",
-            Self::Limit => "limit",
-        }
-    }
-}
 
 /// One `[[list]]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -177,12 +155,13 @@ impl Lists {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.prefixes.is_empty()
+    /// Prefixes and what is said of them, each after those it lies in.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Prefix, Treatment)> {
+        self.prefixes.iter().map(|(prefix, listed)| (*prefix, listed.treatment))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.prefixes.len()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.prefixes.is_empty()
     }
 
     pub(crate) fn treatment(&self, prefix: Prefix) -> Option<Treatment> {

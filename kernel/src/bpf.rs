@@ -13,6 +13,7 @@ use std::{
 
 use floodwall_wire::{
     Address, SourceKey,
+    lists::Node,
     sources::Bucket,
     tables::{
         ClockReading, Counter, FlowKey, Ports, Prefix, PrefixKey, Proof, ProofKey, ServiceSettings, Source,
@@ -46,6 +47,7 @@ plain!(
     ClockReading,
     Counter,
     FlowKey,
+    Node,
     Ports,
     Prefix,
     PrefixKey,
@@ -65,7 +67,6 @@ const MAP_DELETE: libc::c_long = 3;
 const MAP_NEXT_KEY: libc::c_long = 4;
 const PROGRAM_LOAD: libc::c_long = 5;
 const PROGRAM_TEST_RUN: libc::c_long = 10;
-const MAP_UPDATE_BATCH: libc::c_long = 26;
 
 /// The part of `union bpf_attr` that map commands read.
 #[repr(C)]
@@ -75,20 +76,6 @@ struct MapAttributes {
     padding: u32,
     key: u64,
     value: u64,
-    flags: u64,
-}
-
-/// The part of `union bpf_attr` that batched map commands read.
-#[repr(C)]
-#[derive(Default)]
-struct BatchAttributes {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    fd: u32,
-    element_flags: u64,
     flags: u64,
 }
 
@@ -188,27 +175,6 @@ pub fn lookup_per_cpu<V: Plain + Clone + Default>(map: BorrowedFd<'_>, key: u32)
 /// Whatever the kernel says; `E2BIG` or `ENOSPC` when the map is full.
 pub fn update<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     bpf(MAP_UPDATE, &mut attributes(map, key, value)).map(|_| ())
-}
-
-/// Writes many entries with one call.
-///
-/// # Errors
-/// Whatever the kernel says, `E2BIG` when the map is full; entries in front of the one it refused have been written.
-pub fn update_batch<K: Plain, V: Plain>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
-    if keys.len() != values.len() {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let mut attributes = BatchAttributes {
-        keys: keys.as_ptr() as u64,
-        values: values.as_ptr() as u64,
-        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
-        fd: map.as_raw_fd().cast_unsigned(),
-        ..BatchAttributes::default()
-    };
-    bpf(MAP_UPDATE_BATCH, &mut attributes).map(|_| ())
 }
 
 /// Removes a key.

@@ -105,18 +105,19 @@ pub struct Attachment {
 }
 
 impl Gate {
-    /// Loads the programs over the maps in a folder of the bpf file system, which is made if need be.
+    /// Loads the programs over the maps in a folder of the bpf file system, which is made if need be, with room for an
+    /// image of lists of so many nodes.
     ///
     /// # Errors
     /// When the folder is not on a bpf file system or belongs to a running controller, or the kernel refuses a map or
     /// a program. Nothing that is attached has changed.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: &Path, list_nodes: u32) -> Result<Self> {
         let pins = Pins { folder: folder.to_owned() };
         mount_bpf_file_system(folder)?;
         pins.create().with_context(|| format!("failed to make {}", folder.display()))?;
         let lock = pins.lock()?;
         let found = pins.found()?;
-        let object = Object::pinned(&pins.maps())?;
+        let object = Object::pinned(&pins.maps(), list_nodes)?;
         Ok(Self { object, pins, _lock: lock, found })
     }
 

@@ -1,7 +1,7 @@
 //! The prebuilt object, loaded.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
@@ -14,10 +14,13 @@ use aya::{
 };
 use floodwall_wire::{
     sources::{BUCKET_KEYS, buckets_for},
-    tables::{SOURCES_MAX, names},
+    tables::{LIST_NODES_MIN, SOURCES_MAX, names},
 };
 
-use crate::bpf;
+use crate::{
+    bpf,
+    lists::{nodes_for, room_in},
+};
 
 /// The object as `cargo xtask ebpf` built it.
 pub static PREBUILT: &[u8] = include_bytes!("../../xdp-prog/prebuilt/floodwall.bpf.o");
@@ -30,7 +33,7 @@ pub const EGRESS: &str = "floodwall_egress";
 pub const CLOCK: &str = "floodwall_clock";
 
 /// Maps that hold what must outlive a controller; the others are scratch or tests'.
-pub const PINNED: [&str; 18] = [
+pub const PINNED: [&str; 19] = [
     names::STATUS,
     names::SETTINGS,
     names::PORTS,
@@ -39,6 +42,7 @@ pub const PINNED: [&str; 18] = [
     names::SOURCE_KEYS,
     names::HOSTS,
     names::PREFIXES,
+    names::LISTS,
     names::PROOFS,
     names::USERS,
     names::SKETCH,
@@ -50,6 +54,20 @@ pub const PINNED: [&str; 18] = [
     names::OPAQUE,
     names::ALLOWANCES,
 ];
+
+/// Sizes of maps that not every gate has alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Entries of the table of sources.
+    pub sources: u32,
+    /// Nodes of an image of lists; there is room for [`LIST_NODES_MIN`] always.
+    pub list_nodes: u32,
+}
+
+impl Sizes {
+    /// Those whose memory is stated.
+    pub const DEFAULT: Self = Self { sources: SOURCES_MAX, list_nodes: LIST_NODES_MIN };
+}
 
 /// The loaded programs and their maps. What is neither attached nor pinned ends with the value.
 #[derive(Debug)]
@@ -63,7 +81,7 @@ impl Object {
     /// # Errors
     /// When the kernel refuses a map or a program; the verifier's log is in the chain.
     pub fn for_tests(bytes: &[u8]) -> Result<Self> {
-        Self::load(bytes, 1, None, SOURCES_MAX)
+        Self::load(bytes, 1, None, Sizes::DEFAULT)
     }
 
     /// Loads the object with maps of its own, otherwise as the daemon does.
@@ -71,29 +89,31 @@ impl Object {
     /// # Errors
     /// As [`Self::for_tests`].
     pub fn unpinned(bytes: &[u8]) -> Result<Self> {
-        Self::unpinned_with(bytes, SOURCES_MAX)
+        Self::unpinned_with(bytes, Sizes::DEFAULT)
     }
 
-    /// As [`Self::unpinned`], with room for so many sources.
+    /// As [`Self::unpinned`], with other sizes.
     ///
     /// # Errors
     /// As [`Self::for_tests`].
-    pub fn unpinned_with(bytes: &[u8], sources: u32) -> Result<Self> {
-        Self::load(bytes, 0, None, sources)
+    pub fn unpinned_with(bytes: &[u8], sizes: Sizes) -> Result<Self> {
+        Self::load(bytes, 0, None, sizes)
     }
 
     /// Loads the prebuilt object over the maps pinned in a folder of the bpf file system; those that are missing are
-    /// created and pinned there.
+    /// created and pinned there, and lists for which there is too little room are given another array.
     ///
     /// # Errors
     /// As [`Self::for_tests`].
-    pub fn pinned(maps: &Path) -> Result<Self> {
-        Self::load(PREBUILT, 0, Some(maps), SOURCES_MAX)
+    pub fn pinned(maps: &Path, list_nodes: u32) -> Result<Self> {
+        make_room_for_lists(maps, list_nodes)?;
+        Self::load(PREBUILT, 0, Some(maps), Sizes { list_nodes, ..Sizes::DEFAULT })
     }
 
-    fn load(bytes: &[u8], test_clock: u32, pins: Option<&Path>, sources: u32) -> Result<Self> {
+    fn load(bytes: &[u8], test_clock: u32, pins: Option<&Path>, sizes: Sizes) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        let buckets = buckets_for(sources);
+        let buckets = buckets_for(sizes.sources);
+        loader.map_max_entries(names::LISTS, nodes_for(sizes.list_nodes));
         loader.map_max_entries(names::SOURCE_KEYS, buckets);
         loader.map_max_entries(names::SOURCES, buckets * BUCKET_KEYS as u32);
         let mask = buckets - 1;
@@ -167,6 +187,21 @@ impl Object {
 /// The bpf file system keeps dots to itself: a section is pinned by what follows its last one.
 fn pin_name(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
+}
+
+/// Unpins an array of lists that is too small: the loader makes another. Programs that are attached go on with the one they
+/// have until others take their place.
+fn make_room_for_lists(folder: &Path, list_nodes: u32) -> Result<()> {
+    let path = folder.join(names::LISTS);
+    if !path.try_exists().with_context(|| format!("failed to look at {}", path.display()))? {
+        return Ok(());
+    }
+    let map = MapData::from_pin(&path).with_context(|| format!("failed to open {}", path.display()))?;
+    let info = map.info().with_context(|| format!("failed to ask for the size of {}", path.display()))?;
+    if room_in(info.max_entries()) < list_nodes {
+        fs::remove_file(&path).with_context(|| format!("failed to remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// What the pinned sections hold, by the names of their symbols.

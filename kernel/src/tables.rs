@@ -1,6 +1,7 @@
 //! The gate's tables over its maps, for the one who writes them.
 
 use std::{
+    borrow::Cow,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
@@ -9,23 +10,26 @@ use std::{
 use anyhow::{Context, Result};
 use floodwall_wire::{
     Address, Class, Reason, SourceKey,
+    lists::image::Image,
     tables::{
-        Counter, FAULTS, FlowKey, GENERATIONS, HOSTS_MAX, LOCALS_MAX, OPAQUE_MAX, PORTS, PROOFS_MAX,
-        PROOFS_STORED, Port, Ports, Prefix, PrefixKey, Proof, ProofKey, SERVICES_MAX, SOURCES_MAX,
-        ServiceSettings, Source, Status, TRIE_MAX, USERS_PER_SERVICE, User, counter_index, departed_index,
+        Counter, FAULTS, FlowKey, GENERATIONS, HOSTS_MAX, LOCALS_MAX, OPAQUE_MAX, PORTS, PREFIXES_MAX,
+        PROOFS_MAX, PROOFS_STORED, Port, Ports, Prefix, PrefixKey, Proof, ProofKey, SERVICES_MAX,
+        SOURCES_MAX, ServiceSettings, Source, Status, USERS_PER_SERVICE, User, counter_index, departed_index,
         names,
     },
 };
 
-use crate::{bpf, object::Object, sources::Sources};
+use serde::{Deserialize, Serialize};
+
+use crate::{bpf, lists::Lists, object::Object, sources::Sources};
 
 /// How full a table of the gate is, and what that has cost.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Fill {
-    /// Its name in reports and metric labels.
-    pub table: &'static str,
-    /// Entries.
-    pub held: u64,
+    /// Its name in reports and metric labels: `sources`, `hosts`, `prefixes`, `lists`, `locals`, `proofs`, `opaque`.
+    pub table: Cow<'static, str>,
+    /// Entries; of lists nodes, 64 bytes each.
+    pub entries: u64,
     /// Entries there can be.
     pub capacity: u32,
     /// New entries for which there was no room, since the controller started.
@@ -64,6 +68,7 @@ pub struct KernelTables {
     sources: Sources,
     hosts: OwnedFd,
     prefixes: OwnedFd,
+    lists: Lists,
     proofs: OwnedFd,
     users: OwnedFd,
     opaque: OwnedFd,
@@ -88,6 +93,8 @@ impl KernelTables {
         let (keys, entries) = (object.map(names::SOURCE_KEYS)?, object.map(names::SOURCES)?);
         let sources =
             Sources::map(keys, entries, sizes, held.sources_seed).context("failed to map the sources")?;
+        let lists = Lists::map(object.map(names::LISTS)?, object.entries(names::LISTS)?)
+            .context("failed to map the lists")?;
         Ok(Self {
             status,
             settings: open(names::SETTINGS)?,
@@ -96,6 +103,7 @@ impl KernelTables {
             sources,
             hosts: open(names::HOSTS)?,
             prefixes: open(names::PREFIXES)?,
+            lists,
             proofs: open(names::PROOFS)?,
             users: open(names::USERS)?,
             opaque: open(names::OPAQUE)?,
@@ -212,17 +220,19 @@ impl KernelTables {
         counted(&self.counts.prefixes_refused, bpf::update(self.prefixes.as_fd(), &key, prefix))
     }
 
-    /// Writes many prefixes, a few thousand with each call.
-    pub fn set_prefixes(&self, keys: &[PrefixKey], prefixes: &[Prefix]) -> io::Result<()> {
-        let written = in_batches(keys, prefixes, |keys, prefixes| {
-            bpf::update_batch(self.prefixes.as_fd(), keys, prefixes)
-        });
-        counted(&self.counts.prefixes_refused, written)
-    }
-
     /// Removes a prefix.
     pub fn remove_prefix(&self, key: PrefixKey) -> io::Result<()> {
         bpf::delete(self.prefixes.as_fd(), &key)
+    }
+
+    /// Puts other lists in the place of those before, with one word; `E2BIG` when there is no room.
+    pub fn set_lists(&self, lists: &Image) -> io::Result<()> {
+        self.lists.set(lists)
+    }
+
+    /// Nodes that an image of lists may have.
+    pub fn list_nodes_max(&self) -> u32 {
+        self.lists.capacity()
     }
 
     /// Every prefix and what holds for it.
@@ -289,26 +299,31 @@ impl KernelTables {
 
     /// How full every table is that can be full. Only who wrote the prefixes knows how many there are: to count them takes
     /// as long as to read them.
-    pub fn fills(&self, prefixes: u64) -> io::Result<[Fill; 6]> {
+    pub fn fills(&self, prefixes: u64) -> io::Result<[Fill; 7]> {
         let counts = &self.counts;
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (sources, sources_refused) = self.sources.held_and_refused();
+        let (list_nodes, lists_refused) = self.lists.held_and_refused();
         let stored: u64 = bpf::lookup_per_cpu::<u64>(self.faults.as_fd(), PROOFS_STORED)?.iter().sum();
         let (proofs, hosts) = (self.proofs()? as u64, self.host_keys()?.len() as u64);
         let (locals, opaque) =
             (self.locals()?.len() as u64, bpf::keys::<FlowKey>(self.opaque.as_fd())?.len() as u64);
-        let refusing = |table, held, capacity, refused| Fill { table, held, capacity, refused, evicted: 0 };
-        let evicting = |table, held, capacity, stored: u64| Fill {
-            table,
-            held,
+        let refusing = |table, entries, capacity, refused| Fill {
+            table: Cow::Borrowed(table),
+            entries,
             capacity,
-            refused: 0,
-            evicted: stored.saturating_sub(held),
+            refused,
+            evicted: 0,
+        };
+        let evicting = |table, entries, capacity, stored: u64| Fill {
+            evicted: stored.saturating_sub(entries),
+            ..refusing(table, entries, capacity, 0)
         };
         Ok([
             refusing("sources", sources as u64, SOURCES_MAX, sources_refused),
             refusing("hosts", hosts, HOSTS_MAX, load(&counts.hosts_refused)),
-            refusing("prefixes", prefixes, TRIE_MAX, load(&counts.prefixes_refused)),
+            refusing("prefixes", prefixes, PREFIXES_MAX, load(&counts.prefixes_refused)),
+            refusing("lists", list_nodes, self.lists.capacity(), lists_refused),
             refusing("locals", locals, LOCALS_MAX, load(&counts.locals_refused)),
             evicting("proofs", proofs, PROOFS_MAX, stored + load(&counts.proofs_stored)),
             evicting("opaque", opaque, OPAQUE_MAX, load(&counts.opaque_stored)),
@@ -349,18 +364,6 @@ impl KernelTables {
         }
         Ok(counts)
     }
-}
-
-fn in_batches<K, V>(
-    keys: &[K],
-    values: &[V],
-    mut write: impl FnMut(&[K], &[V]) -> io::Result<()>,
-) -> io::Result<()> {
-    const BATCH: usize = 4_096;
-    if keys.len() != values.len() {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    keys.chunks(BATCH).zip(values.chunks(BATCH)).try_for_each(|(keys, values)| write(keys, values))
 }
 
 fn sum(map: BorrowedFd<'_>, index: u32) -> io::Result<Counter> {

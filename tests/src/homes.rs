@@ -6,6 +6,7 @@ use floodwall_wire::{
     Address, Judgement, Observation, SourceKey, State, Verdict,
     frame::Transport,
     judge,
+    lists::image::{Image, Range},
     memory::Tables,
     observe,
     tables::{
@@ -81,6 +82,7 @@ impl Homes {
         self.clear_map::<Address>(names::LOCALS);
         self.clear_map::<PrefixKey>(names::PREFIXES);
         self.clear_map::<ProofKey>(names::PROOFS);
+        self.kernel.tables().set_lists(&Image::build(&[])).expect("there is room");
         self.memory = Tables::new(SEED);
         self.write_ports();
         self.set_status(|_| {});
@@ -174,6 +176,14 @@ impl Homes {
         self.memory.insert_prefix(address, bits, prefix).expect("the table has room");
         self.kernel.write(names::PREFIXES, &PrefixKey::new(address, bits), &prefix);
         self.set_status(|status| status.flags |= status_flags::PREFIXES);
+    }
+
+    /// Puts other lists in the place of those before.
+    pub fn set_lists(&mut self, lists: &[Range]) {
+        let image = Image::build(lists);
+        self.kernel.tables().set_lists(&image).expect("there is room");
+        self.memory.set_lists(image);
+        self.set_status(|status| status.flags |= status_flags::LISTS);
     }
 
     /// Binds a user id.

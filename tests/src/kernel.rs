@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use floodwall_kernel::{
-    KernelTables, Object,
+    KernelTables, Object, Sizes,
     bpf::{self, Plain, Run},
     clock,
 };
@@ -51,12 +51,12 @@ impl KernelGate {
         Self::new(Object::unpinned(&read(object)?)?)
     }
 
-    /// The same with room for so many sources.
+    /// The same with other sizes.
     ///
     /// # Errors
     /// As [`Self::for_tests`].
-    pub fn with_sources(object: &Path, sources: u32) -> Result<Self> {
-        Self::new(Object::unpinned_with(&read(object)?, sources)?)
+    pub fn with_sizes(object: &Path, sizes: Sizes) -> Result<Self> {
+        Self::new(Object::unpinned_with(&read(object)?, sizes)?)
     }
 
     fn new(object: Object) -> Result<Self> {

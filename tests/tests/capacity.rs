@@ -5,28 +5,32 @@ use floodwall_tests::{Homes, bpf, packets};
 use floodwall_wire::{
     Address, SourceKey,
     frame::Transport,
+    lists::{
+        Treatment,
+        image::{Image, Range},
+    },
     tables::{
-        FlowKey, HOSTS_MAX, LOCALS_MAX, OPAQUE_MAX, PROOFS_MAX, Port, Prefix, PrefixKey, ProofKey, Role,
-        SOURCES_MAX, ServiceSettings, Source, TRIE_MAX, names, status_flags,
+        FlowKey, HOSTS_MAX, LIST_NODES_MIN, LOCALS_MAX, OPAQUE_MAX, PREFIXES_MAX, PROOFS_MAX, Port, Prefix,
+        PrefixKey, ProofKey, Role, SOURCES_MAX, ServiceSettings, Source, names, status_flags,
     },
 };
 
 /// What the tables say of one of them.
 fn fill(tables: &KernelTables, table: &str) -> Fill {
-    let fills = tables.fills(u64::from(TRIE_MAX)).expect("the tables can be counted");
+    let fills = tables.fills(u64::from(PREFIXES_MAX)).expect("the tables can be counted");
     fills.into_iter().find(|fill| fill.table == table).expect("a table that can be full")
 }
 
 /// A full table that has refused one entry and let none go.
 fn assert_refused_one(tables: &KernelTables, table: &str) {
-    let Fill { held, capacity, refused, evicted, .. } = fill(tables, table);
-    assert_eq!((held, refused, evicted), (u64::from(capacity), 1, 0), "{table}");
+    let Fill { entries, capacity, refused, evicted, .. } = fill(tables, table);
+    assert_eq!((entries, refused, evicted), (u64::from(capacity), 1, 0), "{table}");
 }
 
 /// A table in which the longest unused went: whatever was stored is held or was counted.
 fn assert_let_go(tables: &KernelTables, table: &str, stored: u32) {
-    let Fill { held, capacity, refused, evicted, .. } = fill(tables, table);
-    assert_eq!((held + evicted, refused), (u64::from(stored), 0), "{table}");
+    let Fill { entries, capacity, refused, evicted, .. } = fill(tables, table);
+    assert_eq!((entries + evicted, refused), (u64::from(stored), 0), "{table}");
     assert!(evicted >= u64::from(stored - capacity), "{table}: {evicted} were let go");
 }
 
@@ -43,8 +47,13 @@ fn full_sources_refuse_and_evict_nothing() {
     assert!(homes.memory.insert_source(beyond, banned.clone()).is_err());
     let refused = tables.set_source(beyond, &banned).expect_err("the kernel has no room either");
     assert_eq!(refused.raw_os_error(), Some(libc::E2BIG));
-    let full =
-        Fill { table: "sources", held: SOURCES_MAX.into(), capacity: SOURCES_MAX, refused: 1, evicted: 0 };
+    let full = Fill {
+        table: "sources".into(),
+        entries: SOURCES_MAX.into(),
+        capacity: SOURCES_MAX,
+        refused: 1,
+        evicted: 0,
+    };
     assert_eq!(fill(tables, "sources"), full);
     for number in [0, 1, u64::from(SOURCES_MAX) - 1] {
         assert!(tables.source(SourceKey(number)).is_some(), "{number}");
@@ -94,13 +103,43 @@ fn full_tables_of_hosts_prefixes_and_locals_refuse_and_keep_what_they_have() {
     assert_refused_one(tables, "hosts");
     assert_eq!(bpf::lookup(hosts, &host(0)).expect("a look-up"), Some(source));
     let prefixes = homes.kernel.map(names::PREFIXES);
-    refuses_beyond(TRIE_MAX, |number| tables.set_prefix(prefix(number), &Prefix::default()));
+    refuses_beyond(PREFIXES_MAX, |number| tables.set_prefix(prefix(number), &Prefix::default()));
     assert_refused_one(tables, "prefixes");
     assert_eq!(bpf::lookup(prefixes, &prefix(0)).expect("a look-up"), Some(Prefix::default()));
     let locals = homes.kernel.map(names::LOCALS);
     refuses_beyond(LOCALS_MAX, |number| tables.insert_local(host(number)));
     assert_refused_one(tables, "locals");
     assert_eq!(bpf::lookup(locals, &host(0)).expect("a look-up"), Some(1_u8));
+}
+
+#[test]
+fn lists_for_which_there_is_no_room_leave_those_before_in_force() {
+    let Some(mut homes) = Homes::open("lists_for_which_there_is_no_room_leave_those_before_in_force") else {
+        return;
+    };
+    let range = |number: u32| {
+        let first = Address::from_v6(0x2001_0db8_0000_0000 + u64::from(number) * 2, 7);
+        Range { first, last: first, treatment: Treatment::Ban }
+    };
+    homes.set_lists(&[range(0)]);
+    let small: u64 = Image::build(&[range(0)]).nodes().len() as u64;
+    // The worst that may be listed: single addresses of IPv6, each in a /64 of its own.
+    let most = (1..).step_by(64).map(|count| Image::build(&(0..count).map(range).collect::<Vec<_>>()));
+    let beyond = most.into_iter().find(|image| image.nodes().len() > LIST_NODES_MIN as usize);
+    let beyond = beyond.expect("more than there is room for");
+    let tables = homes.kernel.tables();
+    let refused = tables.set_lists(&beyond).expect_err("there is no room");
+    assert_eq!(refused.raw_os_error(), Some(libc::E2BIG));
+    let Fill { entries, capacity, refused, evicted, .. } = fill(tables, "lists");
+    assert_eq!((entries, capacity, refused, evicted), (small, LIST_NODES_MIN, 1, 0));
+    homes.set_port(0, Transport::Tcp, 6_667, Port::guarded(0, Role::Irc));
+    homes.set_settings(0, 0, ServiceSettings::default());
+    homes.set_status(|status| status.flags |= status_flags::ANY_ADDRESS);
+    let path = packets::Path::new("2001:db8::7", "2001:db8:ffff::1", 6_667);
+    let judged =
+        homes.judge(&packets::tcp(path, floodwall_wire::frame::tcp_flags::ACK, b"x"), &"listed before");
+    assert_eq!(judged.reason, floodwall_wire::Reason::BanPrefix);
+    homes.set_lists(&(0..8_000).map(range).collect::<Vec<_>>());
 }
 
 /// A hash says `E2BIG` when it is full, a trie `ENOSPC`.

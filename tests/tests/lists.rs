@@ -59,6 +59,45 @@ fn prefixes_of_lists_hold_over_nftables() {
     hold(test, "nftables", &many().lines().step_by(50).fold(String::new(), |text, line| text + line + "\n"));
 }
 
+#[test]
+fn lists_for_which_the_gate_has_no_room_take_a_restart() {
+    let Some(mut lab) = Lab::open("lists_for_which_the_gate_has_no_room_take_a_restart") else { return };
+    let udp = lab.on_host(|| UdpSocket::bind(("::", 10_333)).unwrap());
+    udp.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let (list, configuration) = (lab.folder().join("vpn.txt"), lab.folder().join("floodwall.toml"));
+    let configure = |allow: &str| {
+        let text = format!("allow = [{allow}]\n[[list]]\npath = {list:?}\naction = \"ban\"\n");
+        std::fs::write(&configuration, text).unwrap();
+    };
+    configure("\"10.77.0.11\"");
+    let arguments = ["--service", "teamtalk=10333", "--config", configuration.to_str().unwrap()];
+    std::fs::write(&list, "10.77.0.10\n10.77.0.11\n").unwrap();
+    lab.start_daemon(&arguments);
+    let heard = |lab: &Lab, client: &str| is_heard(lab, &udp, client);
+    assert!(!heard(&lab, "10.77.0.10") && heard(&lab, "10.77.0.11") && heard(&lab, "10.77.0.20"));
+    std::fs::write(&list, many() + "10.77.0.11\n10.77.0.20\n").unwrap();
+    let refused = lab.ask(&["reload"]);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{message}");
+    assert!(message.contains("restart floodwall, which makes room for them"), "{message}");
+    assert!(!heard(&lab, "10.77.0.10") && heard(&lab, "10.77.0.20"), "the list before stays in force");
+    let fill = |lab: &Lab| {
+        let status = lab.answer(&["status"]);
+        let tables = status["tables"].as_array().unwrap();
+        tables.iter().find(|table| table["table"] == "lists").unwrap().clone()
+    };
+    assert_eq!(fill(&lab)["refused"], 1);
+    lab.stop_daemon(Signal::SIGKILL);
+    assert!(!heard(&lab, "10.77.0.10"), "the gate outlives its controller");
+    // What was let in is so no longer when the configuration says it no longer.
+    configure("");
+    lab.start_daemon(&arguments);
+    assert!(heard(&lab, "10.77.0.10") && !heard(&lab, "10.77.0.11") && !heard(&lab, "10.77.0.20"));
+    let after = fill(&lab);
+    assert_eq!(after["refused"], 0);
+    assert!(after["entries"].as_u64().unwrap() > 50_000, "{after}");
+}
+
 #[expect(clippy::print_stdout, reason = "how long it took is told")]
 fn hold(test: &str, mode: &str, bulk: &str) {
     let Some(mut lab) = Lab::open(test) else { return };

@@ -16,7 +16,7 @@ fn all_maps_together_fit_64_mib() {
         return skip("all_maps_together_fit_64_mib", "needs root to create maps");
     }
     let gate = KernelGate::as_in_production(&prebuilt_object()).expect("the object loads");
-    // The only map that is not allocated whole when it is created.
+    // The only map that is not allocated whole when it is created; a list takes more when the gate is loaded.
     for number in 0..PREFIXES_MAX {
         let key = PrefixKey::new(Address::from_v4(number << 16), 96 + 16 + number % 17);
         gate.write(names::PREFIXES, &key, &Prefix::default());

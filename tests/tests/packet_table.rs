@@ -12,6 +12,7 @@ use floodwall_wire::{
     Address, Class, Reason, SourceKey,
     frame::{Transport, tcp_flags},
     limit::Limit,
+    lists::{Treatment, image::Range},
     tables::{
         GENERATIONS, KINDS, LEVELS, Port, Prefix, Role, STANDINGS, ServiceSettings, Source, Standing,
         service_flags, source_flags, status_flags,
@@ -258,6 +259,35 @@ fn prefixes(homes: &mut Homes) {
     expect(homes, "the longer prefix allows", &data(to(IRC), b"x"), Reason::Allowed);
     let outside = data(Path::new("198.52.0.1", SERVER, IRC), b"x");
     expect(homes, "outside", &outside, Reason::Admitted);
+    let range =
+        |first: &str, last: &str, treatment| Range { first: address(first), last: address(last), treatment };
+    homes.set_lists(&[
+        range("198.51.0.0", "198.51.255.255", Treatment::Limit),
+        range("198.52.0.0", "198.52.0.1", Treatment::Ban),
+        range("198.52.0.2", "198.52.0.2", Treatment::Limit),
+        range("198.52.0.3", "198.52.0.3", Treatment::Allow),
+        range("2001:db8:5::", "2001:db8:5::6", Treatment::Ban),
+        range("2001:db8:5::8", "2001:db8:5:9:ffff:ffff:ffff:ffff", Treatment::Ban),
+    ]);
+    expect(homes, "a list limits, the prefix allows", &data(to(IRC), b"x"), Reason::Allowed);
+    expect(homes, "banned by a list", &outside, Reason::BanPrefix);
+    let of = |source, server| data(Path::new(source, server, IRC), b"x");
+    let limited = homes.judge(&of("198.52.0.2", SERVER), &"limited by a list");
+    assert_eq!((limited.reason, limited.standing), (Reason::Admitted, Standing::Limited));
+    expect(homes, "let in by a list", &of("198.52.0.3", SERVER), Reason::Allowed);
+    expect(homes, "behind the list", &of("198.52.0.4", SERVER), Reason::Admitted);
+    expect(homes, "a listed prefix in a banned one", &of("198.51.7.7", SERVER), Reason::BanPrefix);
+    homes.insert_prefix(address("198.52.0.3"), 128, ban);
+    expect(homes, "what a list lets in no ban of a prefix holds", &of("198.52.0.3", SERVER), Reason::Allowed);
+    for (source, reason) in [
+        ("2001:db8:5::6", Reason::BanPrefix),
+        ("2001:db8:5::7", Reason::Admitted),
+        ("2001:db8:5::8", Reason::BanPrefix),
+        ("2001:db8:5:9::1", Reason::BanPrefix),
+        ("2001:db8:5:a::1", Reason::Admitted),
+    ] {
+        expect(homes, source, &of(source, SERVER_V6), reason);
+    }
     homes.insert_source(SourceKey::of(address(CLIENT)), &Source::default());
     expect(homes, "an entry settles it", &data(to(IRC), b"x"), Reason::Admitted);
 }

@@ -17,6 +17,7 @@ use floodwall_wire::{
     Address, Reason, SourceKey,
     frame::{self, Headers, Transport},
     limit::Limit,
+    lists::{Treatment, image::Range},
     tables::{
         GENERATIONS, Kind, LEVELS, Port, Prefix, Role, STANDINGS, ServiceSettings, Source, service_flags,
         source_flags, status_flags,
@@ -152,7 +153,7 @@ impl Run {
             change(&mut source, now + 2 * SECOND);
             source
         };
-        match self.packets / 41 % 9 {
+        match self.packets / 41 % 10 {
             0 => homes.insert_source(key, &entry(|source, until| source.banned_until = until)),
             1 | 2 => homes.insert_source(key, &entry(|source, until| source.known_until = until)),
             3 => homes.insert_source(key, &entry(|source, until| source.limited_until = until)),
@@ -166,6 +167,12 @@ impl Run {
                 homes.remove_source(key);
                 let banned = Prefix { banned_until: now + SECOND, ..Prefix::default() };
                 homes.insert_prefix(headers.source, 120, banned);
+            }
+            8 => {
+                homes.remove_source(key);
+                let treatment = Treatment::ALL[self.packets / 369 % 3];
+                let alone = Range { first: headers.source, last: headers.source, treatment };
+                homes.set_lists(&[alone]);
             }
             _ => homes.remove_source(key),
         }

@@ -1,4 +1,4 @@
-//! The table of sources is written in place while packets are judged by it: every packet meets what was or what is, never
+//! Sources and lists are written in place while packets are judged by them: every packet meets what was or what is, never
 //! something between, and never what is said of somebody else.
 
 use std::{
@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use floodwall_kernel::Sizes;
 use floodwall_tests::{
     KernelGate, bpf, is_root,
     packets::{Path, udp, voice},
@@ -15,6 +16,10 @@ use floodwall_tests::{
 };
 use floodwall_wire::{
     Address, Class, Reason, SourceKey,
+    lists::{
+        Treatment,
+        image::{Image, Range},
+    },
     sources::{BUCKET_KEYS, Bucket, stored},
     tables::{
         Counter, PORTS, Port, Ports, Role, ServiceSettings, Source, Status, counter_index, names,
@@ -34,7 +39,8 @@ fn key(address: &str) -> SourceKey {
 }
 
 fn guarded() -> KernelGate {
-    let gate = KernelGate::with_sources(&prebuilt_object(), ROOM).expect("the object loads");
+    let gate = KernelGate::with_sizes(&prebuilt_object(), Sizes { sources: ROOM, ..Sizes::DEFAULT })
+        .expect("the object loads");
     let mut ports = Ports::unguarded();
     ports.0[0][PORTS / 2 + usize::from(TEAMTALK)] = Port::guarded(0, Role::TeamTalk);
     gate.write(names::PORTS, &0_u32, &*ports);
@@ -59,7 +65,8 @@ fn counted(gate: &KernelGate) -> Vec<(Reason, u64)> {
 fn judge_while_writing(gate: &KernelGate, source: &str, write: impl Fn(u64)) -> (Vec<(Reason, u64)>, u64) {
     let before = counted(gate);
     let stop = AtomicBool::new(false);
-    let frame = udp(Path::new(source, "192.0.2.1", TEAMTALK), &voice(5, 100));
+    let server = if source.contains(':') { "2001:db8:ffff::1" } else { "192.0.2.1" };
+    let frame = udp(Path::new(source, server, TEAMTALK), &voice(5, 100));
     let rounds = thread::scope(|scope| {
         let judge = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
@@ -159,4 +166,38 @@ fn a_slot_is_not_given_away_while_somebody_may_read_it() {
     // Each once, and then, when no program that found the first of them still runs, all of them again.
     let in_turn: Vec<usize> = (0..BUCKET_KEYS).chain(0..BUCKET_KEYS).collect();
     assert_eq!(slots, in_turn);
+}
+
+#[test]
+fn a_packet_meets_the_lists_as_they_were_or_as_they_are() {
+    if !is_root() {
+        return skip("a_packet_meets_the_lists_as_they_were_or_as_they_are", "needs root to load programs");
+    }
+    // Many ranges that say the same: what is missing or out of its place is met at once. The two trees differ in every node.
+    let many = |step: u32, treatment| {
+        let range = |number: u32| {
+            let first = 0xc633_0000 + number * step;
+            Range { first: Address::from_v4(first), last: Address::from_v4(first + step - 2), treatment }
+        };
+        Image::build(&(0..60_000).map(range).collect::<Vec<_>>())
+    };
+    let alone = |treatment| {
+        let address = Address::from_v6(0x2001_0db8_0000_0000, 7);
+        Image::build(&[Range { first: address, last: address, treatment }])
+    };
+    for (source, images) in [
+        ("198.51.100.5", [many(16, Treatment::Ban), many(8, Treatment::Allow)]),
+        ("2001:db8::7", [Treatment::Ban, Treatment::Allow].map(alone)),
+    ] {
+        let gate = guarded();
+        gate.tables().set_lists(&images[0]).expect("there is room");
+        let status: Status = gate.read(names::STATUS, &0_u32).expect("a status");
+        gate.write(names::STATUS, &0_u32, &Status { flags: status.flags | status_flags::LISTS, ..status });
+        // In threes: who writes waits for who judges, so that in turns each call might begin with the same.
+        let became = judge_while_writing(&gate, source, |round| {
+            gate.tables().set_lists(&images[(round / 3 % 2) as usize]).expect("there is room");
+        });
+        assert_only(source, &became, &[Reason::BanPrefix, Reason::Allowed]);
+        assert_eq!(became.0.len(), 2, "{source}: both were met");
+    }
 }

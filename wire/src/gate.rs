@@ -4,6 +4,7 @@ use crate::{
     Address, Class, Reason, SourceKey, State, Verdict, Window,
     frame::{self, Fragment, Headers, TcpHeader, Transport, UDP_HEADER_BYTES, Unwalkable},
     limit::{Admission, Limit, take},
+    lists::Treatment,
     shape::{self, Datagram, Payload, Shape},
     tables::{
         Decision, KINDS, Kind, LEVELS, NO_SERVICE, ProofKey, Role, SERVICES_MAX, STANDINGS, Scope,
@@ -167,8 +168,8 @@ const UNGUARDED_BYTES: u32 = 8;
 impl Arrival {
     #[inline(always)]
     fn new<W: Window>(window: &W, headers: &Headers, service: u8, role: Role, generation: u32) -> Self {
-        let packed = headers.transport_bytes as u64
-            | (headers.datagram_bytes as u64) << DATAGRAM_BYTES
+        let packed = window.blur(headers.transport_bytes) as u64
+            | (window.blur(headers.datagram_bytes) as u64) << DATAGRAM_BYTES
             | (headers.transport_offset as u64) << TRANSPORT_OFFSET
             | (service as u64) << SERVICE
             | (role as u64) << ROLE
@@ -593,8 +594,8 @@ impl<'a, W: Window, S: State> Case<'a, W, S> {
         Some(entry)
     }
 
-    /// Who the source is; `Err` with the reason to drop for if it is banned. Prefixes are asked only without an entry,
-    /// and only if there are any.
+    /// Who the source is; `Err` with the reason to drop for if it is banned. Prefixes and lists are asked only without an
+    /// entry, and only if there are any.
     #[inline(always)]
     fn find_account(&self) -> Result<Account<'a>, Reason> {
         if let Some(entry) = self.find_source() {
@@ -605,16 +606,24 @@ impl<'a, W: Window, S: State> Case<'a, W, S> {
                 Listing::Nothing => Ok(self.find_unknown(false)),
             };
         }
-        if self.status.flags & status_flags::PREFIXES == 0 {
-            return Ok(self.find_unknown(false));
+        let mut treatment = None;
+        if self.status.flags & status_flags::LISTS != 0 {
+            treatment = self.state.listed(&self.arrival.source);
         }
-        match self.state.prefix(&self.arrival.source) {
-            None => Ok(self.find_unknown(false)),
-            Some(prefix) if prefix.flags & source_flags::ALLOWED != 0 => {
-                Ok(Account { standing: Standing::Allowed, budgets: None })
+        if self.status.flags & status_flags::PREFIXES != 0
+            && let Some(prefix) = self.state.prefix(&self.arrival.source)
+        {
+            if prefix.flags & source_flags::ALLOWED != 0 {
+                treatment = Some(Treatment::Allow);
+            } else if prefix.banned_until > self.now {
+                treatment = treatment.max(Some(Treatment::Ban));
             }
-            Some(prefix) if prefix.banned_until > self.now => Err(Reason::BanPrefix),
-            Some(prefix) => Ok(self.find_unknown(prefix.limited_until > self.now)),
+        }
+        match treatment {
+            Some(Treatment::Allow) => Ok(Account { standing: Standing::Allowed, budgets: None }),
+            Some(Treatment::Ban) => Err(Reason::BanPrefix),
+            Some(Treatment::Limit) => Ok(self.find_unknown(true)),
+            None => Ok(self.find_unknown(false)),
         }
     }
 

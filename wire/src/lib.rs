@@ -21,6 +21,7 @@ pub mod class;
 pub mod frame;
 pub mod gate;
 pub mod limit;
+pub mod lists;
 #[cfg(feature = "std")]
 pub mod memory;
 pub mod mirror;

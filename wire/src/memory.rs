@@ -7,10 +7,11 @@ use foldhash::fast::FixedState;
 use crate::{
     Address, SourceKey,
     frame::Transport,
+    lists::{Treatment, image::Image},
     state::State,
     tables::{
-        GENERATIONS, HOSTS_MAX, KINDS, PORTS, PROOFS_MAX, Port, Prefix, PrefixKey, Proof, ProofKey,
-        SERVICES_MAX, SKETCH_COLUMNS, SKETCH_ROWS, SOURCES_MAX, ServiceSettings, Source, Status, TRIE_MAX,
+        GENERATIONS, HOSTS_MAX, KINDS, PORTS, PREFIXES_MAX, PROOFS_MAX, Port, Prefix, PrefixKey, Proof,
+        ProofKey, SERVICES_MAX, SKETCH_COLUMNS, SKETCH_ROWS, SOURCES_MAX, ServiceSettings, Source, Status,
         USERS_PER_SERVICE, User,
     },
     word::Word,
@@ -48,6 +49,7 @@ pub struct Tables {
     hosts: HashMap<Address, Source, FixedState>,
     /// One table per prefix length, longest first.
     prefixes: Vec<(u32, HashMap<PrefixKey, Prefix, FixedState>)>,
+    lists: Image,
     proofs: HashMap<ProofKey, Proof, FixedState>,
     proofs_by_age: VecDeque<(ProofKey, u64)>,
     proofs_evicted: u64,
@@ -69,6 +71,7 @@ impl Tables {
             sources: HashMap::with_hasher(hasher()),
             hosts: HashMap::with_hasher(hasher()),
             prefixes: Vec::new(),
+            lists: Image::default(),
             proofs: HashMap::with_hasher(hasher()),
             proofs_by_age: VecDeque::new(),
             proofs_evicted: 0,
@@ -164,8 +167,8 @@ impl Tables {
         let held: usize = self.prefixes.iter().map(|(_, table)| table.len()).sum();
         let key = PrefixKey::new(masked(address, bits), bits);
         let is_new = !self.prefixes.iter().any(|(length, table)| *length == bits && table.contains_key(&key));
-        if is_new && held >= TRIE_MAX as usize {
-            return Err(TableFull { table: "PREFIXES", capacity: TRIE_MAX });
+        if is_new && held >= PREFIXES_MAX as usize {
+            return Err(TableFull { table: "PREFIXES", capacity: PREFIXES_MAX });
         }
         let at = match self.prefixes.binary_search_by(|(length, _)| bits.cmp(length)) {
             Ok(at) => at,
@@ -197,6 +200,11 @@ impl Tables {
         if self.prefixes.is_empty() {
             self.status.flags &= !crate::tables::status_flags::PREFIXES;
         }
+    }
+
+    /// Puts other lists in the place of those before.
+    pub fn set_lists(&mut self, lists: Image) {
+        self.lists = lists;
     }
 
     /// Binds a user id to the address of its session, or to nobody.
@@ -287,6 +295,10 @@ impl State for Tables {
         self.prefixes
             .iter()
             .find_map(|(bits, table)| table.get(&PrefixKey::new(masked(*address, *bits), *bits)))
+    }
+
+    fn listed(&self, address: &Address) -> Option<Treatment> {
+        self.lists.listed(address)
     }
 
     fn proof(&self, key: &ProofKey) -> Option<&Proof> {

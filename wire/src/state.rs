@@ -4,6 +4,7 @@ use crate::{
     Address, SourceKey,
     frame::Transport,
     limit::{self, Admission, Limit},
+    lists::Treatment,
     tables::{Port, Prefix, Proof, ProofKey, ServiceSettings, Source, Status, User},
     word::Word,
 };
@@ -35,6 +36,9 @@ pub trait State {
 
     /// The longest prefix that contains the address.
     fn prefix(&self, address: &Address) -> Option<&Prefix>;
+
+    /// What lists say of the address.
+    fn listed(&self, address: &Address) -> Option<Treatment>;
 
     /// Whether and until when the server's answers prove an address.
     fn proof(&self, key: &ProofKey) -> Option<&Proof>;

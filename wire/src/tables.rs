@@ -9,7 +9,8 @@
 //! | `SOURCES` | array, found through `SOURCE_KEYS` (see [`crate::sources`]) | controller; gate writes the limit words | insertion refused, counted and reported: nothing is evicted |
 //! | `SOURCE_KEYS` | array of buckets | controller | as `SOURCES` |
 //! | `HOSTS` | hash by [`Address`] | as `SOURCES` | as `SOURCES` |
-//! | `PREFIXES` | LPM trie by [`PrefixKey`] | controller | as `SOURCES`; rules and lists have shares of their own |
+//! | `PREFIXES` | LPM trie by [`PrefixKey`] | controller | as `SOURCES` |
+//! | `LISTS` | array of nodes (see [`crate::lists`]) | controller | other lists are refused, counted and reported: those before stay |
 //! | `PROOFS` | LRU hash by [`ProofKey`] | watcher (insert), gate (limit words) | the longest unused goes, counted; its owner is a stranger until the server next answers it |
 //! | `USERS` | array, services × 4,096 | controller | fixed size |
 //! | `SKETCH` | array of words | gate | fixed size: strangers share cells |
@@ -33,7 +34,7 @@ use crate::{
 };
 
 /// Version of every layout in this module; a controller adopts pinned maps only of its own version.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Services one wall can guard.
 pub const SERVICES_MAX: usize = 16;
@@ -47,12 +48,13 @@ pub const USERS_PER_SERVICE: usize = 4096;
 pub const SOURCES_MAX: u32 = 131_072;
 /// Default capacity of `HOSTS`, the IPv6 addresses that differ from their /64.
 pub const HOSTS_MAX: u32 = 32_768;
-/// Prefixes that rules and operators deal with, at most.
+/// Capacity of `PREFIXES`, those that rules and operators deal with.
 pub const PREFIXES_MAX: u32 = 16_384;
 /// Prefixes of lists, at most.
 pub const LISTED_MAX: u32 = 500_000;
-/// Default capacity of `PREFIXES`. Its memory is taken entry by entry, so that lists cost who has any.
-pub const TRIE_MAX: u32 = PREFIXES_MAX + LISTED_MAX;
+/// Nodes of an image of lists for which there is always room: half a megabyte, twice, for at least 8,000 prefixes, were they all
+/// single IPv6 addresses, or 60,000 of IPv4. Who has more takes more memory when the gate is loaded.
+pub const LIST_NODES_MIN: u32 = 8_192;
 /// Default capacity of `PROOFS`.
 pub const PROOFS_MAX: u32 = 65_536;
 /// Default capacity of `LOCALS`.
@@ -64,7 +66,7 @@ pub const SKETCH_ROWS: u32 = 2;
 /// Default capacity of `OPAQUE`.
 pub const OPAQUE_MAX: u32 = 16_384;
 /// Bytes of the mirror ring.
-pub const MIRROR_BYTES: u32 = 8 * 1024 * 1024;
+pub const MIRROR_BYTES: u32 = 4 * 1024 * 1024;
 
 /// What is limited. UDP is counted in datagrams, TCP in SYNs and payload bytes; never in frames, which
 /// generic mode and GRO merge.
@@ -292,6 +294,8 @@ pub mod status_flags {
     pub const ANY_ADDRESS: u32 = 1;
     /// `PREFIXES` is not empty.
     pub const PREFIXES: u32 = 2;
+    /// There are lists.
+    pub const LISTS: u32 = 8;
     /// Judge and count, but drop nothing.
     pub const OBSERVE: u32 = 4;
 }
@@ -387,8 +391,6 @@ pub mod source_flags {
     pub const ALLOWED: u64 = 2;
     /// The ban is that of a prefix.
     pub const PREFIX_BAN: u64 = 4;
-    /// The prefix is, or lies in, one of a list: what is said of it is said again at every start. The gate does not care.
-    pub const LISTED: u64 = 8;
     /// One more with each word of the entry that is written while packets are judged: the upper half.
     pub const VERSION: u64 = 1 << 32;
 }
@@ -440,9 +442,7 @@ impl PrefixKey {
 pub struct Prefix {
     /// Banned until then; 0 is not banned.
     pub banned_until: u64,
-    /// Held to the limits of [`Standing::Limited`] until then; 0 is not limited.
-    pub limited_until: u64,
-    /// [`source_flags::ALLOWED`] and [`source_flags::LISTED`], or 0.
+    /// [`source_flags::ALLOWED`], or 0.
     pub flags: u64,
 }
 
@@ -634,6 +634,8 @@ pub mod names {
     pub const HOSTS: &str = "HOSTS";
     /// LPM trie of [`super::Prefix`].
     pub const PREFIXES: &str = "PREFIXES";
+    /// Array of [`crate::lists::Node`]: its front, and two images.
+    pub const LISTS: &str = "LISTS";
     /// LRU hash of [`super::Proof`].
     pub const PROOFS: &str = "PROOFS";
     /// Array of [`super::User`].
@@ -678,7 +680,8 @@ mod tests {
         assert_eq!(size_of::<ServiceSettings>(), 16 + LEVELS * KINDS * (STANDINGS + 2) * 16);
         assert_eq!(size_of::<Source>(), 64);
         assert_eq!(size_of::<PrefixKey>(), 20);
-        assert_eq!(size_of::<Prefix>(), 24);
+        assert_eq!(size_of::<Prefix>(), 16);
+        assert_eq!(size_of::<crate::lists::Node>(), 64);
         assert_eq!(size_of::<ProofKey>(), 24);
         assert_eq!(size_of::<Proof>(), 40);
         assert_eq!(size_of::<User>(), 16);

@@ -17,6 +17,7 @@ use floodwall_wire::{
     Address, Judgement, Observation, SourceKey, State,
     frame::Transport,
     limit::{self, Admission, Limit},
+    lists::{self, Node, Nodes, Treatment},
     mirror::{self, CHUNK_BYTES, Chunk, FLOOD_ALLOWANCE, Flood, Record, SAMPLE_ALLOWANCE, SOURCE_ALLOWANCE},
     sources::{self, BUCKET_KEYS, Bucket},
     tables::{
@@ -26,7 +27,10 @@ use floodwall_wire::{
     word::Word,
 };
 
-use crate::{clock, window::kept};
+use crate::{
+    clock,
+    window::{blurred, kept},
+};
 
 /// A section of its own becomes an array of one entry, and access to it no look-up but an address the loader writes into
 /// the program. Everything read for every packet lies so. The symbol is exported because the compiler would otherwise see
@@ -51,7 +55,10 @@ static SOURCES_MASK: Global<u32> = Global::new(BUCKETS - 1);
 #[map]
 static HOSTS: HashMap<Address, Source> = HashMap::with_max_entries(tables::HOSTS_MAX, 0);
 #[map]
-static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::with_max_entries(tables::TRIE_MAX, 0);
+static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::with_max_entries(tables::PREFIXES_MAX, 0);
+/// The loader makes it larger for who has long lists.
+#[map]
+static LISTS: Array<Node> = Array::with_max_entries(1 + 2 * tables::LIST_NODES_MIN, BPF_F_MMAPABLE);
 #[map]
 static PROOFS: LruHashMap<ProofKey, Proof> = LruHashMap::with_max_entries(tables::PROOFS_MAX, 0);
 #[map]
@@ -156,7 +163,9 @@ impl State for Tables {
     #[inline(always)]
     fn is_local(&self, address: &Address) -> bool {
         let [first, second] = &self.status.main_locals;
-        address == first || address == second || LOCALS.get_ptr(copied(address)).is_some()
+        // A copy that lies nowhere before it is asked for: most packets are not asked about.
+        let key = || Address { high: kept(address.high), low: kept(address.low) };
+        address == first || address == second || LOCALS.get_ptr(key()).is_some()
     }
 
     #[inline(always)]
@@ -183,6 +192,11 @@ impl State for Tables {
     fn prefix(&self, address: &Address) -> Option<&Prefix> {
         let PrefixKey { bits, address } = PrefixKey::host(*address);
         PREFIXES.get(Key::new(bits, address))
+    }
+
+    #[inline(always)]
+    fn listed(&self, address: &Address) -> Option<Treatment> {
+        Treatment::from_number(floodwall_listed(address.high, address.low) as u8)
     }
 
     #[inline(always)]
@@ -234,6 +248,40 @@ fn find(bucket: u32, stored: u64) -> Option<u32> {
         slot += 1;
     }
     None
+}
+
+/// Asks the lists. A function, so that the verifier walks its loops once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn floodwall_listed(high: u64, low: u64) -> u32 {
+    // One word says which image is in force, and where every node lies that is read here depends on it: whoever published
+    // the word had written the nodes before, and no processor reads them earlier (`kernel/src/lists.rs`).
+    let Some(Node([front, ..])) = ListNodes.node(lists::FRONT) else { return 0 };
+    match front.load() as u32 {
+        0 => 0,
+        head => {
+            lists::listed(&ListNodes, head, &Address { high, low }).map_or(0, |treatment| treatment as u32)
+        }
+    }
+}
+
+struct ListNodes;
+
+impl Nodes for ListNodes {
+    #[inline(always)]
+    fn node(&self, number: u32) -> Option<&Node> {
+        LISTS.get(number)
+    }
+
+    #[inline(always)]
+    fn opaque(&self, number: u64) -> u64 {
+        kept(number)
+    }
+
+    #[inline(always)]
+    fn blur(&self, number: u32) -> u32 {
+        blurred(number)
+    }
 }
 
 /// The address on this function's own stack. Up to some kernel after 6.1 a key may not lie in memory that a caller lent;

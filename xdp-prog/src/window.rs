@@ -291,6 +291,13 @@ struct Zero(UnsafeCell<u32>);
 // SAFETY: never written.
 unsafe impl Sync for Zero {}
 
+/// The number, about which the verifier knows nothing any longer.
+#[inline(always)]
+pub(crate) fn blurred(number: u32) -> u32 {
+    // SAFETY: a valid static.
+    number + unsafe { core::ptr::read_volatile(ZERO.0.get()) }
+}
+
 /// What is read as it lies there: numbers, for which any bytes are a value.
 trait Number: Copy {
     const ZERO: Self;
@@ -359,8 +366,7 @@ impl<'a, P: Packet> PacketWindow<'a, P> {
 impl<P: Packet> Window for PacketWindow<'_, P> {
     #[inline(always)]
     fn blur(&self, number: u32) -> u32 {
-        // SAFETY: a valid static.
-        number + unsafe { core::ptr::read_volatile(ZERO.0.get()) }
+        blurred(number)
     }
 
     #[inline(always)]

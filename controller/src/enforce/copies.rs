@@ -5,6 +5,7 @@ use anyhow::Result;
 use floodwall_engine::{Timestamp, command};
 use floodwall_wire::{
     Address, SourceKey, State,
+    lists::image::Range,
     memory::Tables,
     tables::{FlowKey, Prefix, PrefixKey, Source, Status},
 };
@@ -72,6 +73,14 @@ impl Store for CopiesStore {
         if let Some(firewall) = &mut self.firewall {
             let bits = u8::try_from(key.bits).unwrap_or(128);
             firewall.set_prefix(command::Prefix::new(key.address(), bits), prefix.as_ref());
+        }
+        Ok(())
+    }
+
+    fn set_lists(&mut self, lists: &[Range]) -> Result<()> {
+        Store::set_lists(&mut self.tables, lists)?;
+        if let Some(firewall) = &mut self.firewall {
+            firewall.set_lists(lists);
         }
         Ok(())
     }

@@ -2,11 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use floodwall_engine::Timestamp;
 use floodwall_kernel::KernelTables;
 use floodwall_wire::{
     Address, SourceKey,
+    lists::image::{Image, Range},
     tables::{FlowKey, Prefix, PrefixKey, Source, Status},
 };
 
@@ -82,9 +83,17 @@ impl Store for KernelStore {
         .context("failed to write the table of prefixes")
     }
 
-    fn set_prefixes(&mut self, prefixes: &[(PrefixKey, Prefix)]) -> Result<()> {
-        let (keys, values): (Vec<PrefixKey>, Vec<Prefix>) = prefixes.iter().copied().unzip();
-        self.tables.set_prefixes(&keys, &values).context("failed to write the table of prefixes")
+    fn set_lists(&mut self, lists: &[Range]) -> Result<()> {
+        let image = Image::build(lists);
+        match self.tables.set_lists(&image) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::E2BIG) => bail!(
+                "the lists take {} nodes and this gate has room for {}: restart floodwall, which makes room for them; \
+                 bans and limits stay in force meanwhile",
+                image.nodes().len(),
+                self.tables.list_nodes_max()
+            ),
+            written => written.context("failed to write the lists"),
+        }
     }
 
     fn set_user(&mut self, service: u8, user_id: u16, owner: Option<Address>) -> Result<()> {

@@ -4,6 +4,7 @@ use anyhow::Result;
 use floodwall_engine::Timestamp;
 use floodwall_wire::{
     Address, SourceKey, State,
+    lists::image::{Image, Range},
     memory::Tables,
     tables::{FlowKey, Prefix, PrefixKey, Source, Status},
 };
@@ -51,6 +52,11 @@ impl Store for Tables {
             Some(prefix) => self.insert_prefix(key.address(), key.bits, prefix)?,
             None => self.remove_prefix(key.address(), key.bits),
         }
+        Ok(())
+    }
+
+    fn set_lists(&mut self, lists: &[Range]) -> Result<()> {
+        Self::set_lists(self, Image::build(lists));
         Ok(())
     }
 

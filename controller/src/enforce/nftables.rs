@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use floodwall_engine::command::Prefix;
 use floodwall_wire::{
     Address,
+    lists::image::Range as ListedRange,
     tables::{self, ProofKey, SERVICES_MAX, Source, Status},
 };
 use nftables::{
@@ -25,9 +26,10 @@ use nftables::{
 use tokio::sync::mpsc;
 
 use self::{
-    elements::{Addresses, Entry, Listing},
+    elements::{Entry, Listing},
     rules::{ALARMED, COUNTED, Family, LEARNING, List, TABLE},
 };
+use super::ranges::Addresses;
 use crate::{
     clock::instant,
     live::{rates::Totals, sockets},
@@ -51,6 +53,7 @@ pub(crate) struct Firewall {
     shape: Shape,
     entries: BTreeMap<Address, Entry>,
     prefixes: BTreeMap<Prefix, Entry>,
+    lists: Vec<ListedRange>,
     locals: BTreeSet<Address>,
     levels: [u32; SERVICES_MAX],
     learning_until: u64,
@@ -122,6 +125,7 @@ impl Firewall {
             shape,
             entries: BTreeMap::new(),
             prefixes: BTreeMap::new(),
+            lists: Vec::new(),
             locals: BTreeSet::new(),
             levels: [0; SERVICES_MAX],
             learning_until: 0,
@@ -155,6 +159,14 @@ impl Firewall {
                 Some(entry) => self.prefixes.insert(prefix, entry),
                 None => self.prefixes.remove(&prefix),
             };
+            self.waiting.prefixes = true;
+        }
+    }
+
+    /// Notes what lists say.
+    pub(crate) fn set_lists(&mut self, lists: &[ListedRange]) {
+        if self.lists != lists {
+            self.lists = lists.to_vec();
             self.waiting.prefixes = true;
         }
     }
@@ -301,7 +313,7 @@ impl Firewall {
                 add(&rules::proven(service, family), &mut of_service);
             }
         }
-        for (set, elements) in elements::prefix_elements(&self.prefixes) {
+        for (set, elements) in elements::prefix_elements(&self.prefixes, &self.lists) {
             add(&set, &mut elements.into_iter());
         }
         objects.extend(self.learning(now));
@@ -340,7 +352,7 @@ impl Firewall {
             for family in Family::ALL {
                 objects.extend(List::OF_PREFIXES.map(|list| elements::flush(&list.of_prefixes(family))));
             }
-            for (set, elements) in elements::prefix_elements(&self.prefixes) {
+            for (set, elements) in elements::prefix_elements(&self.prefixes, &self.lists) {
                 objects.extend(elements::add_elements(&set, elements.into_iter(), now));
             }
         }
@@ -400,7 +412,7 @@ impl Firewall {
             });
             !missing && !strange
         };
-        let mut of_prefixes = elements::prefix_elements(&self.prefixes);
+        let mut of_prefixes = elements::prefix_elements(&self.prefixes, &self.lists);
         Family::ALL.into_iter().all(|family| {
             let guarded = self.locals.iter().filter(|address| Family::of(**address) == family);
             let guarded = guarded.map(|address| (alone(*address), u64::MAX)).collect();

@@ -1,16 +1,18 @@
 //! What is wanted of whole prefixes: which are banned, which are let in, and which stand on a list.
 //!
 //! The gate asks for the longest prefix alone. So the value of each says what those around it say too: that it is
-//! let in, and the latest of their bans.
+//! let in, and the latest of their bans. Lists it asks apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use floodwall_engine::command::Prefix;
 use floodwall_wire::{
     Address,
+    lists::image::{Image, Range},
     tables::{self, source_flags},
 };
 
+use super::ranges::{address, ranges};
 use crate::lists::{Lists, Treatment};
 
 /// What is wanted of one prefix.
@@ -44,10 +46,10 @@ impl Prefixes {
 
     /// Whether the gate need not ask for any.
     pub(super) fn is_empty(&self) -> bool {
-        self.wanted.is_empty() && self.lists.is_empty()
+        self.wanted.is_empty()
     }
 
-    /// How many are not of lists.
+    /// How many the gate is told of one by one.
     pub(super) fn len(&self) -> usize {
         self.wanted.len()
     }
@@ -109,8 +111,12 @@ impl Prefixes {
     /// Whether there is an entry for it in the gate's table.
     pub(super) fn holds(&self, prefix: Prefix) -> bool {
         self.wanted.contains_key(&prefix)
-            || self.lists.contains(prefix)
-            || (prefix.is_host() && !self.lists.is_empty() && self.is_spared(prefix.address()))
+    }
+
+    /// Whether something is said of an address that is not said of its neighbours.
+    pub(super) fn sets_apart(&self, address: Address) -> bool {
+        let host = Prefix::host(address);
+        self.holds(host) || self.lists.contains(host) || (!self.lists.is_empty() && self.is_spared(address))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Prefix, Wanted)> {
@@ -127,38 +133,61 @@ impl Prefixes {
 
     /// Those that have an entry and lie in a prefix, itself among them.
     pub(super) fn within(&self, prefix: Prefix) -> impl Iterator<Item = Prefix> {
-        let wanted = self
-            .wanted
+        self.wanted
             .range(prefix..)
             .map(|(inner, _)| *inner)
-            .take_while(move |inner| prefix.contains(inner.address()));
-        let spared = self.spared_in(prefix).map(Prefix::host).filter(|_| !self.lists.is_empty());
-        wanted.chain(self.lists.within(prefix)).chain(spared)
+            .take_while(move |inner| prefix.contains(inner.address()))
+    }
+
+    /// Addresses in a network of which something is said that is not said of their neighbours.
+    pub(super) fn apart_in(&self, network: Prefix) -> BTreeSet<Address> {
+        let spared = self.spared_in(network).map(Prefix::host).filter(|_| !self.lists.is_empty());
+        let all = self.within(network).chain(self.lists.within(network)).chain(spared);
+        all.filter(|prefix| prefix.is_host()).map(Prefix::address).collect()
+    }
+
+    /// What lists say to the gate.
+    pub(super) fn listed_ranges(&self) -> Vec<Range> {
+        listed_ranges(&self.lists, &self.spared)
     }
 
     /// What the gate is told of a prefix.
     pub(super) fn value(&self, prefix: Prefix) -> tables::Prefix {
-        let mut value = tables::Prefix { banned_until: 0, limited_until: 0, flags: 0 };
+        let mut value = tables::Prefix::default();
         for (_, wanted) in self.around(prefix.address()).filter(|(outer, _)| outer.bits() <= prefix.bits()) {
             value.banned_until = value.banned_until.max(wanted.banned_until);
             value.flags |= if wanted.allowed { source_flags::ALLOWED } else { 0 };
         }
-        let is_spared = prefix.is_host() && self.is_spared(prefix.address());
-        let listed = self.lists.around(prefix.address(), prefix.bits());
-        for (_, listed) in listed {
-            value.flags |= source_flags::LISTED;
-            match listed.treatment {
-                Treatment::Allow => value.flags |= source_flags::ALLOWED,
-                Treatment::Ban if !is_spared => value.banned_until = u64::MAX,
-                Treatment::Limit if !is_spared => value.limited_until = u64::MAX,
-                Treatment::Ban | Treatment::Limit => {}
-            }
-        }
-        if is_spared {
-            value.flags |= source_flags::LISTED;
-        }
         value
     }
+}
+
+/// Ranges that do not overlap, in order. Where several lists hold an address the greatest treatment counts, and who is
+/// spared is at most let in.
+fn listed_ranges(lists: &Lists, spared: &BTreeSet<Address>) -> Vec<Range> {
+    let mut spared = spared.iter().map(|address| (Prefix::host(*address), None)).peekable();
+    let mut listed = lists.iter().map(|(prefix, treatment)| (prefix, Some(treatment))).peekable();
+    let in_order = std::iter::from_fn(|| match (listed.peek(), spared.peek()) {
+        (Some((listed_prefix, _)), Some((spared_prefix, _))) if listed_prefix > spared_prefix => {
+            spared.next()
+        }
+        (Some(_), _) => listed.next(),
+        (None, _) => spared.next(),
+    });
+    let within = |outer: Option<Option<Treatment>>, said: Option<Treatment>| match said {
+        Some(_) => said.max(outer.flatten()),
+        None => outer.flatten().filter(|treatment| *treatment == Treatment::Allow),
+    };
+    let said = ranges(in_order, within).into_iter();
+    said.filter_map(|((first, last), treatment)| {
+        Some(Range { first: address(first), last: address(last), treatment: treatment? })
+    })
+    .collect()
+}
+
+/// How many nodes lists are as the gate has them.
+pub(crate) fn list_nodes(lists: &Lists) -> usize {
+    Image::build(&listed_ranges(lists, &BTreeSet::new())).nodes().len()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use floodwall_engine::{
 };
 use floodwall_wire::{
     Address, SourceKey,
+    lists::image::Range,
     tables::{
         self, FlowKey, PREFIXES_MAX, PrefixKey, SOURCES_MAX, Source, Status, source_flags, status_flags,
     },
@@ -46,10 +47,8 @@ pub(crate) trait Store {
     fn remove_host(&mut self, address: Address) -> Result<()>;
     /// Writes or, without a value, removes.
     fn set_prefix(&mut self, key: PrefixKey, prefix: Option<tables::Prefix>) -> Result<()>;
-    /// Writes many.
-    fn set_prefixes(&mut self, prefixes: &[(PrefixKey, tables::Prefix)]) -> Result<()> {
-        prefixes.iter().try_for_each(|(key, prefix)| self.set_prefix(*key, Some(*prefix)))
-    }
+    /// Puts what lists say in the place of what they said before, all of it at once: ranges that do not overlap, in order.
+    fn set_lists(&mut self, lists: &[Range]) -> Result<()>;
     fn set_user(&mut self, service: u8, user_id: u16, owner: Option<Address>) -> Result<()>;
     fn set_opaque(&mut self, flow: FlowKey, opaque: bool) -> Result<()>;
     fn change_status(&mut self, change: &mut dyn FnMut(&mut Status)) -> Result<()>;
@@ -128,9 +127,9 @@ impl<S: Store> TablesEnforcer<S> {
         self.allowed().find(overlaps).or_else(listed)
     }
 
-    /// How many prefixes the gate is told of.
+    /// How many prefixes the gate is told of one by one; those of lists are not among them.
     pub(crate) fn prefix_count(&self) -> usize {
-        self.prefixes.len() + self.prefixes.lists().len()
+        self.prefixes.len()
     }
 
     /// What is read of lists.
@@ -164,59 +163,53 @@ impl<S: Store> TablesEnforcer<S> {
     /// # Errors
     /// When an entry cannot be written.
     pub(crate) fn spare(&mut self, spared: BTreeSet<Address>) -> Result<()> {
-        for address in self.prefixes.set_spared(spared) {
-            if !self.lists().is_empty() {
-                self.write_prefix(Prefix::host(address))?;
-            }
+        let changed = self.prefixes.set_spared(spared);
+        if changed.is_empty() || self.lists().is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.store.set_lists(&self.prefixes.listed_ranges())?;
+        self.write_entries_in(changed.into_iter().map(Prefix::host).collect())
     }
 
-    /// Writes what differs from lists before: the prefixes themselves, those in them, and the entries of addresses in them.
+    /// Writes what lists say, and what that changes for addresses with entries of their own.
     fn write_lists(&mut self, before: &Lists) -> Result<()> {
         let lists = self.lists();
         let mut changed: Vec<Prefix> = lists.beyond(before).collect();
-        let gone: Vec<Prefix> = before.beyond(lists).filter(|prefix| !lists.contains(*prefix)).collect();
-        changed.extend(&gone);
+        changed.extend(before.beyond(lists).filter(|prefix| !lists.contains(*prefix)));
         if lists.is_empty() != before.is_empty() {
             changed.extend(self.prefixes.all_spared().map(Prefix::host));
         }
-        let mut written: Vec<Prefix> =
-            changed.iter().flat_map(|prefix| self.prefixes.within(*prefix)).collect();
-        written.sort_unstable();
-        written.dedup();
-        // The room of those that go is needed by those that come.
-        for prefix in changed.iter().filter(|prefix| !self.prefixes.holds(**prefix)) {
-            self.store.set_prefix(key_of(*prefix), None)?;
-            if prefix.is_host()
-                && !prefix.address().is_v4()
-                && !self.addresses.contains_key(&prefix.address())
-            {
-                self.store.remove_host(prefix.address())?;
-            }
-        }
-        let values: Vec<_> =
-            written.into_iter().map(|prefix| (key_of(prefix), self.prefixes.value(prefix))).collect();
-        self.store.set_prefixes(&values)?;
-        self.write_flag()?;
+        self.store.set_lists(&self.prefixes.listed_ranges())?;
+        self.write_flags()?;
+        self.write_entries_in(changed)
+    }
+
+    /// Writes the entries of addresses in prefixes of which lists say something else now.
+    fn write_entries_in(&mut self, changed: Vec<Prefix>) -> Result<()> {
         let mut addresses = BTreeSet::new();
         for prefix in changed {
-            let network = if prefix.address().is_v4() {
-                prefix
-            } else {
-                Prefix::new(prefix.address(), prefix.bits().min(64))
-            };
+            let address = prefix.address();
+            if prefix.is_host()
+                && !address.is_v4()
+                && !self.prefixes.sets_apart(address)
+                && !self.addresses.contains_key(&address)
+            {
+                self.store.remove_host(address)?;
+            }
+            // What is said of one address of a /64 is said in the entries of its neighbours, too.
+            let network = if address.is_v4() { prefix } else { Prefix::new(address, prefix.bits().min(64)) };
             addresses.extend(self.hosts_in(network));
         }
         addresses.into_iter().try_for_each(|address| self.write_address(address))
     }
 
-    /// Whether the gate has prefixes to ask for.
-    fn write_flag(&mut self) -> Result<()> {
-        let any = !self.prefixes.is_empty();
+    /// Whether the gate has prefixes and lists to ask.
+    fn write_flags(&mut self) -> Result<()> {
+        let (prefixes, lists) = (!self.prefixes.is_empty(), !self.lists().is_empty());
         self.store.change_status(&mut |status| {
-            status.flags &= !status_flags::PREFIXES;
-            status.flags |= if any { status_flags::PREFIXES } else { 0 };
+            status.flags &= !(status_flags::PREFIXES | status_flags::LISTS);
+            status.flags |= if prefixes { status_flags::PREFIXES } else { 0 };
+            status.flags |= if lists { status_flags::LISTS } else { 0 };
         })
     }
 
@@ -279,12 +272,14 @@ impl<S: Store> TablesEnforcer<S> {
         let key = SourceKey::of(address);
         let present = self.store.source(key)?;
         // Single addresses that are let in, listed or spared: the entry of their network would hide them.
-        let within = self.prefixes.within(network).filter(|prefix| prefix.is_host());
-        let apart: BTreeSet<Address> = within.map(Prefix::address).collect();
+        let apart = self.prefixes.apart_in(network);
         let mixed = self.hosts_in(network).next().is_some() || !apart.is_empty();
         let mut entry = self.entry(network.address(), 64, Wanted::default(), present);
         // A single address that is let in is not the whole network's.
-        let whole = self.prefixes.value(network).flags & source_flags::ALLOWED != 0;
+        let mut listed = self.lists().around(network.address(), network.bits());
+        let whole = self.prefixes.value(network).flags & source_flags::ALLOWED != 0
+            || listed.any(|(_, listed)| listed.treatment == Treatment::Allow);
+        drop(listed);
         entry.flags &= !(source_flags::ALLOWED | source_flags::MIXED);
         entry.flags |= if whole { source_flags::ALLOWED } else { 0 };
         entry.flags |= if mixed { source_flags::MIXED } else { 0 };
@@ -371,7 +366,7 @@ impl<S: Store> TablesEnforcer<S> {
         if !self.prefixes.holds(prefix) {
             self.store.set_prefix(key_of(prefix), None)?;
         }
-        self.write_flag()?;
+        self.write_flags()?;
         let mut networks = BTreeSet::new();
         for address in self.hosts_in(prefix).collect::<Vec<_>>() {
             self.write_address(address)?;
@@ -430,7 +425,7 @@ impl<S: Store> TablesEnforcer<S> {
         if address.is_v4() {
             return self.store.remove_source(SourceKey::of(address));
         }
-        if !self.prefixes.holds(Prefix::host(address)) {
+        if !self.prefixes.sets_apart(address) {
             self.store.remove_host(address)?;
         }
         let network = Prefix::network64(address);
@@ -472,7 +467,7 @@ impl<S: Store> TablesEnforcer<S> {
             }
         }
         for address in hosts {
-            if !self.addresses.contains_key(address) && !self.prefixes.holds(Prefix::host(*address)) {
+            if !self.addresses.contains_key(address) && !self.prefixes.sets_apart(*address) {
                 self.store.remove_host(*address)?;
                 repairs.removed += 1;
             }
@@ -493,16 +488,16 @@ impl<S: Store> TablesEnforcer<S> {
         }
     }
 
-    /// Removes the entry of a prefix that was found in the tables, if nothing is wanted of it.
+    /// Puts right what was found in the tables of a prefix, when what is wanted is known.
     ///
     /// # Errors
-    /// When it cannot be removed.
-    pub(crate) fn forget_unwanted(&mut self, prefix: Prefix) -> Result<bool> {
-        let is_unwanted = !self.prefixes.holds(prefix);
-        if is_unwanted {
-            self.store.set_prefix(key_of(prefix), None)?;
+    /// When it cannot be written.
+    pub(crate) fn put_right(&mut self, prefix: Prefix, held: &tables::Prefix) -> Result<()> {
+        let wanted = self.prefixes.holds(prefix).then(|| self.prefixes.value(prefix));
+        if wanted.as_ref() == Some(held) {
+            return Ok(());
         }
-        Ok(is_unwanted)
+        self.store.set_prefix(key_of(prefix), wanted)
     }
 
     /// Takes over the ban of a prefix that was found in the tables.
@@ -610,9 +605,11 @@ mod tests {
             }
             Some(source) => Some(source),
             None => {
-                let prefix = State::prefix(tables, &address);
-                let is_allowed = |flags| flags & source_flags::ALLOWED != 0;
-                return prefix.is_some_and(|prefix| prefix.banned_until > 0 && !is_allowed(prefix.flags));
+                let prefix = State::prefix(tables, &address).copied().unwrap_or_default();
+                let listed = State::listed(tables, &address);
+                let is_allowed =
+                    prefix.flags & source_flags::ALLOWED != 0 || listed == Some(Treatment::Allow);
+                return !is_allowed && (prefix.banned_until > 0 || listed == Some(Treatment::Ban));
             }
         };
         entry.is_some_and(|entry| entry.banned_until > 0 && entry.flags & source_flags::ALLOWED == 0)
@@ -777,8 +774,9 @@ mod tests {
             }
         }
         assert!(banned(&enforcer, "203.0.113.9") && !banned(&enforcer, "203.0.113.8"));
-        let limited = State::prefix(&enforcer.store, &address("198.51.100.1")).unwrap();
-        assert_eq!((limited.limited_until, limited.banned_until), (u64::MAX, 0));
+        let limited =
+            |enforcer: &TablesEnforcer<Tables>| State::listed(&enforcer.store, &address("198.51.100.1"));
+        assert_eq!(limited(&enforcer), Some(Treatment::Limit));
         assert_eq!(enforcer.listed(address("192.0.2.5")), None);
         assert_eq!(enforcer.listed(address("192.0.2.9")).unwrap().0, Treatment::Ban);
         // The ban of a rule inside stays when the list goes; all else ends with it.
@@ -789,7 +787,7 @@ mod tests {
         for text in ["192.0.2.8", "2001:db8::8", "2001:db8::77", "203.0.113.9", "2001:db8:1::9"] {
             assert!(!banned(&enforcer, text), "{text}");
         }
-        assert!(State::prefix(&enforcer.store, &address("198.51.100.1")).is_none());
+        assert_eq!(limited(&enforcer), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use floodwall_kernel::tables::Fill;
 use floodwall_wire::{Class, Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +51,7 @@ pub(crate) struct Status {
     pub(crate) losses: Vec<Loss>,
     /// How full the gate's tables are. Walls before this one do not tell.
     #[serde(default)]
-    pub(crate) tables: Vec<TableFill>,
+    pub(crate) tables: Vec<Fill>,
     /// Logs that are followed.
     pub(crate) logs: Vec<LogFigures>,
     pub(crate) ledger_failing: bool,
@@ -106,19 +107,6 @@ pub(super) fn steps(states: &[StepState], evaluating: bool) -> Vec<Step> {
         lacking: if evaluating { "nothing is put into force" } else { *lacking }.to_owned(),
     };
     states.iter().map(step).collect()
-}
-
-/// One of the gate's tables that can be full.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct TableFill {
-    /// `sources`, `hosts`, `prefixes`, `locals`, `proofs`, `opaque`.
-    pub(crate) table: String,
-    pub(crate) entries: u64,
-    pub(crate) capacity: u32,
-    /// New entries for which there was no room.
-    pub(crate) refused: u64,
-    /// Entries that made room for others.
-    pub(crate) evicted: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -303,11 +303,11 @@ fn write_gate(sheet: &Sheet, snapshot: &Snapshot, tables: &KernelTables) -> Resu
     sheet.counters("floodwall_faults_total", help, &["fault"], &faults)?;
     let fills = tables.fills(snapshot.prefixes)?;
     let rows = |value: fn(&Fill) -> u64| {
-        fills.iter().map(|fill| (vec![fill.table], value(fill))).collect::<Vec<_>>()
+        fills.iter().map(|fill| (vec![&*fill.table], value(fill))).collect::<Vec<_>>()
     };
     let label = &["table"];
     let help = "Entries of a table of the gate.";
-    sheet.gauges("floodwall_table_entries", help, label, &rows(|fill| fill.held))?;
+    sheet.gauges("floodwall_table_entries", help, label, &rows(|fill| fill.entries))?;
     let help = "Capacity of a table of the gate. proofs and opaque let the longest unused go beyond it, all others refuse.";
     sheet.gauges("floodwall_table_capacity", help, label, &rows(|fill| fill.capacity.into()))?;
     let help = "New entries for which a table of the gate had no room.";

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use floodwall_engine::Timestamp;
-use floodwall_kernel::gate;
+use floodwall_kernel::{gate, tables::Fill};
 use floodwall_wire::{
     Address, Judgement, Reason, State, Verdict,
     frame::{self, Fragment, Headers, Transport},
@@ -370,8 +370,8 @@ impl Observed {
         status.full_links = self.rates.full_links();
         status.traffic = self.traffic.rows(&|service| self.wall.service_name(service));
         let tables = &self.wall.enforcer.store.tables;
-        status.tables.push(answers::TableFill {
-            table: "proofs".to_owned(),
+        status.tables.push(Fill {
+            table: "proofs".into(),
             entries: tables.proofs().count() as u64,
             capacity: PROOFS_MAX,
             refused: 0,

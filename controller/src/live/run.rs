@@ -18,7 +18,7 @@ use floodwall_wire::{
     Address,
     frame::{self, Fragment},
     mirror::Record,
-    tables::{MAIN_LOCALS, PORTS, Port, ProofKey, SERVICES_MAX, USERS_PER_SERVICE, names},
+    tables::{LIST_NODES_MIN, MAIN_LOCALS, PORTS, Port, ProofKey, SERVICES_MAX, USERS_PER_SERVICE, names},
     window::SliceWindow,
 };
 use tokio::{
@@ -55,6 +55,7 @@ use crate::{
     enforce::{
         kernel::KernelStore,
         nftables,
+        prefixes::list_nodes,
         tables::{Store, TablesEnforcer},
     },
     guard::Guard,
@@ -174,6 +175,13 @@ impl Plan {
             lists: Arc::new(lists),
             arguments: arguments.clone(),
         })
+    }
+
+    /// Nodes that the gate must have room for: those of the lists, half as many for what a reload may bring, and some for
+    /// the addresses that are spared.
+    fn list_nodes(&self) -> u32 {
+        let nodes = list_nodes(&self.lists);
+        u32::try_from(nodes + nodes / 2).unwrap_or(u32::MAX).saturating_add(LIST_NODES_MIN / 2)
     }
 
     /// The plan as the files have it now, and who is told things from now on.
@@ -428,7 +436,7 @@ impl Live {
     /// Loads, fills the tables, attaches. Until the last step nothing is judged by the new tables, or by those an
     /// earlier controller left it is judged as before.
     fn put_up(plan: &Plan, watchers: Arc<Watchers>, enforcing: prometheus::Histogram) -> Result<Self> {
-        let gate = Gate::open(&plan.pins)?;
+        let gate = Gate::open(&plan.pins, plan.list_nodes())?;
         let tables = Arc::new(KernelTables::open(gate.object())?);
         let tick = Clock::calibrate(gate.object())?;
         let clock = Arc::new(WallClock::new(tick.now(gate.object())?, utc_now(), boot_id()));
@@ -505,14 +513,9 @@ impl Live {
         if !held {
             return Ok(());
         }
-        let listed = floodwall_wire::tables::source_flags::LISTED;
         let found = self.tables.prefixes()?;
         for (key, prefix) in &found {
             let subject = prefix_of(*key);
-            // What lists said is not a ban of anybody's. A ban inside one is in the ledger.
-            if prefix.flags & listed != 0 {
-                continue;
-            }
             if !subject.is_host() && prefix.banned_until > self.clock.gate_now() {
                 self.wall.enforcer.adopt_prefix(subject, prefix.banned_until);
                 self.wall.adopt_ban(subject, prefix.banned_until);
@@ -529,11 +532,11 @@ impl Live {
                 self.adopt_entry(address, &source);
             }
         }
-        // Lists may be others now. Those that still are go on holding meanwhile.
-        self.wall.set_lists(Lists::clone(&self.plan.lists))?;
-        for (key, _) in found.iter().filter(|(_, prefix)| prefix.flags & listed != 0) {
-            self.wall.enforcer.forget_unwanted(prefix_of(*key))?;
+        for (key, prefix) in &found {
+            self.wall.enforcer.put_right(prefix_of(*key), prefix)?;
         }
+        // Lists may be others now; those before hold until then.
+        self.wall.set_lists(Lists::clone(&self.plan.lists))?;
         // What nobody wants any more, and what an update in progress left behind.
         let repairs = self.wall.enforcer.reconcile(&self.tables.source_keys(), &self.tables.host_keys()?)?;
         let count = repairs.written + repairs.removed;
@@ -764,16 +767,7 @@ impl Live {
         status.traffic = self.traffic().map_err(|error| Refusal::failed(error.to_string()))?;
         let prefixes = self.wall.enforcer.prefix_count() as u64;
         let fills = self.tables.fills(prefixes).map_err(|error| Refusal::failed(error.to_string()))?;
-        status.tables = fills
-            .iter()
-            .map(|fill| answers::TableFill {
-                table: fill.table.to_owned(),
-                entries: fill.held,
-                capacity: fill.capacity,
-                refused: fill.refused,
-                evicted: fill.evicted,
-            })
-            .collect();
+        status.tables = fills.into();
         let faults = self.tables.faults().map_err(|error| Refusal::failed(error.to_string()))?;
         for (fault, count) in floodwall_wire::tables::Fault::ALL.into_iter().zip(faults) {
             if count > 0 {

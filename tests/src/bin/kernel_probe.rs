@@ -13,7 +13,9 @@ use floodwall_tests::{
 use floodwall_wire::{
     Reason, SourceKey,
     frame::{Transport, tcp_flags},
-    tables::{Port, Ports, Role, ServiceSettings, Source, Status, service_flags, status_flags},
+    tables::{
+        LIST_NODES_MIN, Port, Ports, Role, ServiceSettings, Source, Status, service_flags, status_flags,
+    },
 };
 
 fn main() -> Result<()> {
@@ -35,7 +37,7 @@ fn main() -> Result<()> {
 /// is a tc filter and no link.
 fn adopt() -> Result<()> {
     let pins = Path::new("/sys/fs/bpf/floodwall-probe");
-    let open = || Gate::open(pins);
+    let open = || Gate::open(pins, LIST_NODES_MIN);
     let mut first = open()?;
     ensure!(!first.attach("lo", None)?.adopted, "adopted from nobody");
     ensure!(open().is_err(), "a second controller was let in beside the first");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use floodwall_engine::command::Prefix;
 use floodwall_wire::{
     Address,
+    lists::{Treatment, image::Range as ListedRange},
     tables::{self, Source, source_flags},
 };
 use nftables::{
@@ -14,7 +15,10 @@ use nftables::{
 };
 use serde_json::Value;
 
-use super::rules::{Family, List, TABLE, add, timed, word};
+use super::{
+    super::ranges::{Addresses, address, number, ranges},
+    rules::{Family, List, TABLE, add, timed, word},
+};
 
 /// Deadlines by the gate's clock, 0 for never.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -40,7 +44,7 @@ impl From<&tables::Prefix> for Entry {
     fn from(prefix: &tables::Prefix) -> Self {
         Self {
             banned_until: prefix.banned_until,
-            limited_until: prefix.limited_until,
+            limited_until: 0,
             known_until: 0,
             is_allowed: prefix.flags & source_flags::ALLOWED != 0,
         }
@@ -60,59 +64,8 @@ impl Entry {
     }
 }
 
-/// Addresses from the first to the last.
-pub(super) type Addresses = (u128, u128);
-
-pub(super) fn number(address: Address) -> u128 {
-    u128::from(address.high) << 64 | u128::from(address.low)
-}
-
-fn address(number: u128) -> Address {
-    Address { high: (number >> 64) as u64, low: number as u64 }
-}
-
 /// All of IPv4, as our addresses have it.
 const MAPPED: Addresses = (0xffff << 32, 0xffff << 32 | 0xffff_ffff);
-
-/// Ranges that do not overlap, in order: each says what the longest prefix around it says. nft takes no others.
-pub(super) fn ranges(prefixes: &BTreeMap<Prefix, Entry>) -> Vec<(Addresses, Entry)> {
-    let mut found: Vec<(Addresses, Entry)> = Vec::new();
-    let mut emit = |first: u128, last: u128, entry: Entry| {
-        if first > last {
-            return;
-        }
-        match found.last_mut() {
-            Some(((_, end), before)) if *before == entry && end.checked_add(1) == Some(first) => *end = last,
-            _ => found.push(((first, last), entry)),
-        }
-    };
-    // Prefixes that are open, the innermost last, and what of it has not been told yet.
-    let mut open: Vec<(u128, Entry)> = Vec::new();
-    let mut next = 0;
-    for (prefix, entry) in prefixes {
-        let first = number(prefix.address());
-        let last = first | u128::MAX.checked_shr(u32::from(prefix.bits())).unwrap_or(0);
-        while let Some((end, outer)) = open.pop_if(|(end, _)| *end < first) {
-            emit(next, end, outer);
-            next = end.saturating_add(1).max(next);
-        }
-        if let Some((_, outer)) = open.last()
-            && next < first
-        {
-            emit(next, first - 1, *outer);
-        }
-        next = first;
-        open.push((last, *entry));
-    }
-    while let Some((end, outer)) = open.pop() {
-        emit(next, end, outer);
-        match end.checked_add(1) {
-            Some(after) => next = after.max(next),
-            None => break,
-        }
-    }
-    found
-}
 
 /// The parts of a range that are IPv4 and IPv6.
 fn by_family((first, last): Addresses) -> impl Iterator<Item = (Family, Addresses)> {
@@ -126,22 +79,54 @@ fn by_family((first, last): Addresses) -> impl Iterator<Item = (Family, Addresse
     .filter(|(_, (first, last))| first <= last)
 }
 
-/// What the sets of prefixes hold, by set: a range and until when.
+/// What the sets of prefixes hold, by set: a range and until when. What lists say is without end, so that prefixes' own words
+/// matter only beside it; nft takes no ranges in one set that overlap.
 pub(super) fn prefix_elements(
     prefixes: &BTreeMap<Prefix, Entry>,
+    lists: &[ListedRange],
 ) -> BTreeMap<String, BTreeMap<Addresses, u64>> {
+    let prefixes = ranges(prefixes.iter().map(|(prefix, entry)| (*prefix, *entry)), |_, entry| entry);
     let mut elements: BTreeMap<String, BTreeMap<Addresses, u64>> = BTreeMap::new();
-    for (range, entry) in ranges(prefixes) {
-        for (family, range) in by_family(range) {
-            for list in List::OF_PREFIXES {
-                let until = entry.until(list);
-                if until > 0 {
-                    elements.entry(list.of_prefixes(family)).or_default().insert(range, until);
-                }
+    for list in List::OF_PREFIXES {
+        let is_meant = |range: &&ListedRange| of_treatment(range.treatment) == list;
+        let listed: Vec<Addresses> =
+            lists.iter().filter(is_meant).map(|range| (number(range.first), number(range.last))).collect();
+        let own =
+            prefixes.iter().map(|(range, entry)| (*range, entry.until(list))).filter(|(_, until)| *until > 0);
+        let own =
+            own.flat_map(|(range, until)| outside(range, &listed).into_iter().map(move |part| (part, until)));
+        for (range, until) in own.chain(listed.iter().map(|range| (*range, u64::MAX))) {
+            for (family, range) in by_family(range) {
+                elements.entry(list.of_prefixes(family)).or_default().insert(range, until);
             }
         }
     }
     elements
+}
+
+const fn of_treatment(treatment: Treatment) -> List {
+    match treatment {
+        Treatment::Allow => List::Allowed,
+        Treatment::Ban => List::Banned,
+        Treatment::Limit => List::Limited,
+    }
+}
+
+/// The parts of a range that lie in none of others, which are in order and do not overlap.
+fn outside((first, last): Addresses, others: &[Addresses]) -> Vec<Addresses> {
+    let mut parts = Vec::new();
+    let mut next = Some(first);
+    let begin = others.partition_point(|(_, end)| *end < first);
+    for (start, end) in others.iter().skip(begin).take_while(|(start, _)| *start <= last) {
+        if let Some(from) = next
+            && from < *start
+        {
+            parts.push((from, start - 1));
+        }
+        next = end.checked_add(1);
+    }
+    parts.extend(next.filter(|from| *from <= last).map(|from| (from, last)));
+    parts
 }
 
 /// Whole seconds until a deadline, rounded up: `Some(None)` without end, nothing when it is over.
@@ -312,7 +297,7 @@ mod tests {
             (prefix("ffff::/16"), banned(3)),
         ]
         .into();
-        let elements = prefix_elements(&prefixes);
+        let elements = prefix_elements(&prefixes, &[]);
         let shown = |set: &str| -> Vec<String> {
             let show = |((first, last), until): (&Addresses, &u64)| {
                 format!("{}-{} {until}", address(*first).to_ip(), address(*last).to_ip())
@@ -333,9 +318,42 @@ mod tests {
     }
 
     #[test]
+    fn what_lists_say_covers_what_prefixes_say_and_never_overlaps_it() {
+        let banned = Entry { banned_until: 7, ..Entry::default() };
+        let range = |first: &str, last: &str, treatment| {
+            let [first, last] =
+                [first, last].map(|text| Address::from(text.parse::<std::net::IpAddr>().unwrap()));
+            ListedRange { first, last, treatment }
+        };
+        let lists = [
+            range("10.0.0.0", "10.0.0.255", Treatment::Ban),
+            range("10.0.1.0", "10.0.1.7", Treatment::Limit),
+            range("10.0.2.0", "10.0.9.255", Treatment::Ban),
+            range("255.255.255.0", "255.255.255.255", Treatment::Ban),
+        ];
+        let prefixes = [(prefix("10.0.0.0/22"), banned), (prefix("255.255.0.0/16"), banned)].into();
+        let elements = prefix_elements(&prefixes, &lists);
+        let shown: Vec<String> = elements["banned_prefixes4"]
+            .iter()
+            .map(|((first, last), until)| {
+                format!("{}-{} {}", address(*first).to_ip(), address(*last).to_ip(), until.min(&9))
+            })
+            .collect();
+        let wanted = [
+            "10.0.0.0-10.0.0.255 9",
+            "10.0.1.0-10.0.1.255 7",
+            "10.0.2.0-10.0.9.255 9",
+            "255.255.0.0-255.255.254.255 7",
+            "255.255.255.0-255.255.255.255 9",
+        ];
+        assert_eq!(shown, wanted);
+        assert_eq!(elements["limited_prefixes4"].len(), 1);
+    }
+
+    #[test]
     fn a_prefix_around_all_of_ipv4_holds_for_both_families() {
         let everybody = Entry { is_allowed: true, ..Entry::default() };
-        let elements = prefix_elements(&[(prefix("::/0"), everybody)].into());
+        let elements = prefix_elements(&[(prefix("::/0"), everybody)].into(), &[]);
         assert_eq!(elements["allowed_prefixes4"].len(), 1);
         assert_eq!(elements["allowed_prefixes6"].len(), 2);
     }
