@@ -9,6 +9,13 @@
 //!   version is raised with each, by which a reader sees that it has read words of two instants.
 //! - A slot whose key has been removed is given to another only when every program that may have found it has ended,
 //!   which the kernel tells by `membarrier(2)`. Entries never move.
+//!
+//! Stores are put in order by release fences here. Of loads there the first rule needs that an entry is not read before its
+//! key. It is not, on any processor that Linux runs BPF on: where the entry lies is reckoned from what was read of the key
+//! (`find` in `xdp-prog/src/maps.rs`), and a load waits for its address. The third needs nothing of loads: programs run
+//! within read sections of RCU, and `membarrier(2)` returns when all that had begun have ended, with all they read. The
+//! second needs loads in order; what its lack would mean stands at `floodwall_wire::tables::Source::read`. Budgets are
+//! taken by compare-and-swap, which orders everything.
 
 use std::{
     collections::HashSet,

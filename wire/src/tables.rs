@@ -361,8 +361,14 @@ impl Source {
     ///
     /// Who writes a word of it raises the version in the flags with it or after it. So between two readings of the same
     /// version at most one word has changed, and what was read is what stood before that or after it; and every state
-    /// between two words of one change is one of what was or of what is (`kernel/src/sources.rs`). This rests on loads
-    /// that the processor keeps in order, as x86-64 does.
+    /// between two words of one change is one of what was or of what is (`kernel/src/sources.rs`).
+    ///
+    /// This rests on loads that are not reordered, as on x86-64. A processor that reorders them, as arm64, may read the
+    /// version twice before it reads the words between, and then one packet, within the nanoseconds in which its own
+    /// source's entry changes, may meet words of two instants: somebody whose ban is lifted and who becomes known at once
+    /// may be judged a stranger by it, say. BPF has a load that acquires since Linux 6.15 only, and to make each address
+    /// depend on the word read before would cost every packet on every machine more than a nanosecond. Nothing else here
+    /// needs ordered loads: that an entry is whole when its key is found rests on where it is read depending on the key.
     #[inline(always)]
     pub fn read(&self) -> Decision {
         let mut flags = load_shared(&self.flags);
