@@ -16,6 +16,10 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
+/// Without options.
+const IPV4_HEADER_BYTES: u32 = 20;
+/// Version 4, and a header without options.
+const PLAIN_IPV4: u32 = 0x45;
 const IPV6_HEADER_BYTES: u32 = 40;
 
 const PROTOCOL_TCP: u8 = 6;
@@ -132,9 +136,15 @@ impl TcpHeader {
 /// Says why the frame has none that can be judged; every such frame passes the gate.
 #[inline(always)]
 pub fn walk<W: Window>(window: &W) -> Result<Headers, Unwalkable> {
-    // Most packets. What lies at a place that is known beforehand takes fewer checks.
-    if window.read_u16(ETHERNET_BYTES - 2) == Some(ETHERTYPE_IPV4) {
-        return walk_ipv4(window, ETHERNET_BYTES);
+    // Most packets: no tag, no options. Where everything lies is known beforehand, and one check tells that it is there.
+    if window.read_u16(ETHERNET_BYTES - 2) == Some(ETHERTYPE_IPV4)
+        && let Some([first, second, third, source, destination, ports, next]) =
+            window.read_words(ETHERNET_BYTES)
+        && first >> 24 == PLAIN_IPV4
+    {
+        let network = ipv4(ETHERNET_BYTES, [first, second, third, source, destination])?;
+        let transport = network.transport()?;
+        return network.headers(transport, ETHERNET_BYTES + IPV4_HEADER_BYTES, [ports, next]);
     }
     let (ethertype, offset) = walk_link(window)?;
     match ethertype {
@@ -201,12 +211,18 @@ struct Network {
 
 #[inline(always)]
 fn walk_ipv4<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> {
-    let Some([first, second, third, source, destination]) = window.read_words(offset) else {
-        return Err(Unwalkable::Malformed);
-    };
+    let Some(words) = window.read_words(offset) else { return Err(Unwalkable::Malformed) };
+    transport(window, ipv4(offset, words)?)
+}
+
+#[inline(always)]
+const fn ipv4(
+    offset: u32,
+    [first, second, third, source, destination]: [u32; 5],
+) -> Result<Network, Unwalkable> {
     let header_bytes = ((first >> 24) & 0x0f) << 2;
     let total_bytes = first & 0xffff;
-    if first >> 28 != 4 || header_bytes < 20 || total_bytes < header_bytes {
+    if first >> 28 != 4 || header_bytes < IPV4_HEADER_BYTES || total_bytes < header_bytes {
         return Err(Unwalkable::Malformed);
     }
     // `second` is identification 16, flags 3, fragment offset 13; `third` TTL 8, protocol 8, checksum 16.
@@ -214,18 +230,15 @@ fn walk_ipv4<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> 
     if fragment_field & 0x1fff != 0 {
         return Err(Unwalkable::LaterFragment);
     }
-    transport(
-        window,
-        Network {
-            source: Address::from_v4(source),
-            destination: Address::from_v4(destination),
-            protocol: (third >> 16) as u8,
-            fragment: if fragment_field & 0x2000 == 0 { Fragment::Whole } else { Fragment::First },
-            network_offset: offset,
-            transport_offset: offset + header_bytes,
-            transport_bytes: total_bytes - header_bytes,
-        },
-    )
+    Ok(Network {
+        source: Address::from_v4(source),
+        destination: Address::from_v4(destination),
+        protocol: (third >> 16) as u8,
+        fragment: if fragment_field & 0x2000 == 0 { Fragment::Whole } else { Fragment::First },
+        network_offset: offset,
+        transport_offset: offset + header_bytes,
+        transport_bytes: total_bytes - header_bytes,
+    })
 }
 
 #[inline(always)]
@@ -290,42 +303,56 @@ fn walk_ipv6<W: Window>(window: &W, offset: u32) -> Result<Headers, Unwalkable> 
 
 #[inline(always)]
 fn transport<W: Window>(window: &W, network: Network) -> Result<Headers, Unwalkable> {
-    let transport = match network.protocol {
-        PROTOCOL_TCP => Transport::Tcp,
-        PROTOCOL_UDP => Transport::Udp,
-        _ => return Err(Unwalkable::OtherTransport),
-    };
-    let transport_offset = window.blur(network.transport_offset);
-    // Both headers begin with the two ports and are at least eight bytes; a legal first fragment has these.
-    if network.transport_bytes < 8 {
-        return Err(Unwalkable::Malformed);
+    let transport = network.transport()?;
+    let offset = window.blur(network.transport_offset);
+    let Some(words) = window.read_words(offset) else { return Err(Unwalkable::Malformed) };
+    network.headers(transport, offset, words)
+}
+
+impl Network {
+    #[inline(always)]
+    const fn transport(&self) -> Result<Transport, Unwalkable> {
+        let transport = match self.protocol {
+            PROTOCOL_TCP => Transport::Tcp,
+            PROTOCOL_UDP => Transport::Udp,
+            _ => return Err(Unwalkable::OtherTransport),
+        };
+        // Both headers begin with the two ports and are at least eight bytes; a legal first fragment has these.
+        if self.transport_bytes < 8 { Err(Unwalkable::Malformed) } else { Ok(transport) }
     }
-    let Some([ports, second]) = window.read_words(transport_offset) else {
-        return Err(Unwalkable::Malformed);
-    };
-    let datagram_bytes = match transport {
-        Transport::Tcp => 0,
-        Transport::Udp => {
-            let length = second >> 16;
-            let exceeds = matches!(network.fragment, Fragment::Whole) && length > network.transport_bytes;
-            if length < UDP_HEADER_BYTES || exceeds {
-                return Err(Unwalkable::Malformed);
+
+    /// With the first two words of the transport header, which begins at `transport_offset`.
+    #[inline(always)]
+    const fn headers(
+        self,
+        transport: Transport,
+        transport_offset: u32,
+        [ports, second]: [u32; 2],
+    ) -> Result<Headers, Unwalkable> {
+        let datagram_bytes = match transport {
+            Transport::Tcp => 0,
+            Transport::Udp => {
+                let length = second >> 16;
+                let exceeds = matches!(self.fragment, Fragment::Whole) && length > self.transport_bytes;
+                if length < UDP_HEADER_BYTES || exceeds {
+                    return Err(Unwalkable::Malformed);
+                }
+                length - UDP_HEADER_BYTES
             }
-            length - UDP_HEADER_BYTES
-        }
-    };
-    Ok(Headers {
-        source: network.source,
-        destination: network.destination,
-        transport,
-        fragment: network.fragment,
-        source_port: (ports >> 16) as u16,
-        destination_port: ports as u16,
-        network_offset: network.network_offset,
-        transport_offset,
-        transport_bytes: network.transport_bytes,
-        datagram_bytes,
-    })
+        };
+        Ok(Headers {
+            source: self.source,
+            destination: self.destination,
+            transport,
+            fragment: self.fragment,
+            source_port: (ports >> 16) as u16,
+            destination_port: ports as u16,
+            network_offset: self.network_offset,
+            transport_offset,
+            transport_bytes: self.transport_bytes,
+            datagram_bytes,
+        })
+    }
 }
 
 impl Headers {

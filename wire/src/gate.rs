@@ -170,13 +170,13 @@ impl Arrival {
     fn new<W: Window>(window: &W, headers: &Headers, service: u8, role: Role, generation: u32) -> Self {
         let packed = window.blur(headers.transport_bytes) as u64
             | (window.blur(headers.datagram_bytes) as u64) << DATAGRAM_BYTES
-            | (headers.transport_offset as u64) << TRANSPORT_OFFSET
+            | (window.blur(headers.transport_offset) as u64) << TRANSPORT_OFFSET
             | (service as u64) << SERVICE
             | (role as u64) << ROLE
             | (generation as u64 & 1) << GENERATION
             | (matches!(headers.transport, Transport::Udp) as u64) << IS_UDP
             | (matches!(headers.fragment, Fragment::First) as u64) << IS_FIRST
-            | (headers.network_offset as u64) << NETWORK_OFFSET;
+            | (window.blur(headers.network_offset) as u64) << NETWORK_OFFSET;
         Self { source: headers.source, packed: window.opaque(packed) }
     }
 
