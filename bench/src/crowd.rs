@@ -76,7 +76,7 @@ fn serve(mut stream: &TcpStream) -> std::io::Result<()> {
         let line = line?;
         let answer = if line.starts_with("login") {
             format!(
-                "accepted userid={id} nickname=\"r{id}\" ipaddr=\"{address}\" username=\"r{id}\" usertype=1\r\nok\r\n"
+                "accepted userid={id} nickname=\"r{id}\" ipaddr=\"{address}\" username=\"r{id}\" password=\"bench\" usertype=1\r\nok\r\n"
             )
         } else {
             "pong\r\n".to_owned()
