@@ -94,13 +94,13 @@ pub(crate) struct Regular {
 }
 
 impl Regular {
-    /// One of those who live beside each other, of whom the wall does not make everybody known.
+    /// One of those who live beside each other.
     pub(crate) fn arrive(lab: &Lab, number: u16) -> Result<Self> {
         let id = number + 2;
         Self::arrive_from(lab, id, format!("10.77.0.{id}").parse()?)
     }
 
-    /// One of those who have a network each, [`NETWORKS`], and so are known once they have logged in.
+    /// One of those who have a network each, [`NETWORKS`]: of a network only so many can be known.
     pub(crate) fn arrive_from_afar(lab: &Lab, number: u16) -> Result<Self> {
         let id = number + 2;
         Self::arrive_from(lab, id, format!("10.160.{id}.{id}").parse()?)
