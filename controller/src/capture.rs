@@ -235,9 +235,13 @@ fn finish(decompressor: Option<JoinHandle<io::Result<()>>>) -> Result<()> {
     }
 }
 
+/// What can be read.
+const EXPECTED: &str =
+    "a capture is a file as tcpdump and Wireshark write it, pcap or pcapng, plain or compressed (.gz, .zst)";
+
 fn open_path(path: &Path, named: &Path) -> Result<Capture<Offline>> {
     Capture::from_file_with_precision(path, Precision::Nano)
-        .map_err(|error| anyhow!("{}: {error}", shown(named)))
+        .map_err(|error| anyhow!("{}: {error}: {EXPECTED}", shown(named)))
 }
 
 #[expect(clippy::cast_sign_loss, reason = "clamped to what is not negative")]

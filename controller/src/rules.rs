@@ -60,7 +60,12 @@ pub(crate) fn load_with_sources(folder: Option<&Path>) -> Result<Vec<(RuleFile, 
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, String> {
-    let entries = fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", shown(folder)))?;
+    let entries = fs::read_dir(folder).map_err(|error| {
+        format!(
+            "cannot read {}: {error}; rules are a folder of files (*.toml), such as a copy of rules/",
+            shown(folder)
+        )
+    })?;
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| format!("cannot read {}: {error}", shown(folder)))?.path();

@@ -243,7 +243,7 @@ fn what_is_no_capture_is_refused_by_name() {
     wireless.extend_from_slice(&105u32.to_le_bytes());
     for (path, expected) in [
         (write("empty.pcap", b""), "is empty"),
-        (write("text.pcap", b"this is not a capture at all, but text"), "unknown file format"),
+        (write("text.pcap", b"this is not a capture at all, but text"), "pcap or pcapng"),
         (write("wireless.pcap", &wireless), "link type IEEE802_11 is not understood"),
         (write("cut.gz", &[0x1f, 0x8b, 8, 0, 0]), "cut.gz"),
         (folder.path().join("absent.pcap").display().to_string(), "cannot read"),

@@ -380,12 +380,20 @@ impl Court<'_, '_> {
 
     /// EOB of a server behind the peer is not the peer's.
     fn on_own_burst_over(&mut self, origin: &Origin) {
-        let own = self.link.greeted[index(self.side)].server.as_ref().map(|(_, id)| id);
-        if let (Origin::Server(id), Some(own)) = (origin, own)
-            && id == own
-        {
+        if matches!(origin, Origin::Server(_)) && self.is_of_peer(origin) {
             self.on_burst_over(self.side);
         }
+    }
+
+    /// Whether it is the peer itself, or somebody on it, and nobody behind it: who brings a server brings that one's channels, not
+    /// older ones of their own.
+    fn is_of_peer(&self, origin: &Origin) -> bool {
+        let own = self.link.greeted[index(self.side)].server.as_ref().map(|(_, id)| id);
+        let server = match origin {
+            Origin::Server(id) => Some(id),
+            Origin::User(id) => self.link.network.user(self.side, id).map(|user| &user.server),
+        };
+        own.is_some() && server == own
     }
 
     fn on_burst_over(&mut self, side: Side) {
@@ -699,7 +707,7 @@ impl Court<'_, '_> {
         let is_cleared = self.link.judge.dialect == Dialect::Ts4 && timestamp.saturating_add(1) == current;
         if timestamp >= current
             || self.is_bursting(self.side)
-            || self.brings_servers()
+            || (self.brings_servers() && !self.is_of_peer(origin))
             || is_asked_for
             || is_cleared
             || !is_agreed

@@ -156,6 +156,9 @@ fn a_channel_of_the_other_side_alone_is_taken_by_an_older_timestamp_too() {
     assert_eq!(ts6().say(&[ours, taken]).heard(), ["link.ops-lost younger"]);
     let behind = ["S: :1HB SID far.test 2 9FR :f", "S: :9FR SJOIN 1793000000 #home +nt :"];
     assert_eq!(ts6().say(&[ours, "+11"]).say(&behind).heard(), ["link.ops-lost younger"]);
+    // A server made up for it excuses nothing that the peer itself says.
+    let heard = ts6().say(&[ours, "+11", behind[0], taken]).heard();
+    assert_eq!(heard, ["link.timestamp-backwards op", "link.ops-lost takeover"]);
 }
 
 #[test]
