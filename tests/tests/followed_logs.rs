@@ -60,7 +60,8 @@ fn who_guesses_behind_tls_is_banned_by_what_a_real_server_logs() {
     assert!(guessers.iter_mut().all(|guesser| !guesser.try_hear("never said")));
     admin.say("PING here");
     assert!(admin.try_hear("PONG"), "the administrator has noticed nothing");
-    assert!(followed(&lab)["judged"].as_u64() > Some(5), "{}", followed(&lab));
+    // What `status` says of logs is brought up to date once a second.
+    eventually("the guesses in status", || followed(&lab)["judged"].as_u64() > Some(5));
     let status = String::from_utf8_lossy(&lab.ask(&["status"]).stdout).into_owned();
     assert!(status.contains("server-0.log: "), "the log is named: {status}");
 }
