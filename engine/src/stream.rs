@@ -50,6 +50,32 @@ pub struct FlowKey {
     pub server_port: u16,
 }
 
+impl FlowKey {
+    /// The ends of the connection that a packet belongs to.
+    const fn of(packet: &Packet<'_>) -> Self {
+        Self {
+            client: packet.client,
+            server: packet.server,
+            client_port: packet.client_port,
+            server_port: packet.server_port,
+        }
+    }
+
+    /// A connection between these ends that is seen from its beginning.
+    const fn connection(&self, id: FlowId, service: u8, opened: Timestamp) -> Connection {
+        Connection {
+            id,
+            service,
+            client: self.client,
+            client_port: self.client_port,
+            server: self.server,
+            server_port: self.server_port,
+            opened,
+            midway: false,
+        }
+    }
+}
+
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ending {
@@ -220,12 +246,7 @@ impl<S> Streams<S> {
         payload: &[u8],
         readers: &mut impl Readers<S>,
     ) {
-        let key = FlowKey {
-            client: packet.client,
-            server: packet.server,
-            client_port: packet.client_port,
-            server_port: packet.server_port,
-        };
+        let key = FlowKey::of(packet);
         let now = packet.at;
         let room = FLOWS_BYTES_MAX.saturating_sub(self.buffered);
         let share = FLOWS_BYTES_MAX.checked_div(self.flows.len()).unwrap_or(FLOWS_BYTES_MAX);
@@ -273,12 +294,7 @@ impl<S> Streams<S> {
         if packet.from != Side::Client {
             return None;
         }
-        let key = FlowKey {
-            client: packet.client,
-            server: packet.server,
-            client_port: packet.client_port,
-            server_port: packet.server_port,
-        };
+        let key = FlowKey::of(packet);
         let flow = self.flows.touch(&key, packet.at)?;
         let is_next = flow.is_open() && !flow.connection.midway && flow.client.expects_exactly(tcp.sequence);
         let is_news = is_next && !std::mem::replace(&mut flow.was_refused, true);
@@ -309,17 +325,8 @@ impl<S> Streams<S> {
             Some(opening) => opening.into_flow(key),
             None if payload.is_empty() => return false,
             None => {
-                let connection = Connection {
-                    id: self.take_id(),
-                    service: packet.service,
-                    client: packet.client,
-                    client_port: packet.client_port,
-                    server: packet.server,
-                    server_port: packet.server_port,
-                    opened: packet.at,
-                    midway: true,
-                };
-                Flow::new(connection, State::Open)
+                let connection = key.connection(self.take_id(), packet.service, packet.at);
+                Flow::new(Connection { midway: true, ..connection }, State::Open)
             }
         };
         self.follow(key, flow, packet.at, readers)

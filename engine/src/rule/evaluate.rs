@@ -159,15 +159,22 @@ struct Concerned {
     allowances: Vec<(Shared, Vec<(usize, Part)>)>,
     /// Neighbours that count by the same are asked for their counts together: that is one look-up, and most rules count by
     /// address.
-    groups: Vec<(By, Vec<(usize, Part)>)>,
-    /// The same of those that rest on nothing but what can be forged.
-    claimed: Vec<(By, Vec<(usize, Part)>)>,
+    groups: Vec<Group>,
+}
+
+/// Rules that count by the same, in the same table.
+#[derive(Clone, Debug)]
+struct Group {
+    by: By,
+    /// They rest on nothing but what can be forged.
+    is_claim: bool,
+    rules: Vec<(usize, Part)>,
 }
 
 impl Concerned {
     /// Whether there are any.
     const fn is_somebody(&self) -> bool {
-        !self.allowances.is_empty() || !self.groups.is_empty() || !self.claimed.is_empty()
+        !self.allowances.is_empty() || !self.groups.is_empty()
     }
 }
 
@@ -335,12 +342,9 @@ impl Evaluation {
             let against =
                 rule.against.iter().flat_map(|against| &against.signals).map(|kind| (*kind, Part::Against));
             let kinds: Vec<(SignalKind, Part)> = counted.chain(before).chain(against).collect();
-            let is_claim = |(kind, _): &(SignalKind, Part)| kind.evidence() == EvidenceClass::Spoofable;
-            let are_claims = kinds.iter().all(is_claim);
+            let is_claim = kinds.iter().all(|(kind, _)| kind.evidence() == EvidenceClass::Spoofable);
             for (kind, part) in kinds {
-                let Some(Concerned { allowances, groups, claimed }) = by_kind.get_mut(kind as usize) else {
-                    continue;
-                };
+                let Some(Concerned { allowances, groups }) = by_kind.get_mut(kind as usize) else { continue };
                 if rule.allowance.is_some() && part != Part::Against {
                     let shared = Shared::of(rule);
                     match allowances.iter_mut().find(|(other, _)| *other == shared) {
@@ -349,10 +353,11 @@ impl Evaluation {
                     }
                     continue;
                 }
-                let groups = if are_claims { claimed } else { groups };
                 match groups.last_mut() {
-                    Some((by, group)) if *by == rule.by => group.push((index, part)),
-                    _ => groups.push((rule.by, vec![(index, part)])),
+                    Some(last) if last.by == rule.by && last.is_claim == is_claim => {
+                        last.rules.push((index, part))
+                    }
+                    _ => groups.push(Group { by: rule.by, is_claim, rules: vec![(index, part)] }),
                 }
             }
         }
@@ -393,11 +398,9 @@ impl Evaluation {
                 tally.rearm();
             }
         };
-        for (by, group) in &concerned.groups {
-            self.counts.handle_group(rules, (*by, group), signal, connection, &mut count);
-        }
-        for (by, group) in &concerned.claimed {
-            self.claimed.handle_group(rules, (*by, group), signal, connection, &mut count);
+        for group in &concerned.groups {
+            let counts = if group.is_claim { &mut self.claimed } else { &mut self.counts };
+            counts.handle_group(rules, group, signal, connection, &mut count);
         }
         self.counts.vacate(signal, connection);
     }
@@ -437,11 +440,9 @@ impl Evaluation {
                 measured(tally, (index, rule), added);
             }
         };
-        for (by, group) in &concerned.groups {
-            self.counts.handle_group(rules, (*by, group), signal, connection, &mut measure);
-        }
-        for (by, group) in &concerned.claimed {
-            self.claimed.handle_group(rules, (*by, group), signal, connection, &mut measure);
+        for group in &concerned.groups {
+            let counts = if group.is_claim { &mut self.claimed } else { &mut self.counts };
+            counts.handle_group(rules, group, signal, connection, &mut measure);
         }
         self.counts.vacate(signal, connection);
     }
@@ -654,7 +655,7 @@ impl Counts {
     fn handle_group(
         &mut self,
         rules: &[Rule],
-        (by, group): (By, &[(usize, Part)]),
+        Group { by, rules: group, .. }: &Group,
         signal: &AtHand<'_>,
         connection: Option<FlowId>,
         count: &mut impl FnMut(&mut Tally, (usize, &Rule), &Subject, Option<u64>),
@@ -664,7 +665,7 @@ impl Counts {
         };
         let Some(first) = group.iter().position(is_concerned) else { return };
         let subject =
-            if by == By::Session { connection.map(Subject::Session) } else { Subject::of(by, signal) };
+            if *by == By::Session { connection.map(Subject::Session) } else { Subject::of(*by, signal) };
         let Some(subject) = subject else { return };
         let now = signal.at;
         // The last signal may have brought it over its bound by a few.

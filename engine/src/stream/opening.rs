@@ -5,7 +5,7 @@ use floodwall_wire::frame::TcpHeader;
 use super::{Flow, FlowKey, Half, State};
 use crate::{
     packet::{Checksum, Packet},
-    protocol::{Connection, Side},
+    protocol::Side,
     signal::FlowId,
     time::Timestamp,
 };
@@ -72,16 +72,7 @@ impl Opening {
 
     /// What is followed from the first segment after the SYNs on.
     pub(super) fn into_flow<S>(self, key: &FlowKey) -> Flow<S> {
-        let connection = Connection {
-            id: self.id,
-            service: self.service,
-            client: key.client,
-            client_port: key.client_port,
-            server: key.server,
-            server_port: key.server_port,
-            opened: self.opened,
-            midway: false,
-        };
+        let connection = key.connection(self.id, self.service, self.opened);
         let (client, server) = self.halves();
         let has_checksums = self.has_checksums;
         Flow { client, server, has_checksums, ..Flow::new(connection, State::Opening) }
