@@ -153,7 +153,15 @@ impl Decisions {
     }
 
     /// Learns who logs in and out.
+    #[inline]
     pub fn handle_signal(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
+        // What anybody can send in anybody's name tells nothing of who has a session.
+        if signal.flow.is_some() || signal.kind.evidence() != EvidenceClass::Spoofable {
+            self.take_note(signal, commands);
+        }
+    }
+
+    fn take_note(&mut self, signal: &Signal, commands: &mut Vec<Command>) {
         self.tenures.handle_signal(signal);
         if signal.kind == SignalKind::LoginSucceeded {
             return self.on_login(signal, commands);

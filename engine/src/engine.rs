@@ -293,11 +293,15 @@ impl Engine {
     }
 
     /// Lets time pass.
+    #[inline]
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-        if now < self.housekeeping_at {
-            return;
+        if now >= self.housekeeping_at {
+            self.keep_house(now);
         }
+    }
+
+    fn keep_house(&mut self, now: Timestamp) {
         self.housekeeping_at = now + HOUSEKEEPING;
         self.streams.handle_timeout(now, &mut self.conversations);
         if now >= self.round_at {
@@ -333,27 +337,33 @@ impl Engine {
     }
 
     /// Signals → rules → decisions; facts → commands.
+    #[inline]
     fn handle_output(&mut self) {
+        if self.streams.has_turns() || !self.conversations.output.facts.is_empty() {
+            self.tell_turns_and_facts();
+        }
+        if self.conversations.output.signals.is_empty() {
+            return;
+        }
+        let mut signals = std::mem::take(&mut self.conversations.output.signals);
+        self.handle_signals(&mut signals);
+        // Given back for its room: most packets say something.
+        self.conversations.output.signals = signals;
+    }
+
+    fn tell_turns_and_facts(&mut self) {
         for turn in self.streams.take_turns() {
             self.commands.push_back(match turn {
                 Turn::Opaque(flow) => Command::Ignore { flow },
                 Turn::Over(flow) => Command::Follow { flow },
             });
         }
-        let Output { signals, facts, .. } = &mut self.conversations.output;
-        for (service, owner, fact) in facts.drain(..) {
+        for (service, owner, fact) in self.conversations.output.facts.drain(..) {
             self.commands.push_back(match fact {
                 Fact::UserBound { user_id } => Command::BindUser { service, user_id, owner },
                 Fact::UserFreed { user_id } => Command::FreeUser { service, user_id },
             });
         }
-        if signals.is_empty() {
-            return;
-        }
-        let mut signals = std::mem::take(signals);
-        self.handle_signals(&mut signals);
-        // Given back for its room: most packets say something.
-        self.conversations.output.signals = signals;
     }
 
     /// Signals → rules → decisions, and with them what they show about people. Whether one was of somebody whose ban stands.
@@ -441,6 +451,7 @@ impl Engine {
     }
 
     /// The next thing to be done.
+    #[inline]
     pub fn next_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }

@@ -104,7 +104,15 @@ impl Identities {
     }
 
     /// Takes a signal; what it shows about somebody is appended to `shown`.
+    #[inline]
     pub fn handle_signal(&mut self, signal: &Signal, shown: &mut Vec<Signal>) {
+        use SignalKind::{ConnectionClosed, LoginEnded, LoginSucceeded, NickChanged};
+        if matches!(signal.kind, LoginSucceeded | NickChanged | LoginEnded | ConnectionClosed) {
+            self.follow(signal, shown);
+        }
+    }
+
+    fn follow(&mut self, signal: &Signal, shown: &mut Vec<Signal>) {
         if signal.kind == SignalKind::LoginSucceeded {
             return self.on_login(signal, shown);
         }

@@ -72,6 +72,7 @@ pub enum Checksum {
 
 impl<'a> Packet<'a> {
     /// A client's packet, with what the gate said of it.
+    #[inline]
     pub fn arriving(at: Timestamp, frame: &'a [u8], headers: &Headers, judgement: &Judgement) -> Self {
         Self {
             at,
@@ -89,6 +90,7 @@ impl<'a> Packet<'a> {
     }
 
     /// A server's packet.
+    #[inline]
     pub fn departing(at: Timestamp, frame: &'a [u8], headers: &Headers, service: u8, class: Class) -> Self {
         Self {
             at,

@@ -190,30 +190,34 @@ fn keyed(seed: u64) -> impl Hasher {
 /// words follow each other or more, alike is what has the same smallest hash of a pair, which texts share as often as they share
 /// their words (Broder, "On the resemblance and containment of documents", 1997).
 pub fn hash_content(seed: u64, content: &[u8]) -> Content {
-    let mut hasher = keyed(seed);
-    hasher.write(content);
-    let exact = hasher.finish();
-    let letters = |bytes: &[u8], hasher: &mut dyn Hasher| {
-        let letters = bytes.iter().filter(|byte| is_letter(byte));
-        letters.for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
-    };
-    let mut words = content.split(u8::is_ascii_whitespace).filter(|word| word.iter().any(is_letter));
-    let Some(mut before) = words.next() else {
-        return Content::from(exact);
-    };
-    let (mut pairs, mut smallest) = (0_usize, u64::MAX);
-    for word in words {
+    let hash = |bytes: &[u8]| {
         let mut hasher = keyed(seed);
-        letters(before, &mut hasher);
-        hasher.write_u8(b' ');
-        letters(word, &mut hasher);
-        smallest = smallest.min(hasher.finish());
-        pairs = pairs.saturating_add(1);
-        before = word;
+        hasher.write(bytes);
+        hasher.finish()
+    };
+    let exact = hash(content);
+    // The letters of each word, and a blank after it.
+    let mut words: Vec<u8> = Vec::with_capacity(content.len().saturating_add(1));
+    let (mut pairs, mut smallest) = (0_usize, u64::MAX);
+    let mut before = None;
+    for word in content.split(u8::is_ascii_whitespace) {
+        let start = words.len();
+        words.extend(word.iter().filter(|byte| is_letter(byte)).map(u8::to_ascii_lowercase));
+        if words.len() == start {
+            continue;
+        }
+        if let Some(pair) = before.and_then(|before: usize| words.get(before..)) {
+            smallest = smallest.min(hash(pair));
+            pairs = pairs.saturating_add(1);
+        }
+        before = Some(start);
+        words.push(b' ');
     }
-    let mut hasher = keyed(seed);
-    letters(content, &mut hasher);
-    let letters = hasher.finish();
+    if before.is_none() {
+        return Content::from(exact);
+    }
+    words.retain(|byte| *byte != b' ');
+    let letters = hash(&words);
     let alike = if pairs >= ALIKE_PAIRS { smallest } else { letters };
     Content { alike, letters, exact }
 }
@@ -274,7 +278,8 @@ pub fn has_link(text: &[u8]) -> bool {
         });
         count > 0 && all_names && last.len() >= 2 && last.iter().all(u8::is_ascii_alphabetic)
     };
-    memchr::memmem::find(text, b"://").is_some() || text.split(u8::is_ascii_whitespace).any(is_site)
+    let names_scheme = |at: usize| text.get(at..).is_some_and(|rest| rest.starts_with(b"://"));
+    memchr::memchr_iter(b':', text).any(names_scheme) || text.split(u8::is_ascii_whitespace).any(is_site)
 }
 
 /// Who leaves sooner, without a word of either side, had nothing to wait for: clients that a server keeps waiting that hangs give up

@@ -418,10 +418,23 @@ impl Rule {
     }
 
     /// Whether the rule counts this signal, which is of one of its kinds.
+    #[inline]
     pub fn concerns(&self, signal: &Signal) -> bool {
-        signal.at < self.expires
-            && signal.detail.weight >= self.bytes_min
-            && !self.except.iter().any(|network| network.contains(signal.address))
+        let is_counted = signal.at < self.expires && signal.detail.weight >= self.bytes_min;
+        // Most rules ask for nothing else, and every signal is shown to many.
+        is_counted && (self.asks_nothing() || self.meets(signal))
+    }
+
+    #[inline]
+    const fn asks_nothing(&self) -> bool {
+        self.except.is_empty()
+            && self.only.is_empty()
+            && self.matches.is_empty()
+            && self.exceptions.is_empty()
+    }
+
+    fn meets(&self, signal: &Signal) -> bool {
+        !self.except.iter().any(|network| network.contains(signal.address))
             && (self.only.is_empty() || self.only.iter().any(|network| network.contains(signal.address)))
             && self.matches.iter().all(|condition| condition.holds(&signal.detail))
             && !self.exceptions.iter().any(|condition| condition.holds(&signal.detail))

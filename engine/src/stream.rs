@@ -248,8 +248,9 @@ impl<S> Streams<S> {
     ) {
         let key = FlowKey::of(packet);
         let now = packet.at;
-        let room = FLOWS_BYTES_MAX.saturating_sub(self.buffered);
-        let share = FLOWS_BYTES_MAX.checked_div(self.flows.len()).unwrap_or(FLOWS_BYTES_MAX);
+        let mut room = FLOWS_BYTES_MAX.saturating_sub(self.buffered);
+        let flows = self.flows.len();
+        let share = || FLOWS_BYTES_MAX.checked_div(flows).unwrap_or(FLOWS_BYTES_MAX);
         let flow = match self.flows.touch(&key, now) {
             Some(flow) => flow,
             None => {
@@ -263,7 +264,9 @@ impl<S> Streams<S> {
             }
         };
         let was_opaque = flow.is_opaque();
-        let room = room.max(share.saturating_sub(flow.charged));
+        if room < payload.len() {
+            room = room.max(share().saturating_sub(flow.charged));
+        }
         let segment = Segment { packet, tcp, payload, room, from: packet.from, now };
         match flow.take(&segment, readers) {
             Stored::NoRoom => self.refused_segments = self.refused_segments.saturating_add(1),
@@ -277,7 +280,7 @@ impl<S> Streams<S> {
         }
         let mut after = flow.held_bytes(readers);
         let others = self.buffered.saturating_sub(flow.charged);
-        if after > share && others.saturating_add(after) > FLOWS_BYTES_MAX {
+        if others.saturating_add(after) > FLOWS_BYTES_MAX && after > share() {
             // A few bytes can be many questions: who has let them grow beyond the share loses them.
             self.refused_segments = self.refused_segments.saturating_add(1);
             flow.forget(now, readers);
@@ -399,6 +402,11 @@ impl<S> Streams<S> {
         for flow in open {
             flow.tell(now, Event::StillOpen, readers);
         }
+    }
+
+    /// Whether [`take_turns`](Self::take_turns) has any.
+    pub const fn has_turns(&self) -> bool {
+        !self.turns.is_empty()
     }
 
     /// Which connections became opaque or, having been so, ended since this was called last.

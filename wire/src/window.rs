@@ -111,6 +111,7 @@ impl<'a> SliceWindow<'a> {
         Self { frame }
     }
 
+    #[inline(always)]
     fn array<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         if offset >= WINDOW_BYTES {
             return None;
@@ -141,8 +142,11 @@ impl Window for SliceWindow<'_> {
             return None;
         }
         let bytes = self.frame.get(offset as usize..)?.get(..4 * WORDS)?;
-        let (words, _) = bytes.as_chunks::<4>();
-        Some(core::array::from_fn(|at| words.get(at).map_or(0, |word| u32::from_be_bytes(*word))))
+        let mut words = [0; WORDS];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u32::from_be_bytes(*bytes);
+        }
+        Some(words)
     }
 }
 

@@ -166,7 +166,7 @@ fn source_rows(tally: &Tally, most: usize) -> Vec<SourceRow<'_>> {
         listed.into_iter().map(|(address, source)| source_row(address.to_string(), source)).collect();
     if let Some((count, sum)) = rest {
         let rules = Vec::new();
-        let reasons = sum.reasons.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        let reasons = sum.reasons.iter().map(|(reason, count)| (reason.as_str(), count)).collect();
         rows.push(SourceRow {
             address: "others".to_owned(),
             sources: Some(count),
@@ -193,7 +193,7 @@ fn source_row(address: String, source: &Source) -> SourceRow<'_> {
         standing: source.standing.map(floodwall_wire::tables::Standing::as_str),
         outcome: source.outcome.as_str(),
         rules: source.rules.iter().map(|rule| &*rule.0).collect(),
-        reasons: source.reasons.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
+        reasons: source.reasons.iter().map(|(reason, count)| (reason.as_str(), count)).collect(),
         first_action: source.first_action.map(rfc3339),
     }
 }

@@ -56,6 +56,26 @@ impl Volume {
     }
 }
 
+/// How many packets were dropped for what, by reason. Most sources have one or two.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reasons(Vec<(Reason, u64)>);
+
+impl Reasons {
+    fn add(&mut self, reason: Reason, packets: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += packets,
+            None => {
+                let at = self.0.partition_point(|(known, _)| *known < reason);
+                self.0.insert(at, (reason, packets));
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
+        self.0.iter().copied()
+    }
+}
+
 /// One source.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Source {
@@ -64,7 +84,7 @@ pub(super) struct Source {
     pub(super) outcome: Outcome,
     pub(super) standing: Option<Standing>,
     pub(super) rules: Vec<RuleId>,
-    pub(super) reasons: BTreeMap<Reason, u64>,
+    pub(super) reasons: Reasons,
     pub(super) first_action: Option<Timestamp>,
 }
 
@@ -198,7 +218,7 @@ impl Tally {
         source.volume.add(bytes);
         if judgement.verdict() == Verdict::Drop {
             source.dropped += 1;
-            *source.reasons.entry(judgement.reason).or_default() += 1;
+            source.reasons.add(judgement.reason, 1);
             source.act(Outcome::Dropped, frame.at);
         }
     }
@@ -318,8 +338,8 @@ impl Tally {
             sum.volume.bytes += source.volume.bytes;
             sum.dropped += source.dropped;
             sum.outcome = sum.outcome.max(source.outcome);
-            for (reason, count) in &source.reasons {
-                *sum.reasons.entry(*reason).or_default() += count;
+            for (reason, count) in source.reasons.iter() {
+                sum.reasons.add(reason, count);
             }
         }
         Listing { rest: Some((beyond.len(), sum)), listed: all }

@@ -81,6 +81,9 @@ impl Lines {
             end?;
             self.state = State::Collecting;
         }
+        if input.is_empty() {
+            return None;
+        }
         match self.end_of_line(input) {
             Some(end) => {
                 let (line, rest) = input.split_at(end);

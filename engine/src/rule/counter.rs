@@ -44,6 +44,23 @@ impl SlidingCount {
         u32::try_from(self.total).unwrap_or(u32::MAX)
     }
 
+    /// Counts one event if there are fewer than `bound` with it; answers whether there are.
+    #[inline]
+    pub fn add_below(&mut self, bound: u32, at: Timestamp, within: Span) -> bool {
+        if at.as_nanos() >= self.ends {
+            self.advance(at, within);
+        }
+        let index = (self.newest % PARTS as u64) as usize;
+        match self.parts.get_mut(index) {
+            Some(part) if self.total.saturating_add(1) < u64::from(bound) => {
+                *part += 1;
+                self.total += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// How many lie within the window now.
     pub fn held(&mut self, at: Timestamp, within: Span) -> u32 {
         self.add(0, at, within)

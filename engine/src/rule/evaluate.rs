@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     hash::{BuildHasher, Hash, Hasher},
+    iter,
     sync::Arc,
 };
 
@@ -392,6 +393,9 @@ impl Evaluation {
             tally.conclude((index, rule), subject, added, signal, level, &mut found)
         });
         let mut count = |tally: &mut Tally, (index, rule): (usize, &Rule), subject: &Subject, distinct| {
+            if tally.is_one_of_many(rule, signal) {
+                return;
+            }
             if let Some(added) = tally.add(rule, distinct, signal, rule.limit)
                 && tally.conclude((index, rule), subject, added, signal, level, &mut found)
             {
@@ -416,7 +420,7 @@ impl Evaluation {
         let Some(concerned) = self.by_kind.get(signal.kind as usize) else { return };
         let connection = self.counts.connection(signal);
         self.counts.spend(rules, &concerned.allowances, signal, connection, |index, count| {
-            counted(index, count, &mut std::iter::once(signal.address));
+            counted(index, count, &mut iter::once(signal.address));
         });
         let mut measured = |tally: &Tally, (index, rule): (usize, &Rule), added: Added| {
             if !added.outweighs {
@@ -427,7 +431,7 @@ impl Evaluation {
                     let mut addresses = all.within(signal.at, rule.within).map(|(address, _)| address);
                     counted(index, added.count, &mut addresses);
                 }
-                None => counted(index, added.count, &mut std::iter::once(signal.address)),
+                None => counted(index, added.count, &mut iter::once(signal.address)),
             }
         };
         self.counts.handle_excesses(rules, signal, |tally, (index, rule), _, total| {
@@ -471,8 +475,12 @@ impl Counts {
 
     /// The connection that a signal counts for: its own, or the earlier one whose counts it goes on with. Who comes back on a
     /// new connection does not begin anew.
+    #[inline]
     fn connection(&mut self, signal: &Signal) -> Option<FlowId> {
-        let flow = signal.flow?;
+        self.connection_of(signal, signal.flow?)
+    }
+
+    fn connection_of(&mut self, signal: &Signal, flow: FlowId) -> Option<FlowId> {
         if let Some(earlier) = self.heirs.get(&flow) {
             return Some(*earlier);
         }
@@ -493,12 +501,16 @@ impl Counts {
     }
 
     /// What a connection that is over has counted waits for the next one of its address.
+    #[inline]
     fn vacate(&mut self, signal: &Signal, connection: Option<FlowId>) {
-        let (SignalKind::ConnectionClosed, Some(flow), Some(connection)) =
+        if let (SignalKind::ConnectionClosed, Some(flow), Some(connection)) =
             (signal.kind, signal.flow, connection)
-        else {
-            return;
-        };
+        {
+            self.vacate_connection(signal, flow, connection);
+        }
+    }
+
+    fn vacate_connection(&mut self, signal: &Signal, flow: FlowId, connection: FlowId) {
         self.heirs.remove(&flow);
         if self.counters.get(&Subject::Session(connection)).is_none() {
             return;
@@ -524,14 +536,10 @@ impl Counts {
         mut within: impl FnMut(usize, u32),
     ) {
         self.beyond.clear();
-        let is_concerned = |(index, part): &(usize, Part)| {
-            rules.get(*index).is_some_and(|rule| *part != Part::Counted || rule.concerns(signal))
-        };
         let now = signal.at;
         for (shared, allowances) in allowances {
-            if !allowances.iter().any(is_concerned) {
-                continue;
-            }
+            let mut concerned = concerned(rules, allowances, signal);
+            let Some(first) = concerned.next() else { continue };
             let Some(holder) = self.holder(*shared, signal, connection) else { continue };
             let mut gone = None;
             let Self { counters, held, hasher, seed, beyond, .. } = self;
@@ -540,12 +548,11 @@ impl Counts {
             else {
                 continue;
             };
-            for (index, part) in allowances.iter().filter(|one| is_concerned(one)) {
-                let Some(rule) = rules.get(*index) else { continue };
-                let (tally, is_new) = counted.tally(*index, || Tally::of_holder(rule, *seed));
+            for (index, rule, part) in iter::once(first).chain(concerned) {
+                let (tally, is_new) = counted.tally(index, || Tally::of_holder(rule, *seed));
                 *held += usize::from(is_new);
                 let (Some(tally), Some(allowed)) = (tally, rule.allowed()) else { continue };
-                if *part == Part::Before {
+                if part == Part::Before {
                     tally.before = Some(now);
                     continue;
                 }
@@ -553,9 +560,9 @@ impl Counts {
                     rule.distinct.and_then(|by| distinct_value(hasher, by, Some(signal.flow), signal));
                 match tally.spend(rule, distinct, signal) {
                     Some(count) if count > allowed => {
-                        beyond.push((*index, holder.clone(), count.saturating_sub(allowed)));
+                        beyond.push((index, holder.clone(), count.saturating_sub(allowed)));
                     }
-                    Some(count) => within(*index, count),
+                    Some(count) => within(index, count),
                     None => {}
                 }
             }
@@ -584,6 +591,9 @@ impl Counts {
         signal: &AtHand<'_>,
         mut conclude: impl FnMut(&mut Tally, (usize, &Rule), &Subject, u32) -> bool,
     ) {
+        if self.beyond.is_empty() {
+            return;
+        }
         let beyond = std::mem::take(&mut self.beyond);
         for (index, holder, excess) in &beyond {
             let Some(rule) = rules.get(*index) else { continue };
@@ -660,10 +670,8 @@ impl Counts {
         connection: Option<FlowId>,
         count: &mut impl FnMut(&mut Tally, (usize, &Rule), &Subject, Option<u64>),
     ) {
-        let is_concerned = |(index, part): &(usize, Part)| {
-            rules.get(*index).is_some_and(|rule| *part != Part::Counted || rule.concerns(signal))
-        };
-        let Some(first) = group.iter().position(is_concerned) else { return };
+        let mut concerned = concerned(rules, group, signal);
+        let Some(first) = concerned.next() else { return };
         let subject =
             if *by == By::Session { connection.map(Subject::Session) } else { Subject::of(*by, signal) };
         let Some(subject) = subject else { return };
@@ -680,23 +688,19 @@ impl Counts {
         else {
             return;
         };
-        for (index, part) in group.get(first..).unwrap_or_default() {
-            let Some(rule) = rules.get(*index) else { continue };
-            if *part == Part::Counted && !rule.concerns(signal) {
-                continue;
-            }
-            let distinct = match rule.distinct.filter(|_| *part != Part::Before) {
+        for (index, rule, part) in iter::once(first).chain(concerned) {
+            let distinct = match rule.distinct.filter(|_| part != Part::Before) {
                 Some(by) => match distinct_value(hasher, by, None, signal) {
                     Some(value) => Some(value),
                     None => continue,
                 },
                 None => None,
             };
-            let (tally, is_new) = counted.tally(*index, || Tally::new(rule, *seed));
+            let (tally, is_new) = counted.tally(index, || Tally::new(rule, *seed));
             *held += usize::from(is_new);
             let Some(tally) = tally else { continue };
             match part {
-                Part::Counted => count(tally, (*index, rule), &subject, distinct),
+                Part::Counted => count(tally, (index, rule), &subject, distinct),
                 Part::Before => {
                     tally.before = Some(now);
                     tally.note(signal);
@@ -716,6 +720,18 @@ impl Counts {
         self.held = self.held.saturating_sub(gone.rules.len());
         self.let_go = self.let_go.saturating_add(gone.rules.len() as u64);
     }
+}
+
+/// The rules of a list that concern a signal, with their numbers and its part in them.
+fn concerned<'r>(
+    rules: &'r [Rule],
+    list: &[(usize, Part)],
+    signal: &Signal,
+) -> impl Iterator<Item = (usize, &'r Rule, Part)> {
+    list.iter().filter_map(move |(index, part)| {
+        let rule = rules.get(*index)?;
+        (*part != Part::Counted || rule.concerns(signal)).then_some((*index, rule, *part))
+    })
 }
 
 /// Different addresses are told apart by /48 for IPv6: more cost nothing. With `flow`, what is the same on another connection is
@@ -813,6 +829,19 @@ impl Tally {
             self.active_until = at + rule.within;
         }
         stands && reached
+    }
+
+    /// Counts a signal if nothing can come of it but that there is one more: signals are counted, by who did it, and the limit is
+    /// further away than evidence is kept for. Most signals of a flood are such.
+    #[inline]
+    fn is_one_of_many(&mut self, rule: &Rule, signal: &Signal) -> bool {
+        let Count::Signals(count) = &mut self.count else { return false };
+        let is_plain = self.contributors.is_none()
+            && !rule.sums_bytes
+            && rule.after.is_none()
+            && rule.against.is_none()
+            && rule.limit > EVIDENCE_LINES_MAX as u32;
+        is_plain && count.add_below(rule.limit - EVIDENCE_LINES_MAX as u32, signal.at, rule.within)
     }
 
     /// Counts a signal. Where values are told apart, counts below `enough` may hold some that have left the window.

@@ -181,6 +181,9 @@ impl Server {
 
     /// Keeps a channel's name.
     pub fn name_channel(&mut self, id: i64, name: &[u8]) {
+        if self.channels.get(&id).is_some_and(|known| known.as_str().as_bytes() == name) {
+            return;
+        }
         if self.channels.len() < CHANNELS_MAX || self.channels.contains_key(&id) {
             self.channels.insert(id, Text::new(name));
         }
