@@ -109,7 +109,7 @@ fn somebody_who_is_named_by_others_is_nowhere() {
     let path = corpus("teamtalk/24_log_injection.server.log");
     let json = String::from_utf8(analyze(&["--format", "json"], &[&path]).stdout).unwrap();
     let report: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(outcomes(&report), BTreeMap::from([("10.77.0.68".to_owned(), "limited".to_owned())]));
+    assert_eq!(outcomes(&report), BTreeMap::from([("10.77.0.68".to_owned(), "banned".to_owned())]));
     let people = report["people"].to_string();
     assert!(!people.contains("10.77.0.200\"]"), "{people}");
     let text = String::from_utf8(analyze(&[], &[&path]).stdout).unwrap();

@@ -400,7 +400,11 @@ impl<S> Streams<S> {
         let mut open: Vec<&mut Flow<S>> = open.collect();
         open.sort_unstable_by_key(|flow| flow.connection.id);
         for flow in open {
-            flow.tell(now, Event::StillOpen, readers);
+            // What was waited for in vain is missed from now on, though nothing more is said.
+            flow.deliver(now, readers);
+            if flow.state == State::Open {
+                flow.tell(now, Event::StillOpen, readers);
+            }
         }
     }
 

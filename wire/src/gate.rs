@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Class, Reason, SourceKey, State, Verdict, Window,
-    frame::{self, Fragment, Headers, TcpHeader, Transport, UDP_HEADER_BYTES, Unwalkable},
+    frame::{self, Fragment, Headers, TCP_HEADER_BYTES, TcpHeader, Transport, UDP_HEADER_BYTES, Unwalkable},
     limit::{Admission, Limit, take},
     lists::Treatment,
     shape::{self, Datagram, Payload, Shape},
@@ -435,7 +435,7 @@ impl Packet {
         let shape = if arrival.is_udp() {
             window.check_datagram(arrival.role(), arrival.payload())
         } else if matches!(class, Class::Fragment) {
-            Shape::Breaks(Reason::ShapeHeader)
+            check_missing_header(window, arrival)
         } else {
             shape::check_segment(window, arrival.role(), &self.tcp)
         };
@@ -464,6 +464,15 @@ impl Packet {
         }
         if state.status().heartbeat_until <= now { Reason::Stale } else { Reason::StandingForeign }
     }
+}
+
+/// A segment whose header is not all there: the sender's doing, unless the frame was cut short of what the packet says it has. Of that
+/// nobody makes a segment, and whoever captured it may have done it.
+#[inline(always)]
+fn check_missing_header<W: Window>(window: &W, arrival: &Arrival) -> Shape {
+    let is_cut = arrival.transport_bytes() >= TCP_HEADER_BYTES
+        && window.read_u16(arrival.transport_offset() + TCP_HEADER_BYTES - 2).is_none();
+    if is_cut { Shape::Unreadable } else { Shape::Breaks(Reason::ShapeHeader) }
 }
 
 /// The level for this packet's class of traffic; normal while the controller's heartbeat is stale.

@@ -1,7 +1,7 @@
 //! The watcher: what the server's own packets prove.
 //!
 //! A server that sends payload over TCP has completed the handshake with that address, so nothing need be kept
-//! per SYN. TeamSpeak's third step follows only an echoed cookie. UDP answers of other kinds prove nothing: a
+//! per SYN; while the gate learns who is there, an acknowledgement is enough. TeamSpeak's third step follows only an echoed cookie. UDP answers of other kinds prove nothing: a
 //! TeamTalk server answers whoever asks.
 
 use crate::{
@@ -78,8 +78,11 @@ fn weigh<W: Window>(window: &W, headers: &Headers, role: Role, learning: bool) -
         Transport::Tcp => {
             let Some(tcp) = headers.tcp(window) else { return (Class::Fragment, Evidence::None) };
             let class = shape::classify_segment(&tcp);
-            let speaks = tcp.payload_bytes != 0 && tcp.flags & (tcp_flags::SYN | tcp_flags::RST) == 0;
-            (class, if speaks { Evidence::Proves } else { Evidence::None })
+            // Of whoever was connected before anybody looked, and sends a file, the server says no more than that it has got it. An
+            // acknowledgement alone can be had in somebody else's name, so later it proves nothing.
+            let is_in_connection = tcp.flags & (tcp_flags::SYN | tcp_flags::RST) == 0;
+            let speaks = tcp.payload_bytes != 0 || (learning && tcp.flags & tcp_flags::ACK != 0);
+            (class, if is_in_connection && speaks { Evidence::Proves } else { Evidence::None })
         }
         Transport::Udp => match role {
             Role::TeamSpeakVoice => weigh_teamspeak(window, headers, learning),

@@ -252,11 +252,11 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
                 let (mut connection, _) = server.connect(who);
                 server.guess(&mut connection, "admin");
                 server.wire.close(connection);
-                server.wire.wait_millis(100);
+                server.wire.wait_millis(200);
             }
             Vec::new()
         }),
-        attack("guesses pipelined on one connection", 8, Stopped, |server, who, count| {
+        attack("guesses pipelined on one connection", 4, Stopped, |server, who, count| {
             let (mut connection, _) = server.connect(who);
             let lines = "login username=\"admin\" password=\"guess\"\r\n".repeat(count as usize);
             server.wire.ask(&mut connection, lines.as_bytes());
@@ -385,7 +385,7 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
             }
             Vec::new()
         }),
-        attack("retries of somebody banned", 8, Stopped, |server, who, count| {
+        attack("retries of somebody banned", 16, Stopped, |server, who, count| {
             for _ in 0..count {
                 let (mut connection, _) = server.connect(who);
                 let refused = "error number=2005 message=\"Banned from server\"\r\n";

@@ -1,6 +1,9 @@
 //! What is taken for a mistake: a password that was mistyped, and followed by the right one.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use floodwall_wire::Address;
 
@@ -16,6 +19,7 @@ use crate::{
         evaluate::{Finding, site},
     },
     signal::{Signal, SignalKind},
+    time::Span,
 };
 
 /// ...are so many;
@@ -25,21 +29,36 @@ const MISTAKEN_MAX: u32 = 3;
 /// Accounts that failed, each from a place of its own, from which on they may be several people's.
 const MISTAKEN_ACCOUNTS: usize = 2;
 
-/// Whether failed logins may be several people's: of several accounts, each from a place of its own. Everybody may try whether there
-/// are guests, and then be somebody.
+/// So many logins that fail...
+const TYPED_MAX: usize = 4;
+/// ...within this time are a program's.
+const TYPED_WITHIN: Span = Span::from_secs(1);
+
+/// Whether failed logins may be several people's: of several accounts, and no place of more than one. Many clients connect anew
+/// for each try. Everybody may try whether there are guests, and then be somebody.
 fn may_be_of_several<'a, P: Ord>(
     failed: impl Iterator<Item = &'a Arc<Signal>>,
     place: impl Fn(&Signal) -> Option<P>,
 ) -> bool {
-    let (mut accounts, mut places) = (BTreeSet::new(), BTreeSet::new());
+    let (mut accounts, mut places) = (BTreeSet::new(), BTreeMap::new());
     for signal in failed {
         let account = signal.detail.account.as_ref().filter(|name| !is_guests(name));
         if let (Some(account), Some(place)) = (account, place(signal)) {
             accounts.insert(account);
-            places.insert(place);
+            if *places.entry(place).or_insert(account) != account {
+                return false;
+            }
         }
     }
-    accounts.len() >= MISTAKEN_ACCOUNTS && places.len() == accounts.len()
+    accounts.len() >= MISTAKEN_ACCOUNTS
+}
+
+/// Whether logins that failed, the oldest first, followed each other faster than people type.
+fn are_by_program(failed: &[&Arc<Signal>]) -> bool {
+    failed.windows(TYPED_MAX).any(|some| match some {
+        [first, .., last] => last.at.since(first.at) <= TYPED_WITHIN,
+        [] | [_] => false,
+    })
 }
 
 impl Decisions {
@@ -57,7 +76,9 @@ impl Decisions {
         };
         let failed: Vec<&Arc<Signal>> = finding.evidence.iter().filter(is_recent).collect();
         let has_made_good = self.have_made_good(address, failed.iter().copied());
-        let is_of_several = may_be_of_several(failed.iter().copied(), |signal| signal.flow);
+        // A class that comes back at once types nothing either.
+        let is_typed = !are_by_program(&failed) || self.is_of_class(&address);
+        let is_of_several = is_typed && may_be_of_several(failed.iter().copied(), |signal| signal.flow);
         let has_room = self.suspects.len() < SUBJECTS_MAX;
         let most = match (has_made_good, is_of_several && has_room) {
             (true, _) => MADE_GOOD_MAX,

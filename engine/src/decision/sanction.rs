@@ -30,6 +30,8 @@ const KNOWN_BANS_MIN: usize = 3;
 const ROTATING_ADDRESSES: usize = 16;
 /// Other logged-in sessions behind an address from which on it counts as shared.
 const SHARED_SESSIONS: usize = 2;
+/// Sessions behind an address, however new, from which on whoever mistypes passwords there may be somebody else.
+const CLASS_SESSIONS: usize = 5;
 /// How long guests must have been there to be others than whoever floods from their address.
 const NEIGHBOURS_AFTER: Span = Span::from_secs(20);
 /// Resets of a shared address within [`RESETS_WITHIN`] from which on it is limited as well.
@@ -178,6 +180,9 @@ impl Decisions {
     ) {
         match rule.action {
             Action::Ban => match self.others(address, flow, grounds.at()) {
+                Others::None if rule.counts_failed_logins() && self.is_of_class(&address) => {
+                    self.cut(rule, address, flow, Others::Guests, grounds, commands);
+                }
                 Others::None => self.ban(rule, Prefix::host(address), address, grounds, ledger, commands),
                 others @ (Others::Guests | Others::People) => {
                     self.cut(rule, address, flow, others, grounds, commands);
@@ -238,6 +243,11 @@ impl Decisions {
             _ if accounts >= SHARED_SESSIONS => Others::People,
             _ => Others::Guests,
         }
+    }
+
+    /// Whether many are logged in from there, as a class is: with one account, and some of them a moment ago.
+    pub(super) fn is_of_class(&self, address: &Address) -> bool {
+        self.people.get(address).is_some_and(|person| person.sessions.len() >= CLASS_SESSIONS)
     }
 
     /// Whether another one who is known may be banned now.

@@ -448,7 +448,7 @@ impl Dissector for Session {
         }
         self.state.settle_tls(context);
         // Who is gone takes no place any longer, but who never registered has taken one.
-        if self.state.phase != Phase::Registered {
+        if self.state.phase != Phase::Registered && !self.has_missed {
             self.state.tell_held(context);
         }
         self.state.end_login(context);

@@ -36,6 +36,8 @@ pub struct Server {
     users: Vec<Option<Box<User>>>,
     /// Connections per address, those whose user id is not known included.
     sessions_by_address: HashMap<Address, u32, FixedState>,
+    /// Those that are older than the watch, whose user id is not known.
+    older: u32,
     channels: BTreeMap<i64, Text>,
     /// The protocol version it states.
     protocol: Option<u32>,
@@ -81,6 +83,7 @@ impl Server {
         Self {
             users: Vec::new(),
             sessions_by_address: HashMap::with_hasher(FixedState::with_seed(seed)),
+            older: 0,
             channels: BTreeMap::new(),
             protocol: None,
             unanswered: Unanswered::default(),
@@ -91,14 +94,16 @@ impl Server {
         }
     }
 
-    /// A connection was met whose user id is not known yet.
-    pub fn meet(&mut self, address: Address) {
+    /// A connection was met whose user id is not known yet; if it is older than the watch, nobody saw that given.
+    pub fn meet(&mut self, address: Address, is_older: bool) {
+        self.older = self.older.saturating_add(u32::from(is_older));
         let count = self.sessions_by_address.entry(address).or_default();
         *count = count.saturating_add(1);
     }
 
     /// A connection that was met is over, or its user id is known now.
-    pub fn part(&mut self, address: Address) {
+    pub fn part(&mut self, address: Address, is_older: bool) {
+        self.older = self.older.saturating_sub(u32::from(is_older));
         if let Some(count) = self.sessions_by_address.get_mut(&address) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -130,7 +135,7 @@ impl Server {
         };
         if let Some(place) = self.users.get_mut(index) {
             *place = Some(Box::new(user));
-            self.meet(address);
+            self.meet(address, false);
         }
     }
 
@@ -146,7 +151,7 @@ impl Server {
     fn free_id(&mut self, user_id: u16) {
         let user = self.users.get_mut(usize::from(user_id)).and_then(Option::take);
         if let Some(user) = user {
-            self.part(user.address);
+            self.part(user.address, false);
         }
     }
 
@@ -266,10 +271,8 @@ impl Server {
             return;
         }
         // Where connections are older than the watch, it may be one of theirs.
-        let with_id = self.users().count();
-        let connections = self.sessions_by_address.values().map(|count| *count as usize).sum::<usize>();
         let has_gap = self.gap_at.is_some_and(|at| now.since(at) < GAP_MEMORY);
-        let is_complete = connections <= with_id && !has_gap;
+        let is_complete = self.older == 0 && !has_gap;
         self.missed.retain(|_, unseen| {
             let is_due = is_due(unseen);
             if is_due && is_complete {
@@ -400,8 +403,11 @@ impl Server {
         older.or_else(|| Header::parse(payload))
     }
 
+    /// Whoever asks for no more ids than they have connections may ask for their own.
     fn count_scan(&mut self, from: Address, header: &Header, now: Timestamp) -> Option<u32> {
-        if header.binds() { self.scans.count(from, header.user_id, now) } else { None }
+        let ids = if header.binds() { self.scans.count(from, header.user_id, now)? } else { return None };
+        let own = self.sessions_by_address.get(&from).copied().unwrap_or(0);
+        (ids > own).then_some(ids)
     }
 
     /// A server's HELLO or KEEPALIVE: it accepted what it answers. Only what was not expected is news.

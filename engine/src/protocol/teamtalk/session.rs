@@ -84,6 +84,8 @@ struct Conversation {
     had_login: bool,
     /// Somebody tried to, or may have: not everything was seen.
     had_attempt: bool,
+    /// Not everything was seen: what was not said may have been missed.
+    has_missed: bool,
     /// The connection goes on, but nobody looks any more.
     is_let_go: bool,
     /// That somebody speaks another protocol is told once.
@@ -136,6 +138,7 @@ impl Session {
                 heard_server: false,
                 had_login: false,
                 had_attempt: false,
+                has_missed: false,
                 is_let_go: false,
                 told_garbage: false,
                 has_quit: false,
@@ -233,6 +236,7 @@ impl Dissector for Session {
         }
         self.conversation.is_listing = false;
         self.conversation.had_attempt = true;
+        self.conversation.has_missed = true;
         match side {
             Side::Client => {
                 self.client_lines.skip_to_next();
@@ -276,7 +280,7 @@ impl Dissector for Session {
             context.fact(Fact::UserFreed { user_id });
         }
         if std::mem::take(&mut conversation.is_met) {
-            server.part(context.connection.client);
+            server.part(context.connection.client, context.connection.midway);
         }
         // A server that has run out of handles accepts and closes without a word (`teamtalk.md` a.1).
         let is_tls = !matches!(conversation.tls.handshake(), Handshake::Undecided | Handshake::NotTls);
@@ -316,13 +320,16 @@ impl Conversation {
         }
     }
 
-    /// Whoever was connected before anybody looked holds a session all the same.
+    /// Whoever is connected holds a session, though the user id may not be seen: it was given before anybody looked, in bytes that
+    /// were missed, or over TLS.
     fn begin(&mut self, server: &mut Server, context: &Context<'_>) {
-        if context.connection.midway && self.user_id.is_none() && !self.is_met {
-            self.is_met = true;
+        if self.user_id.is_some() || std::mem::replace(&mut self.is_met, true) {
+            return;
+        }
+        server.meet(context.connection.client, context.connection.midway);
+        if context.connection.midway {
             self.head = Head::missed();
             self.tls = Tracker::ruled_out();
-            server.meet(context.connection.client);
         }
     }
 
@@ -401,7 +408,7 @@ impl Conversation {
     /// A place taken without logging in, or by somebody who then does nothing and is nowhere. Whom a server keeps waiting that
     /// hangs takes none.
     fn tell_held(&mut self, context: &mut Context<'_>) {
-        if context.connection.midway {
+        if context.connection.midway || self.has_missed {
             return;
         }
         let span = context.at.since(context.connection.opened);
@@ -447,7 +454,12 @@ impl Conversation {
         }
         // `pong` or nothing, unless the server cannot read the line: that is an error like any other.
         if matches!(message.keyword, b"ping" | b"quit") && message.is_well_formed() {
-            self.has_quit |= message.keyword == b"quit";
+            if message.keyword == b"quit" {
+                self.has_quit = true;
+            } else {
+                let detail = Detail { command: Some("ping"), ..Detail::default() };
+                context.signal(SignalKind::CommandSent, detail);
+            }
             return;
         }
         // The server knows no keyword with another letter (`vocabulary.rs`): these are the words of another protocol.

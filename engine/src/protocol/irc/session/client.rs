@@ -78,6 +78,7 @@ impl State {
             self.garbage("foreign-words", context);
         }
         match keyword {
+            "PING" if !self.is_link() => self.command(keyword, context),
             "CAP" | "PING" | "PONG" | "ERROR" => {}
             "PASS" => self.on_pass(message),
             "NICK" => self.on_nick(message, context),

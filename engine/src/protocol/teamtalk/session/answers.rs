@@ -81,7 +81,7 @@ impl Conversation {
         let connection = context.connection;
         server.bind(user_id, connection.id, connection.client, binding, context.at);
         if std::mem::take(&mut self.is_met) {
-            server.part(connection.client);
+            server.part(connection.client, connection.midway);
         }
         context.fact(Fact::UserBound { user_id });
     }
