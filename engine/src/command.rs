@@ -233,8 +233,8 @@ impl Front {
     /// The class of traffic a signal is of.
     pub const fn of(kind: SignalKind) -> Self {
         match kind.evidence() {
-            EvidenceClass::Spoofable => Self::Udp,
-            EvidenceClass::Acknowledged => Self::Tcp,
+            EvidenceClass::Spoofable if !matches!(kind, SignalKind::ConnectionAbandoned) => Self::Udp,
+            EvidenceClass::Spoofable | EvidenceClass::Acknowledged => Self::Tcp,
         }
     }
 

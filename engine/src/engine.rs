@@ -786,6 +786,21 @@ impl Readers<Session> for Conversations {
         progress
     }
 
+    fn abandon(&mut self, connection: &Connection, at: Timestamp) {
+        let server = self.servers.get(usize::from(connection.service));
+        if !is_own_link(server, connection) {
+            self.output.signals.push(Signal {
+                kind: SignalKind::ConnectionAbandoned,
+                at,
+                service: connection.service,
+                address: connection.client,
+                // Anybody can begin a handshake in somebody else's name.
+                flow: None,
+                detail: Detail::default(),
+            });
+        }
+    }
+
     fn is_protected(&self, session: &Session) -> bool {
         match session {
             Session::Irc(session) => session.is_logged_in(),

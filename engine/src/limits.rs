@@ -22,6 +22,8 @@ pub const GAP_PATIENCE: Span = Span::from_secs(3);
 pub const FLOW_IDLE: Span = Span::from_secs(15 * 60);
 /// A connection attempt without an answer for this long is forgotten.
 pub const FLOW_HALF_OPEN: Span = Span::from_secs(30);
+/// A handshake that is so old when the input ends was not going to be completed.
+pub const HANDSHAKE_PATIENCE: Span = Span::from_secs(5);
 
 /// Counters (rule × subject) held at once. When full, the one longest untouched goes.
 pub const COUNTERS_MAX: usize = 32_768;

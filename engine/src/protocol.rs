@@ -185,7 +185,7 @@ fn keyed(seed: u64) -> impl Hasher {
     FixedState::with_seed(seed).build_hasher()
 }
 
-/// Keyed hashes of a message's content: as it is; of its letters, if it has any; and of what is alike. Letter case, figures,
+/// Keyed hashes of a message's content: as it is; of the site that it names; of its letters, if it has any; and of what is alike. Letter case, figures,
 /// marks, blanks and colours are what drones make their texts different by, and a word or two of nonsense: where five pairs of
 /// words follow each other or more, alike is what has the same smallest hash of a pair, which texts share as often as they share
 /// their words (Broder, "On the resemblance and containment of documents", 1997).
@@ -196,6 +196,10 @@ pub fn hash_content(seed: u64, content: &[u8]) -> Content {
         hasher.finish()
     };
     let exact = hash(content);
+    let site = named_host(content).map(|host| {
+        let host = host.to_ascii_lowercase();
+        hash(host.strip_prefix(b"www.").unwrap_or(&host))
+    });
     // The letters of each word, and a blank after it.
     let mut words: Vec<u8> = Vec::with_capacity(content.len().saturating_add(1));
     let (mut pairs, mut smallest) = (0_usize, u64::MAX);
@@ -214,12 +218,12 @@ pub fn hash_content(seed: u64, content: &[u8]) -> Content {
         words.push(b' ');
     }
     if before.is_none() {
-        return Content::from(exact);
+        return Content { site, ..Content::from(exact) };
     }
     words.retain(|byte| *byte != b' ');
     let letters = hash(&words);
     let alike = if pairs >= ALIKE_PAIRS { smallest } else { letters };
-    Content { alike, letters, exact }
+    Content { alike, letters, exact, site }
 }
 
 /// Pairs of words that a text must have to be taken for one that is only like it: of fewer, any two say too little.
@@ -262,24 +266,29 @@ pub const GREETING: &str = "greeting";
 /// The reason of a message that names a site.
 pub const LINK: &str = "link";
 
-/// Whether a text names a site or an address of the web: `http://…`, `www.…`, `evil.example`.
-pub fn has_link(text: &[u8]) -> bool {
-    let is_site = |word: &[u8]| {
-        let host = word.split(|byte| matches!(byte, b'/' | b':' | b'?')).next().unwrap_or_default();
-        let mut labels = host.rsplit(|byte| *byte == b'.');
-        let last = labels.next().unwrap_or_default();
-        let is_name = |label: &[u8]| {
-            !label.is_empty() && label.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-        };
-        let mut count = 0_usize;
-        let all_names = labels.all(|label| {
-            count = count.saturating_add(1);
-            is_name(label)
-        });
-        count > 0 && all_names && last.len() >= 2 && last.iter().all(u8::is_ascii_alphabetic)
+/// The host that a text names first, of a site or an address of the web: `http://…`, `www.…`, `evil.example`.
+pub fn named_host(text: &[u8]) -> Option<&[u8]> {
+    text.split(u8::is_ascii_whitespace).find_map(|word| {
+        let scheme = memchr::memmem::find(word, b"://");
+        let rest = scheme.and_then(|at| word.get(at.saturating_add(3)..)).unwrap_or(word);
+        let host = rest.split(|byte| matches!(byte, b'/' | b':' | b'?')).next().unwrap_or_default();
+        (scheme.is_some() || is_host(host)).then_some(host)
+    })
+}
+
+/// Names with dots between them, the last of letters alone.
+fn is_host(host: &[u8]) -> bool {
+    let mut labels = host.rsplit(|byte| *byte == b'.');
+    let last = labels.next().unwrap_or_default();
+    let is_name = |label: &[u8]| {
+        !label.is_empty() && label.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
     };
-    let names_scheme = |at: usize| text.get(at..).is_some_and(|rest| rest.starts_with(b"://"));
-    memchr::memchr_iter(b':', text).any(names_scheme) || text.split(u8::is_ascii_whitespace).any(is_site)
+    let mut count = 0_usize;
+    let all_names = labels.all(|label| {
+        count = count.saturating_add(1);
+        is_name(label)
+    });
+    count > 0 && all_names && last.len() >= 2 && last.iter().all(u8::is_ascii_alphabetic)
 }
 
 /// Who leaves sooner, without a word of either side, had nothing to wait for: clients that a server keeps waiting that hangs give up

@@ -143,13 +143,15 @@ pub enum By {
     Target,
     /// Equal message texts; only to tell signals apart, or to count one text by.
     Content,
+    /// The site that messages name; only to tell them apart, or to count them by.
+    Link,
     /// What was done; only to tell signals apart.
     Kind,
 }
 
 impl By {
     /// Every subject.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Address,
         Self::Prefix,
         Self::Site,
@@ -161,6 +163,7 @@ impl By {
         Self::Service,
         Self::Target,
         Self::Content,
+        Self::Link,
         Self::Kind,
     ];
 
@@ -178,6 +181,7 @@ impl By {
             Self::Service => "service",
             Self::Target => "target",
             Self::Content => "content",
+            Self::Link => "link",
             Self::Kind => "kind",
         }
     }

@@ -50,6 +50,8 @@ vocabulary! {
     ConnectionHeld = "connection.held", Acknowledged;
     /// A connection ended before anybody had tried to log in or registered.
     ConnectionUnused = "connection.unused", Acknowledged;
+    /// The server was ready for a connection, and nothing more came of it.
+    ConnectionAbandoned = "connection.abandoned", Spoofable;
     /// A login was tried.
     LoginAttempted = "login.attempted", Acknowledged;
     /// A login succeeded.
@@ -372,12 +374,14 @@ pub struct Content {
     pub letters: u64,
     /// The text as it is.
     pub exact: u64,
+    /// The host of the first site that it names.
+    pub site: Option<u64>,
 }
 
 /// A text of which nothing is known but whether another is the same.
 impl From<u64> for Content {
     fn from(hash: u64) -> Self {
-        Self { alike: hash, letters: hash, exact: hash }
+        Self { alike: hash, letters: hash, exact: hash, site: None }
     }
 }
 

@@ -21,7 +21,7 @@ use floodwall_wire::{
 
 use crate::{
     bounded::BoundedMap,
-    limits::{FLOW_HALF_OPEN, FLOW_IDLE, FLOWS_BYTES_MAX, FLOWS_MAX, OPENING_MAX},
+    limits::{FLOW_HALF_OPEN, FLOW_IDLE, FLOWS_BYTES_MAX, FLOWS_MAX, HANDSHAKE_PATIENCE, OPENING_MAX},
     packet::{Checksum, Packet},
     protocol::{Connection, Progress, Side},
     signal::FlowId,
@@ -217,6 +217,9 @@ pub trait Readers<S> {
     fn tell(&mut self, connection: &Connection, session: &mut S, at: Timestamp, event: Event<'_>)
     -> Progress;
 
+    /// Takes note of a connection that the server was ready for, and of which nothing more came.
+    fn abandon(&mut self, connection: &Connection, at: Timestamp);
+
     /// Whether a session is among the last to be let go.
     fn is_protected(&self, session: &S) -> bool;
 
@@ -378,7 +381,12 @@ impl<S> Streams<S> {
 
     /// Forgets connections that have been silent too long; call it now and then.
     pub fn handle_timeout(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
-        while self.opening.expire_one(16, |_, touched| now.since(touched) > FLOW_HALF_OPEN).is_some() {}
+        let is_over = |_: &Opening, touched| now.since(touched) > FLOW_HALF_OPEN;
+        while let Some((key, opening)) = self.opening.expire_one(16, is_over) {
+            if opening.is_answered() {
+                readers.abandon(&opening.connection(&key), now);
+            }
+        }
         while let Some((key, flow)) = self.flows.expire_one(16, |flow, touched| {
             now.since(touched)
                 > match flow.state {
@@ -420,7 +428,16 @@ impl<S> Streams<S> {
 
     /// Ends every connection: the input is over.
     pub fn close_all(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
-        self.opening.drain().for_each(drop);
+        let mut abandoned: Vec<Connection> = self
+            .opening
+            .drain()
+            .filter(|(_, opening)| opening.is_answered() && now.since(opening.opened()) >= HANDSHAKE_PATIENCE)
+            .map(|(key, opening)| opening.connection(&key))
+            .collect();
+        abandoned.sort_unstable_by_key(|connection| connection.id);
+        for connection in &abandoned {
+            readers.abandon(connection, now);
+        }
         let mut flows: Vec<(FlowKey, Flow<S>)> = self.flows.drain().collect();
         flows.sort_by_key(|(_, flow)| flow.connection.id);
         for (_, flow) in flows {

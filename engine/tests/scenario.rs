@@ -191,6 +191,7 @@ impl World {
         for n in 0..messages {
             self.say(connection, Side::Client, &format!("message type=2 chanid=1 content=\"text {n}\""));
             self.say(connection, Side::Server, "ok");
+            self.wait(30);
         }
     }
 

@@ -279,6 +279,8 @@ struct Told {
 }
 
 impl Readers<bool> for Told {
+    fn abandon(&mut self, _connection: &Connection, _at: Timestamp) {}
+
     fn open(&mut self, _connection: &Connection) -> bool {
         false
     }

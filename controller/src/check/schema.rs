@@ -87,7 +87,7 @@ fn rule_key(key: &str) -> Value {
             let ratio = json!({"type": "integer", "minimum": 1, "maximum": 1000});
             object([("signal", signals()), ("ratio", ratio)], &["signal", "ratio"])
         }
-        "by" => one_of(subjects().filter(|by| *by != By::Target).map(By::as_str)),
+        "by" => one_of(subjects().filter(|by| *by != By::Kind).map(By::as_str)),
         "distinct" => one_of(subjects().map(By::as_str)),
         "allowance" => json!({"type": "integer", "minimum": 0}),
         "limit" | "min-bytes" => json!({"type": "integer", "minimum": 1}),
@@ -129,14 +129,18 @@ mod tests {
     fn the_schema_allows_the_words_of_the_shipped_rules() {
         let schema = rule_file();
         let properties = &schema["properties"]["rule"]["items"]["properties"];
-        for (key, word) in
-            [("by", "site"), ("distinct", "target"), ("action", "raise-level"), ("level", "elevated")]
-        {
+        for (key, word) in [
+            ("by", "site"),
+            ("by", "target"),
+            ("distinct", "kind"),
+            ("action", "raise-level"),
+            ("level", "elevated"),
+        ] {
             let words = properties[key]["enum"].as_array().unwrap();
             assert!(words.iter().any(|allowed| allowed == word), "{key} {word}");
         }
         let by = properties["by"]["enum"].as_array().unwrap();
-        assert!(!by.iter().any(|allowed| allowed == "target"));
+        assert!(!by.iter().any(|allowed| allowed == "kind"), "it only tells signals apart");
         assert_eq!(schema["properties"]["rule"]["items"]["additionalProperties"], false);
     }
 }

@@ -29,9 +29,9 @@ const REPETITIONS_MAX: u32 = 10_000;
 /// Different words for commands and reasons in one file.
 const WORDS_MAX: usize = 512;
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "method", "account", "nickname", "identity", "channel", "target", "command", "number", "reason",
-    "content", "bytes",
+    "content", "link", "bytes",
 ];
 
 /// What is to happen.
@@ -202,7 +202,14 @@ impl Reader {
             "command" => detail.command = Some(self.word(value)?),
             "reason" => detail.reason = Some(self.word(value)?),
             "number" => detail.number = Some(u32::try_from(number()?).unwrap_or(u32::MAX)),
-            "content" => detail.content = Some(Content::from(number()?)),
+            "content" => {
+                let site = detail.content.and_then(|content| content.site);
+                detail.content = Some(Content { site, ..Content::from(number()?) });
+            }
+            "link" => {
+                let content = detail.content.unwrap_or_else(|| Content::from(0));
+                detail.content = Some(Content { site: Some(number()?), ..content });
+            }
             "bytes" => detail.weight = number()?,
             _ => return Err((format!("unknown field \"{field}\""), suggest(field, FIELDS))),
         }
@@ -290,7 +297,7 @@ mod tests {
                 "f.txt:5:3: a count without \"x\"; write for example: 8 x login.failed",
                 "f.txt:6:3: bad duration \"soon\": expected a whole number and a unit, such as \"60s\"; write for example \"500ms\", \"60s\" or \"10m\"",
                 "f.txt:7:3: unknown field \"colour\"; valid: method, account, nickname, identity, channel, target, \
-                 command, number, reason, content, bytes",
+                 command, number, reason, content, link, bytes",
             ]
         );
     }

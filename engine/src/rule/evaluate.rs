@@ -45,6 +45,8 @@ pub enum Subject {
     Target(Text),
     /// One message text, by its keyed hash.
     Content(u64),
+    /// One site that messages name, by its keyed hash.
+    Link(u64),
     /// The whole service.
     Service,
     /// What one address has of the allowance in what is counted by something else: a channel, a target, a text.
@@ -65,6 +67,7 @@ impl Subject {
             By::Session => signal.flow.map(Self::Session),
             By::Channel => detail.channel.as_ref().map(folded).map(Self::Channel),
             By::Content => detail.content.map(|content| Self::Content(content.alike)),
+            By::Link => detail.content?.site.map(Self::Link),
             By::Service => Some(Self::Service),
             By::Target => detail.target.as_ref().map(folded).map(Self::Target),
             By::Kind => None,
@@ -86,6 +89,7 @@ impl std::fmt::Display for Subject {
             Self::Channel(name) => write!(f, "channel {name}"),
             Self::Target(name) => write!(f, "target {name}"),
             Self::Content(_) => f.write_str("one text"),
+            Self::Link(_) => f.write_str("one site"),
             Self::Service => f.write_str("service"),
             Self::Share(address, _) => write!(f, "{address}"),
         }
@@ -202,7 +206,7 @@ enum Shared {
 impl Shared {
     fn of(rule: &Rule) -> Self {
         let is_of_others =
-            matches!(rule.by, By::Account | By::Channel | By::Target | By::Content | By::Service);
+            matches!(rule.by, By::Account | By::Channel | By::Target | By::Content | By::Link | By::Service);
         // What comes before is a connection's, whatever it comes before.
         if is_of_others && rule.after.is_none() { Self::ByAddress(rule.by) } else { Self::ByConnection }
     }

@@ -99,10 +99,12 @@ const fn methods(protocol: Protocol) -> &'static [Method] {
 /// Whether a signal never has this field.
 fn lacks(kind: SignalKind, by: By, protocol: Protocol) -> bool {
     let name = kind.as_str();
-    let is_datagram = name.starts_with("datagram.") || name.starts_with("fragment.");
+    let is_datagram = name.starts_with("datagram.")
+        || name.starts_with("fragment.")
+        || kind == SignalKind::ConnectionAbandoned;
     match by {
         By::Session => is_datagram,
-        By::Content => !name.starts_with("message."),
+        By::Content | By::Link => !name.starts_with("message."),
         By::Identity => protocol != TeamSpeak,
         By::Account | By::Nickname | By::Channel => is_datagram,
         By::Address | By::Prefix | By::Site | By::Service | By::Target | By::Kind => false,
@@ -222,6 +224,7 @@ pub const fn services(kind: SignalKind) -> &'static [Protocol] {
         | S::TlsHandshake
         | S::ConnectionHeld
         | S::ConnectionUnused
+        | S::ConnectionAbandoned
         | S::TlsFailed => &[Irc, TeamSpeak, TeamTalk],
     }
 }

@@ -5,7 +5,7 @@ use floodwall_wire::frame::TcpHeader;
 use super::{Flow, FlowKey, Half, State};
 use crate::{
     packet::{Checksum, Packet},
-    protocol::Side,
+    protocol::{Connection, Side},
     signal::FlowId,
     time::Timestamp,
 };
@@ -49,6 +49,21 @@ impl Opening {
         }
     }
 
+    /// Whether the server was ready for it.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// When its first SYN was seen.
+    pub(super) const fn opened(&self) -> Timestamp {
+        self.opened
+    }
+
+    /// Between whom it was to be.
+    pub(super) const fn connection(&self, key: &FlowKey) -> Connection {
+        key.connection(self.id, self.service, self.opened)
+    }
+
     /// Whether a reset would be believed.
     pub(super) fn is_ended_by(&self, from: Side, tcp: &TcpHeader) -> bool {
         let (client, server) = self.halves();
@@ -72,7 +87,7 @@ impl Opening {
 
     /// What is followed from the first segment after the SYNs on.
     pub(super) fn into_flow<S>(self, key: &FlowKey) -> Flow<S> {
-        let connection = key.connection(self.id, self.service, self.opened);
+        let connection = self.connection(key);
         let (client, server) = self.halves();
         let has_checksums = self.has_checksums;
         Flow { client, server, has_checksums, ..Flow::new(connection, State::Opening) }

@@ -38,6 +38,10 @@ impl Readers<()> for Recorder {
         }
     }
 
+    fn abandon(&mut self, connection: &Connection, _at: Timestamp) {
+        self.told.push(format!("abandoned {}", connection.client_port));
+    }
+
     fn is_protected(&self, _session: &()) -> bool {
         false
     }
@@ -401,6 +405,39 @@ fn a_side_that_closed_still_hears_the_other() {
 }
 
 #[test]
+fn a_handshake_that_the_server_answered_and_nobody_completed_is_told() {
+    let mut unanswered = World::new();
+    unanswered.send(Side::Client, SYN, -1, 0, b"");
+    let mut begun = World::new();
+    begun.send(Side::Client, SYN, -1, 0, b"");
+    begun.send(Side::Server, SYN | ACK, -1, 0, b"");
+    let mut completed = World::opened();
+    let mut refused = World::new();
+    refused.send(Side::Client, SYN, -1, 0, b"");
+    refused.send(Side::Server, SYN | ACK, -1, 0, b"");
+    refused.send(Side::Client, RST, 0, 0, b"");
+    let later = Timestamp::from_nanos(1_000_000_000) + FLOW_HALF_OPEN + Span::from_secs(1);
+    for (world, told) in [
+        (&mut unanswered, vec![]),
+        (&mut begun, vec!["abandoned 40000"]),
+        (&mut completed, vec!["opened"]),
+        (&mut refused, vec![]),
+    ] {
+        world.streams.handle_timeout(later, &mut world.recorder);
+        assert_eq!(world.told(), told);
+    }
+    // The input ends before half a minute is over.
+    for (seconds, told) in [(4, vec![]), (6, vec!["abandoned 40000"])] {
+        let mut world = World::new();
+        world.send(Side::Client, SYN, -1, 0, b"");
+        world.send(Side::Server, SYN | ACK, -1, 0, b"");
+        let end = Timestamp::from_nanos(1_001_000_000) + Span::from_secs(seconds);
+        world.streams.close_all(end, &mut world.recorder);
+        assert_eq!(world.told(), told);
+    }
+}
+
+#[test]
 fn a_half_open_connection_goes_sooner_than_an_idle_one() {
     let mut world = World::opened();
     let key = |port| FlowKey {
@@ -423,7 +460,8 @@ fn a_half_open_connection_goes_sooner_than_an_idle_one() {
     world.send(Side::Server, SYN | ACK, -1, 0, b"");
     let soon = later(&world, 31);
     world.streams.handle_timeout(soon, &mut world.recorder);
-    assert!(world.streams.is_empty() && world.told().is_empty());
+    assert!(world.streams.is_empty());
+    assert_eq!(world.told(), ["abandoned 40000"]);
 }
 
 /// A client's segment as it stands in a frame, with a right checksum or a wrong one.

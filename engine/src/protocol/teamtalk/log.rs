@@ -5,7 +5,7 @@
 use floodwall_wire::Address;
 
 use super::super::{
-    GREETED_WITHIN, GREETING, LINK, has_link, hash_content,
+    GREETED_WITHIN, GREETING, LINK, hash_content,
     log::{Actor, Addresses, Cursor, Glance, Reading, instant, six_digits},
 };
 use crate::{
@@ -605,12 +605,9 @@ impl LogReader {
     }
 
     fn talk(&self, id: usize, content: &[u8]) -> Detail {
-        Detail {
-            content: Some(hash_content(self.seed, content)),
-            reason: has_link(content).then_some(LINK),
-            weight: content.len() as u64,
-            ..self.own_names(id)
-        }
+        let weight = content.len() as u64;
+        let content = hash_content(self.seed, content);
+        Detail { content: Some(content), reason: content.site.map(|_| LINK), weight, ..self.own_names(id) }
     }
 
     /// Somebody of whom no address is known is understood, and says nothing.

@@ -8,7 +8,6 @@ use crate::{
     protocol::{
         Context,
         breadth::{is_everybody, is_everybody_by_pattern},
-        has_link,
     },
     signal::{Content, Method, SignalKind},
     text::Text,
@@ -139,14 +138,7 @@ pub(super) enum Asked {
     /// `logout`.
     Logout,
     /// `message`, types 1 to 3.
-    Message {
-        kind: SignalKind,
-        channel: Option<Place>,
-        target: Option<u16>,
-        content: Content,
-        weight: u64,
-        has_link: bool,
-    },
+    Message { kind: SignalKind, channel: Option<Place>, target: Option<u16>, content: Content, weight: u64 },
     /// `message` of other types: "is typing" and the like.
     TypedMessage,
     /// `changenick`.
@@ -242,7 +234,6 @@ impl Question {
             target: target.and_then(Value::user_id),
             content: context.hash_content(&content),
             weight: content.len() as u64,
-            has_link: has_link(&content),
         };
         Self { id, asked }
     }

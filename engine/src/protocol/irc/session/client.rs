@@ -7,7 +7,6 @@ use crate::{
     protocol::{
         Context, GREETED_WITHIN, GREETING, LINK,
         breadth::is_everybody,
-        has_link,
         irc::{
             dialect::{self, Audience, Credentials, Rule},
             message::{CONTENT_BYTES_MAX, Malformed, Message},
@@ -307,7 +306,7 @@ impl State {
         let command = talk_command(keyword, text, is_answer);
         let weight = u64::try_from(text.len()).unwrap_or(u64::MAX);
         let content = service.is_none().then(|| context.hash_content(text));
-        let link = has_link(text).then_some(LINK);
+        let link = content.and_then(|content| content.site).map(|_| LINK);
         let targets = targets.split(|byte| *byte == b',').filter(|target| !target.is_empty());
         for target in targets.take(TARGETS_MAX) {
             let detail = Detail { command: Some(command), content, weight, ..self.detail() };

@@ -293,10 +293,10 @@ impl Conversation {
         let name = |user_id: Option<u16>| user_id.map(|id| server.name_of(id));
         let place = |channel: Option<Place>| channel.map(|place| place.name(server));
         let (kind, detail) = match asked {
-            Asked::Message { kind, channel, target, content, weight, has_link } => {
+            Asked::Message { kind, channel, target, content, weight } => {
                 let came_at = target.and_then(|id| server.user(id)).and_then(|user| user.came_at);
                 let is_greeting = came_at.is_some_and(|at| context.at.since(at) <= GREETED_WITHIN);
-                let reason = if is_greeting { Some(GREETING) } else { has_link.then_some(LINK) };
+                let reason = if is_greeting { Some(GREETING) } else { content.site.map(|_| LINK) };
                 let (channel, target) = (place(channel), name(target));
                 (kind, Detail { channel, target, reason, content: Some(content), weight, ..own })
             }
