@@ -407,7 +407,7 @@ fn teamtalk_attacks() -> Vec<Attack<TeamTalk>> {
         attack("channel messages", 60, Stopped, |server, who, count| {
             commands(server, who, count, 50, "message type=2 content=\"buy\" chanid=1", "ok\r\n")
         }),
-        attack("channel messages in one write", 40, Stopped, |server, who, count| {
+        attack("channel messages in one write", 50, Stopped, |server, who, count| {
             let (mut connection, id) = server.connect(who);
             server.log_in(&mut connection, id, who, "guest");
             let lines = "message type=2 content=\"buy\" chanid=1\r\n".repeat(count as usize);
@@ -836,7 +836,7 @@ fn irc_attacks() -> Vec<Attack<Irc>> {
         attack("messages", 60, Stopped, |server, who, count| {
             lines(server, who, count, 50, "PRIVMSG #talk :buy{}", "")
         }),
-        attack("messages in one write", 40, Stopped, |server, who, count| {
+        attack("messages in one write", 50, Stopped, |server, who, count| {
             let mut connection = server.join(who, "bad");
             server.wire.ask(&mut connection, "PRIVMSG #talk :buy\r\n".repeat(count as usize).as_bytes());
             Vec::new()

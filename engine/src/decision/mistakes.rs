@@ -69,6 +69,11 @@ impl Decisions {
             return false;
         }
         let now = finding.signal.at;
+        let is_class = self.is_of_class(&address, now);
+        // Of many who come back at once some have an old password; what is fast for one is not for them.
+        if is_class && rule.within <= TYPED_WITHIN {
+            return true;
+        }
         let is_recent = |signal: &&Arc<Signal>| {
             signal.kind == SignalKind::LoginFailed
                 && signal.address == address
@@ -76,8 +81,7 @@ impl Decisions {
         };
         let failed: Vec<&Arc<Signal>> = finding.evidence.iter().filter(is_recent).collect();
         let has_made_good = self.have_made_good(address, failed.iter().copied());
-        // A class that comes back at once types nothing either.
-        let is_typed = !are_by_program(&failed) || self.is_of_class(&address);
+        let is_typed = is_class || !are_by_program(&failed);
         let is_of_several = is_typed && may_be_of_several(failed.iter().copied(), |signal| signal.flow);
         let has_room = self.suspects.len() < SUBJECTS_MAX;
         let most = match (has_made_good, is_of_several && has_room) {

@@ -4,7 +4,7 @@ use floodwall_wire::Address;
 
 use super::{
     CONTRIBUTIONS_OF_KNOWN, CONTRIBUTIONS_PLAIN, Decisions, KNOWN_FOR, MINUTE,
-    person::{Talk, is_fresh},
+    person::{Person, Talk, is_fresh},
     suspicion::{Grounds, Suspect, differ_in_figures},
 };
 use crate::{
@@ -180,7 +180,7 @@ impl Decisions {
     ) {
         match rule.action {
             Action::Ban => match self.others(address, flow, grounds.at()) {
-                Others::None if rule.counts_failed_logins() && self.is_of_class(&address) => {
+                Others::None if rule.counts_failed_logins() && self.is_of_class(&address, grounds.at()) => {
                     self.cut(rule, address, flow, Others::Guests, grounds, commands);
                 }
                 Others::None => self.ban(rule, Prefix::host(address), address, grounds, ledger, commands),
@@ -245,9 +245,10 @@ impl Decisions {
         }
     }
 
-    /// Whether many are logged in from there, as a class is: with one account, and some of them a moment ago.
-    pub(super) fn is_of_class(&self, address: &Address) -> bool {
-        self.people.get(address).is_some_and(|person| person.sessions.len() >= CLASS_SESSIONS)
+    /// Whether many are logged in from there or were lately, as a class is: with one account, and some of them a moment ago.
+    pub(super) fn is_of_class(&self, address: &Address, now: Timestamp) -> bool {
+        let sessions = |person: &Person| person.sessions.len().max(person.crowd(now));
+        self.people.get(address).is_some_and(|person| sessions(person) >= CLASS_SESSIONS)
     }
 
     /// Whether another one who is known may be banned now.
