@@ -185,10 +185,10 @@ fn keyed(seed: u64) -> impl Hasher {
     FixedState::with_seed(seed).build_hasher()
 }
 
-/// Keyed hashes of a message's content: as it is; of the site that it names; of its letters, if it has any; and of what is alike. Letter case, figures,
-/// marks, blanks and colours are what drones make their texts different by, and a word or two of nonsense: where five pairs of
-/// words follow each other or more, alike is what has the same smallest hash of a pair, which texts share as often as they share
-/// their words (Broder, "On the resemblance and containment of documents", 1997).
+/// Keyed hashes of a message's content: as it is; of the site that it names; of its letters, if it has any; and of what is alike.
+/// Letter case, figures, marks, blanks and colours are what drones make their texts different by, and a word or two of nonsense:
+/// where five pairs of words follow each other or more, alike is what has the same smallest hash of a pair, which texts share as
+/// often as they share their words (Broder, "On the resemblance and containment of documents", 1997).
 pub fn hash_content(seed: u64, content: &[u8]) -> Content {
     let hash = |bytes: &[u8]| {
         let mut hasher = keyed(seed);
@@ -269,7 +269,7 @@ pub const LINK: &str = "link";
 /// The host that a text names first, of a site or an address of the web: `http://…`, `www.…`, `evil.example`.
 pub fn named_host(text: &[u8]) -> Option<&[u8]> {
     text.split(u8::is_ascii_whitespace).find_map(|word| {
-        let scheme = memchr::memmem::find(word, b"://");
+        let scheme = word.windows(3).position(|three| three == b"://");
         let rest = scheme.and_then(|at| word.get(at.saturating_add(3)..)).unwrap_or(word);
         let host = rest.split(|byte| matches!(byte, b'/' | b':' | b'?')).next().unwrap_or_default();
         (scheme.is_some() || is_host(host)).then_some(host)

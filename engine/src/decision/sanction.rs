@@ -4,7 +4,7 @@ use floodwall_wire::Address;
 
 use super::{
     CONTRIBUTIONS_OF_KNOWN, CONTRIBUTIONS_PLAIN, Decisions, KNOWN_FOR, MINUTE,
-    person::{Person, Talk, is_fresh},
+    person::{COMES_BACK_WITHIN, Person, Talk, is_fresh},
     suspicion::{Grounds, Suspect, differ_in_figures},
 };
 use crate::{
@@ -245,10 +245,16 @@ impl Decisions {
         }
     }
 
-    /// Whether many are logged in from there or were lately, as a class is: with one account, and some of them a moment ago.
+    /// Whether many are logged in from there or were lately, as a class is: with one account, and some of them a moment ago. Where
+    /// nobody asks for an account (IRC) it takes longer to be somebody.
     pub(super) fn is_of_class(&self, address: &Address, now: Timestamp) -> bool {
-        let sessions = |person: &Person| person.sessions.len().max(person.crowd(now));
-        self.people.get(address).is_some_and(|person| sessions(person) >= CLASS_SESSIONS)
+        let count = |person: &Person| {
+            let came_lately =
+                person.accounts.values().filter(|at| now.since(**at) < COMES_BACK_WITHIN).count();
+            let named = person.sessions.values().filter(|session| session.named.is_some()).count();
+            named.max(person.crowd(now)).max(came_lately)
+        };
+        self.people.get(address).is_some_and(|person| count(person) >= CLASS_SESSIONS)
     }
 
     /// Whether another one who is known may be banned now.
