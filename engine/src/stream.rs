@@ -404,14 +404,18 @@ impl<S> Streams<S> {
 
     /// Says to every connection that is read that it is open still, in the order they were opened.
     pub fn handle_passing_time(&mut self, now: Timestamp, readers: &mut impl Readers<S>) {
-        let open = self.flows.iter_mut().map(|(_, flow)| flow).filter(|flow| flow.state == State::Open);
-        let mut open: Vec<&mut Flow<S>> = open.collect();
-        open.sort_unstable_by_key(|flow| flow.connection.id);
-        for flow in open {
+        let Self { flows, turns, .. } = self;
+        let mut open: Vec<(&FlowKey, &mut Flow<S>)> =
+            flows.iter_mut().filter(|(_, flow)| flow.state == State::Open).collect();
+        open.sort_unstable_by_key(|(_, flow)| flow.connection.id);
+        for (key, flow) in open {
             // What was waited for in vain is missed from now on, though nothing more is said.
             flow.deliver(now, readers);
             if flow.state == State::Open {
                 flow.tell(now, Event::StillOpen, readers);
+            }
+            if flow.is_opaque() {
+                turns.push(Turn::Opaque(*key));
             }
         }
     }
