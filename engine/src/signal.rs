@@ -4,7 +4,7 @@ use std::{cell::OnceCell, ops::Deref, sync::Arc};
 
 use floodwall_wire::Address;
 
-use crate::{packet::Packet, text::Text, time::Timestamp};
+use crate::{packet::Packet, protocol::LINK, text::Text, time::Timestamp};
 
 macro_rules! vocabulary {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $evidence:ident;)*) => {
@@ -376,6 +376,13 @@ pub struct Content {
     pub exact: u64,
     /// The host of the first site that it names.
     pub site: Option<u64>,
+}
+
+impl Content {
+    /// The reason of a message that says this: that it names a site.
+    pub fn reason(self) -> Option<&'static str> {
+        self.site.map(|_| LINK)
+    }
 }
 
 /// A text of which nothing is known but whether another is the same.

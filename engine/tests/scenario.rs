@@ -9,6 +9,7 @@ use floodwall_engine::{
     command::Front,
     packet::Body,
     rule::{Level, Rule, file},
+    signal::SignalKind,
 };
 use floodwall_wire::{
     Address, Class, Reason,
@@ -272,6 +273,35 @@ fn pipelined_guesses_on_one_connection_count_each() {
         world.say(&mut connection, Side::Server, &format!("end id={n}"));
     }
     assert_eq!(world.deeds(), ["ban 192.0.2.9/32 for 10m by teamtalk/fast-guessing"]);
+}
+
+/// A school whose packets were captured in part: nobody knows who of it has logged in, and nothing more is said.
+#[test]
+fn what_was_missed_is_held_against_nobody() {
+    let school = address("203.0.113.80");
+    let held = |seen: &str| {
+        let mut world = World::new(SHIPPED);
+        for _ in 0..30 {
+            world.next_port += 1;
+            let (client, port) = (school, world.next_port);
+            let mut connection = Connection { client, port, client_sent: 100, server_sent: 900, user_id: 0 };
+            world.segment(&connection, Side::Client, SYN, b"");
+            connection.client_sent += 1;
+            world.segment(&connection, Side::Server, SYN | ACK, b"");
+            connection.server_sent += 1;
+            world.segment(&connection, Side::Client, ACK, b"");
+            let welcome = "teamtalk userid=7 protocol=\"5.14\"\r\n";
+            world.segment(&connection, Side::Server, ACK, seen.as_bytes());
+            connection.server_sent += welcome.len() as u32;
+            world.segment(&connection, Side::Server, ACK, b"serv");
+        }
+        world.wait(60_000);
+        let held = world.engine.signals().find(|(kind, _)| *kind == SignalKind::ConnectionHeld);
+        (held.map_or(0, |(_, count)| count), world.deeds().len())
+    };
+    let (places, deeds) = held("teamtalk userid=7 protocol=\"5.14\"\r\n");
+    assert!(places >= 30 && deeds > 0, "{places} places, {deeds} deeds");
+    assert_eq!(held("teamtalk u"), (0, 0));
 }
 
 /// Four wrong passwords at once: a program's, of however many accounts. Where a class is, whoever does it is not alone.

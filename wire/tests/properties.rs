@@ -163,11 +163,11 @@ proptest! {
     }
 
     #[test]
-    fn a_frame_cut_anywhere_is_never_dropped_for_what_cannot_be_read((frame, built) in built(), cut in 0usize..300) {
+    fn a_frame_cut_anywhere_is_never_dropped_for_what_cannot_be_read((frame, _) in built(), cut in 0usize..300) {
         let whole = judged(&frame);
         let cut = judged(&frame[..cut.min(frame.len())]);
-        // A snapped datagram may lose its shape check, never gain one.
-        if whole.verdict() == Verdict::Pass && !built.is_tcp {
+        // A snapped packet may lose its shape check, never gain one.
+        if whole.verdict() == Verdict::Pass {
             prop_assert!(cut.verdict() == Verdict::Pass || cut.reason == whole.reason, "{:?} {:?}", cut, whole);
         }
     }
@@ -214,4 +214,22 @@ fn later_fragments_pass_and_first_fragments_too_short_are_dropped() {
     set_fragment(&mut tiny, true, 0);
     tiny[16..18].copy_from_slice(&28u16.to_be_bytes());
     assert_eq!(judged(&tiny).reason, floodwall_wire::Reason::ShapeHeader);
+}
+
+/// Whoever sends a file hears nothing else of the server; later anybody could have it said to somebody else.
+#[test]
+fn an_acknowledgement_alone_proves_while_the_gate_learns_and_never_later() {
+    let departing = |is_syn: bool| {
+        let mut frame = Vec::new();
+        let packet = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 9], 60);
+        let segment = packet.tcp(TEAMTALK, 4_000, 1, 1_000).ack(1);
+        let segment = if is_syn { segment.syn() } else { segment };
+        segment.write(&mut frame, b"").expect("a frame");
+        frame
+    };
+    let mut tables = tables();
+    assert!(!observe(&SliceWindow::new(&departing(false)), &mut tables).proves);
+    tables.status_mut().learning_until = u64::MAX;
+    assert!(!observe(&SliceWindow::new(&departing(true)), &mut tables).proves, "it answers whoever asks");
+    assert!(observe(&SliceWindow::new(&departing(false)), &mut tables).proves);
 }

@@ -47,18 +47,12 @@ impl SlidingCount {
     /// Counts one event if there are fewer than `bound` with it; answers whether there are.
     #[inline]
     pub fn add_below(&mut self, bound: u32, at: Timestamp, within: Span) -> bool {
-        if at.as_nanos() >= self.ends {
-            self.advance(at, within);
+        self.advance(at, within);
+        let is_below = self.total.saturating_add(1) < u64::from(bound);
+        if is_below {
+            self.add(1, at, within);
         }
-        let index = (self.newest % PARTS as u64) as usize;
-        match self.parts.get_mut(index) {
-            Some(part) if self.total.saturating_add(1) < u64::from(bound) => {
-                *part += 1;
-                self.total += 1;
-                true
-            }
-            _ => false,
-        }
+        is_below
     }
 
     /// How many lie within the window now.

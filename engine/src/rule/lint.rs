@@ -99,14 +99,14 @@ const fn methods(protocol: Protocol) -> &'static [Method] {
 /// Whether a signal never has this field.
 fn lacks(kind: SignalKind, by: By, protocol: Protocol) -> bool {
     let name = kind.as_str();
-    let is_datagram = name.starts_with("datagram.")
+    let is_of_packet = name.starts_with("datagram.")
         || name.starts_with("fragment.")
         || kind == SignalKind::ConnectionAbandoned;
     match by {
-        By::Session => is_datagram,
+        By::Session => is_of_packet,
         By::Content | By::Link => !name.starts_with("message."),
         By::Identity => protocol != TeamSpeak,
-        By::Account | By::Nickname | By::Channel => is_datagram,
+        By::Account | By::Nickname | By::Channel => is_of_packet,
         By::Address | By::Prefix | By::Site | By::Service | By::Target | By::Kind => false,
     }
 }

@@ -5,7 +5,7 @@
 use floodwall_wire::Address;
 
 use super::super::{
-    GREETED_WITHIN, GREETING, LINK, hash_content,
+    GREETED_WITHIN, GREETING, hash_content,
     log::{Actor, Addresses, Cursor, Glance, Reading, instant, six_digits},
 };
 use crate::{
@@ -607,7 +607,7 @@ impl LogReader {
     fn talk(&self, id: usize, content: &[u8]) -> Detail {
         let weight = content.len() as u64;
         let content = hash_content(self.seed, content);
-        Detail { content: Some(content), reason: content.site.map(|_| LINK), weight, ..self.own_names(id) }
+        Detail { content: Some(content), reason: content.reason(), weight, ..self.own_names(id) }
     }
 
     /// Somebody of whom no address is known is understood, and says nothing.

@@ -405,9 +405,11 @@ impl Server {
 
     /// Whoever asks for no more ids than they have connections may ask for their own.
     fn count_scan(&mut self, from: Address, header: &Header, now: Timestamp) -> Option<u32> {
-        let ids = if header.binds() { self.scans.count(from, header.user_id, now)? } else { return None };
+        if !header.binds() {
+            return None;
+        }
         let own = self.sessions_by_address.get(&from).copied().unwrap_or(0);
-        (ids > own).then_some(ids)
+        self.scans.count(from, header.user_id, now).filter(|ids| *ids > own)
     }
 
     /// A server's HELLO or KEEPALIVE: it accepted what it answers. Only what was not expected is news.

@@ -5,7 +5,7 @@ use memchr::memchr;
 use super::{Identification, Operator, Phase, State, answers::on_own_mode, cut};
 use crate::{
     protocol::{
-        Context, GREETED_WITHIN, GREETING, LINK,
+        Context, GREETED_WITHIN, GREETING,
         breadth::is_everybody,
         irc::{
             dialect::{self, Audience, Credentials, Rule},
@@ -13,7 +13,7 @@ use crate::{
         },
         lines::Line,
     },
-    signal::{Detail, Method, SignalKind},
+    signal::{Content, Detail, Method, SignalKind},
     text::Text,
     time::Timestamp,
 };
@@ -306,7 +306,7 @@ impl State {
         let command = talk_command(keyword, text, is_answer);
         let weight = u64::try_from(text.len()).unwrap_or(u64::MAX);
         let content = service.is_none().then(|| context.hash_content(text));
-        let link = content.and_then(|content| content.site).map(|_| LINK);
+        let link = content.and_then(Content::reason);
         let targets = targets.split(|byte| *byte == b',').filter(|target| !target.is_empty());
         for target in targets.take(TARGETS_MAX) {
             let detail = Detail { command: Some(command), content, weight, ..self.detail() };

@@ -7,7 +7,7 @@ use crate::{
     catalogue::Sort,
     identity::ADMINISTRATOR,
     protocol::{
-        Context, Fact, GREETED_WITHIN, GREETING, LINK,
+        Context, Fact, GREETED_WITHIN, GREETING,
         teamtalk::{
             Server,
             datagram::{Binding, parse_udp_address},
@@ -296,7 +296,7 @@ impl Conversation {
             Asked::Message { kind, channel, target, content, weight } => {
                 let came_at = target.and_then(|id| server.user(id)).and_then(|user| user.came_at);
                 let is_greeting = came_at.is_some_and(|at| context.at.since(at) <= GREETED_WITHIN);
-                let reason = if is_greeting { Some(GREETING) } else { content.site.map(|_| LINK) };
+                let reason = if is_greeting { Some(GREETING) } else { content.reason() };
                 let (channel, target) = (place(channel), name(target));
                 (kind, Detail { channel, target, reason, content: Some(content), weight, ..own })
             }
